@@ -1,0 +1,151 @@
+package api
+
+import "time"
+
+// The operator API: /api/v1, JSON, for whoever has the home folder's operator
+// token (header "Authorization: Bearer TOKEN"). The commands use it; so may an
+// operator's own tools. Fields are added, never renamed or removed.
+//
+//	POST /api/v1/instances?arrival=false   one DICOM instance as body      -> Receipt
+//	GET  /api/v1/studies?nhs=&patient=&issuer=&name=&modality=&since=&until=&study=&limit=&offset= -> Found
+//	POST /api/v1/fetches       {"study": UID}                              -> Fetch
+//	GET  /api/v1/fetches/{study}                                           -> Fetch
+//	GET  /api/v1/status                                                    -> Status
+//	GET  /api/v1/peers                                                     -> []Peer
+//	POST /api/v1/admissions    {"card": TEXT}                              -> Admission
+//
+// An error is a JSON object {"error": "what, where and what to do next"} with
+// a fitting status code.
+
+// Outcome is what became of one instance that was offered.
+type Outcome string
+
+// Outcomes. Stored and Duplicate are accepted: the bytes are on disk.
+const (
+	Stored    Outcome = "stored"
+	Duplicate Outcome = "duplicate" // these very bytes were here already
+	Refused   Outcome = "refused"
+)
+
+// Receipt answers POST instances: 200 for Stored and Duplicate, 422 for what
+// this node will never take, 409 for a SOP Instance UID taken by other bytes,
+// 507 when the disk is full, 500 otherwise.
+type Receipt struct {
+	Outcome  Outcome `json:"outcome"`
+	Study    string  `json:"study,omitempty"`
+	Series   string  `json:"series,omitempty"`
+	Instance string  `json:"instance,omitempty"`
+	Bytes    int64   `json:"bytes"`
+	SHA256   string  `json:"sha256,omitempty"`
+	Reason   string  `json:"reason,omitempty"` // why refused, and what to do
+}
+
+// Study is one study as this node knows it.
+type Study struct {
+	Study        string    `json:"study"`
+	PatientID    string    `json:"patient_id,omitempty"`
+	Issuer       string    `json:"issuer,omitempty"`
+	NHS          string    `json:"nhs,omitempty"`
+	Name         string    `json:"name,omitempty"`
+	BirthDate    string    `json:"birth_date,omitempty"`
+	Date         string    `json:"date,omitempty"`
+	Time         string    `json:"time,omitempty"`
+	Accession    string    `json:"accession,omitempty"`
+	Description  string    `json:"description,omitempty"`
+	Modalities   []string  `json:"modalities"`
+	Series       int       `json:"series"`
+	Instances    int       `json:"instances"`
+	Bytes        int64     `json:"bytes"`
+	Trusts       []string  `json:"trusts"`       // who says it: where it was received
+	Copies       []string  `json:"copies"`       // trusts that hold a whole copy
+	Availability string    `json:"availability"` // "ONLINE": whole and here; "NEARLINE": it has to be brought
+	Settled      bool      `json:"settled"`      // no instance has been added for a while
+	MixedPatient bool      `json:"mixed_patient,omitempty"`
+	Received     time.Time `json:"received,omitzero"`
+}
+
+// Found answers GET studies.
+type Found struct {
+	Studies  []Study  `json:"studies"`
+	Total    int      `json:"total"`    // matches before limit and offset
+	Warnings []string `json:"warnings"` // one for each trust that was not heard from
+}
+
+// Fetch is how far bringing a study is.
+type Fetch struct {
+	Study         string    `json:"study"`
+	State         string    `json:"state"` // "here", "active", "waiting", "queued", "unknown"
+	Priority      string    `json:"priority,omitempty"`
+	Reason        string    `json:"reason,omitempty"`
+	Attempts      int       `json:"attempts"`
+	Error         string    `json:"error,omitempty"` // why the last attempt failed
+	NextTry       time.Time `json:"next_try,omitzero"`
+	Instances     int       `json:"instances"`
+	InstancesHere int       `json:"instances_here"`
+	Bytes         int64     `json:"bytes"`
+	BytesHere     int64     `json:"bytes_here"`
+}
+
+// Status answers GET status.
+type Status struct {
+	Version   string        `json:"version"`
+	Trust     string        `json:"trust"`
+	Name      string        `json:"name"`
+	Peer      string        `json:"peer"` // libp2p peer ID of this node
+	Region    string        `json:"region"`
+	HTTP      string        `json:"http"`
+	DIMSE     string        `json:"dimse"` // empty while DIMSE is not served
+	Mesh      []string      `json:"mesh"`
+	Started   time.Time     `json:"started"`
+	Studies   StudyCounts   `json:"studies"`
+	Trusts    []TrustStatus `json:"trusts"`
+	Fetches   []Fetch       `json:"fetches"`
+	Conflicts []Conflict    `json:"conflicts"` // instances kept out because other bytes have their UID
+	Forks     []string      `json:"forks"`     // nodes quarantined for contradicting themselves
+	Warnings  []string      `json:"warnings"`
+}
+
+// StudyCounts counts studies.
+type StudyCounts struct {
+	Own    int `json:"own"`    // received here
+	Copies int `json:"copies"` // whole copies of other trusts' studies
+	Region int `json:"region"` // known to the index, wherever they are
+}
+
+// TrustStatus is what is known of another trust on the roster.
+type TrustStatus struct {
+	Trust     string    `json:"trust"`
+	Name      string    `json:"name"`
+	Heard     bool      `json:"heard"`               // within completeness.heard_within
+	LastHeard time.Time `json:"last_heard,omitzero"` // zero: never
+	Behind    uint64    `json:"behind"`              // facts that it has announced and this node has not yet
+	Studies   int       `json:"studies"`
+}
+
+// Conflict is an instance that was not kept.
+type Conflict struct {
+	Study    string `json:"study"`
+	Instance string `json:"instance"`
+	Trust    string `json:"trust"` // whose copy was kept out
+}
+
+// Peer is one other node.
+type Peer struct {
+	Trust     string        `json:"trust"`
+	Peer      string        `json:"peer"`
+	Connected bool          `json:"connected"`
+	Alive     bool          `json:"alive"`
+	LastHeard time.Time     `json:"last_heard,omitzero"`
+	RTT       time.Duration `json:"rtt_ns"`
+	Addrs     []string      `json:"addrs"`
+}
+
+// Admission answers POST admissions.
+type Admission struct {
+	Trust      string   `json:"trust"`
+	Have       int      `json:"have"` // endorsements so far
+	Need       int      `json:"need"` // endorsements that make the quorum
+	By         []string `json:"by"`
+	Admitted   bool     `json:"admitted"`
+	Invitation string   `json:"invitation,omitempty"` // once admitted
+}

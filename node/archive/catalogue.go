@@ -1,0 +1,208 @@
+package archive
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/index"
+)
+
+// Tables of the catalogue; doc.go gives their layout.
+const (
+	tableInstance byte = 0x40
+	tableSOP      byte = 0x41
+	tableSource   byte = 0x42
+	tableSeries   byte = 0x43
+	tableConflict byte = 0x44
+	tableArrival  byte = 0x45
+	tableTask     byte = 0x60
+)
+
+// sourceID names one version of a study: the one that Origin says. Two trusts
+// that each received the same study are two sources of it, with two study
+// keys, and are never mixed on disk.
+type sourceID struct {
+	Study  string
+	Origin index.NodeID
+}
+
+// keyName is the study key's name in the keyring.
+func (s sourceID) keyName() string { return s.Study + "/" + s.Origin.String() }
+
+func (s sourceID) key(table byte) []byte {
+	k := make([]byte, 0, 2+len(s.Study)+len(s.Origin))
+	k = append(k, table)
+	k = append(k, s.Study...)
+	k = append(k, 0)
+	return append(k, s.Origin[:]...)
+}
+
+func parseSourceID(k []byte) (sourceID, []byte, bool) {
+	i := bytes.IndexByte(k[1:], 0) + 1
+	if i == 0 || len(k) < i+1+len(index.NodeID{}) {
+		return sourceID{}, nil, false
+	}
+	id := sourceID{Study: string(k[1:i])}
+	rest := k[i+1:]
+	copy(id.Origin[:], rest)
+	return id, rest[len(id.Origin):], true
+}
+
+func (s sourceID) seriesKey(series string) []byte { return append(s.key(tableSeries), series...) }
+
+func (s sourceID) instanceKey(table byte, series, sop string) []byte {
+	k := append(s.key(table), series...)
+	k = append(k, 0)
+	return append(k, sop...)
+}
+
+// source is what this node knows of one version of a study.
+type source struct {
+	Revision   uint64  `cbor:"1,keyasint"` // own: the newest published; copy: of Manifest
+	Manifest   cas.Ref `cbor:"2,keyasint"` // study manifest of Revision; zero until there is one
+	Settled    bool    `cbor:"3,keyasint"`
+	Dirty      bool    `cbor:"4,keyasint"` // own: there is more than Revision says
+	LastChange int64   `cbor:"5,keyasint"` // own: Unix ms of the newest instance
+	Instances  int     `cbor:"6,keyasint"` // own: instances here
+	Bytes      int64   `cbor:"7,keyasint"`
+	Attrs      []byte  `cbor:"8,keyasint"` // own: study-level attributes of the first instance
+	Mixed      bool    `cbor:"9,keyasint"` // own: instances disagree on whose study it is
+	Whole      bool    `cbor:"10,keyasint"`
+	Conflicts  int     `cbor:"11,keyasint"` // copy: instances not kept, their UID being taken by other bytes
+}
+
+// instance is one stored SOP instance of a source.
+type instance struct {
+	Class          string  `cbor:"1,keyasint"`
+	TransferSyntax string  `cbor:"2,keyasint"`
+	Size           int64   `cbor:"3,keyasint"`
+	SHA256         []byte  `cbor:"4,keyasint"`
+	Manifest       cas.Ref `cbor:"5,keyasint"`
+	Attrs          []byte  `cbor:"6,keyasint"`
+}
+
+// sop is where a SOP Instance UID was first seen here; the first bytes keep it.
+type sop struct {
+	Study  string       `cbor:"1,keyasint"`
+	Series string       `cbor:"2,keyasint"`
+	Origin index.NodeID `cbor:"3,keyasint"`
+	SHA256 []byte       `cbor:"4,keyasint"`
+}
+
+var errNoRecord = errors.New("not in the catalogue")
+
+func getRecord[T any](txn *badger.Txn, key []byte) (T, error) {
+	var v T
+	item, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return v, errNoRecord
+	}
+	if err != nil {
+		return v, err
+	}
+	err = item.Value(func(b []byte) error { return cbor.Unmarshal(b, &v) })
+	if err != nil {
+		return v, fmt.Errorf("catalogue record of table 0x%02x cannot be read: %w", key[0], err)
+	}
+	return v, nil
+}
+
+func putRecord(txn *badger.Txn, key []byte, v any) error {
+	b, err := cbor.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return txn.Set(key, b)
+}
+
+// eachRecord visits the records below prefix in key order. The key is only
+// valid during the call.
+func eachRecord[T any](txn *badger.Txn, prefix []byte, fn func(key []byte, v T) error) error {
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 100})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		var v T
+		item := it.Item()
+		if err := item.Value(func(b []byte) error { return cbor.Unmarshal(b, &v) }); err != nil {
+			return fmt.Errorf("catalogue record of table 0x%02x cannot be read: %w", item.Key()[0], err)
+		}
+		if err := fn(item.Key(), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Archive) source(id sourceID) (source, error) {
+	var s source
+	err := a.db.View(func(txn *badger.Txn) (err error) {
+		s, err = getRecord[source](txn, id.key(tableSource))
+		return err
+	})
+	return s, err
+}
+
+// sourcesOf lists what is here, whole or in part, of a study.
+func (a *Archive) sourcesOf(study string) (map[index.NodeID]source, error) {
+	out := make(map[index.NodeID]source)
+	prefix := append(append([]byte{tableSource}, study...), 0)
+	err := a.db.View(func(txn *badger.Txn) error {
+		return eachRecord(txn, prefix, func(k []byte, s source) error {
+			if id, _, ok := parseSourceID(k); ok {
+				out[id.Origin] = s
+			}
+			return nil
+		})
+	})
+	return out, err
+}
+
+// updateSource changes one source record and whatever else fn writes, durably
+// and as one. Only the holder of the study's lock calls it.
+func (a *Archive) updateSource(id sourceID, fn func(*badger.Txn, *source) error) error {
+	return a.db.Update(func(txn *badger.Txn) error {
+		s, err := getRecord[source](txn, id.key(tableSource))
+		if err != nil && !errors.Is(err, errNoRecord) {
+			return err
+		}
+		if err := fn(txn, &s); err != nil {
+			return err
+		}
+		return putRecord(txn, id.key(tableSource), s)
+	})
+}
+
+type catalogued struct {
+	Series, SOP string
+	instance
+}
+
+// instancesOf lists the instances of a source that are here, in key order.
+func (a *Archive) instancesOf(id sourceID) ([]catalogued, error) {
+	var out []catalogued
+	err := a.db.View(func(txn *badger.Txn) error {
+		return eachRecord(txn, id.key(tableInstance), func(k []byte, i instance) error {
+			_, rest, ok := parseSourceID(k)
+			series, uid, ok2 := bytes.Cut(rest, []byte{0})
+			if ok && ok2 {
+				out = append(out, catalogued{Series: string(series), SOP: string(uid), instance: i})
+			}
+			return nil
+		})
+	})
+	return out, err
+}
+
+func (a *Archive) instanceOf(id sourceID, series, sopUID string) (instance, error) {
+	var i instance
+	err := a.db.View(func(txn *badger.Txn) (err error) {
+		i, err = getRecord[instance](txn, id.instanceKey(tableInstance, series, sopUID))
+		return err
+	})
+	return i, err
+}

@@ -1,0 +1,154 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/priormesh/priormesh/index"
+)
+
+// Config is config.toml: what an operator may change. Secrets are never in
+// it; they are files of their own in the home folder.
+type Config struct {
+	Trust index.TrustID `toml:"trust" comment:"ODS code of the trust that owns this node"`
+	Name  string        `toml:"name" comment:"The trust's name as other trusts see it"`
+	HTTP  string        `toml:"http" comment:"Where DICOMweb, the operator API and metrics are served. Keep it on loopback or behind a proxy that authenticates"`
+	DIMSE string        `toml:"dimse" comment:"Reserved for the DIMSE service; empty until it is served"`
+	Mesh  []string      `toml:"mesh" comment:"libp2p multiaddrs that this node listens on"`
+
+	Identity     IdentityConfig     `toml:"identity"`
+	Completeness CompletenessConfig `toml:"completeness"`
+	Archive      ArchiveConfig      `toml:"archive"`
+	Fetch        FetchConfig        `toml:"fetch"`
+	Priors       PriorsConfig       `toml:"priors"`
+}
+
+// IdentityConfig says whose numbers an unqualified PatientID is.
+type IdentityConfig struct {
+	DefaultIssuer string `toml:"default_issuer" comment:"Issuer of a Patient ID that names none. Empty: this trust is the issuer of its own numbers. Set the same value at trusts that share one numbering"`
+}
+
+// CompletenessConfig bounds what may be called fresh.
+type CompletenessConfig struct {
+	HeardWithin Duration `toml:"heard_within" comment:"A trust that has been silent for longer is named in every answer"`
+}
+
+// ArchiveConfig is about studies that arrive here.
+type ArchiveConfig struct {
+	PublishAfter Duration `toml:"publish_after" comment:"Instances of a study are gathered for this long before other trusts are told"`
+	SettleAfter  Duration `toml:"settle_after" comment:"A study without a new instance for this long is called settled"`
+}
+
+// FetchConfig is about bringing studies here.
+type FetchConfig struct {
+	Workers     int      `toml:"workers" comment:"Studies brought at the same time"`
+	ReadThrough Duration `toml:"read_through" comment:"A reader of a remote study waits this long without a byte of progress, then gets 503"`
+	RetryMin    Duration `toml:"retry_min" comment:"First wait after a failed fetch; it doubles up to retry_max"`
+	RetryMax    Duration `toml:"retry_max"`
+}
+
+// PriorsConfig is about what is brought before it is asked for.
+type PriorsConfig struct {
+	Window Duration `toml:"window" comment:"For this long after a study arrived, earlier studies that turn up elsewhere are still brought"`
+}
+
+// Duration is a time.Duration written as "30s" in config.toml.
+type Duration time.Duration
+
+// UnmarshalText reads "30s", "5m", "168h".
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration; write it like \"30s\", \"5m\" or \"168h\"", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes the form that UnmarshalText reads.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// DefaultConfig is a node that only this machine can reach by HTTP.
+func DefaultConfig() Config {
+	return Config{
+		HTTP:         "127.0.0.1:8080",
+		Mesh:         []string{"/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"},
+		Completeness: CompletenessConfig{HeardWithin: Duration(30 * time.Second)},
+		Archive:      ArchiveConfig{PublishAfter: Duration(300 * time.Millisecond), SettleAfter: Duration(30 * time.Second)},
+		Fetch: FetchConfig{Workers: 2, ReadThrough: Duration(20 * time.Second),
+			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
+		Priors: PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
+	}
+}
+
+// Issuer is the issuer that an unqualified Patient ID gets here.
+func (c Config) Issuer() string {
+	if c.Identity.DefaultIssuer != "" {
+		return c.Identity.DefaultIssuer
+	}
+	return string(c.Trust)
+}
+
+// Check says what an operator must mend.
+func (c Config) Check() error {
+	var errs []error
+	if err := c.Trust.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("trust: %w", err))
+	}
+	if c.HTTP == "" {
+		errs = append(errs, errors.New("http: an address such as 127.0.0.1:8080 is needed"))
+	}
+	if len(c.Mesh) == 0 {
+		errs = append(errs, errors.New("mesh: at least one multiaddr such as /ip4/0.0.0.0/tcp/4001 is needed"))
+	}
+	if c.Fetch.Workers < 1 || c.Fetch.Workers > 64 {
+		errs = append(errs, fmt.Errorf("fetch.workers: %d is not between 1 and 64", c.Fetch.Workers))
+	}
+	for name, d := range map[string]Duration{
+		"completeness.heard_within": c.Completeness.HeardWithin, "archive.publish_after": c.Archive.PublishAfter,
+		"archive.settle_after": c.Archive.SettleAfter, "fetch.read_through": c.Fetch.ReadThrough,
+		"fetch.retry_min": c.Fetch.RetryMin, "fetch.retry_max": c.Fetch.RetryMax, "priors.window": c.Priors.Window,
+	} {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("%s: must be longer than zero", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func readConfig(home string) (Config, error) {
+	path := filepath.Join(home, configFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return Config{}, fmt.Errorf("%w: there is no %s; make a home with `priormesh init --home %s --trust ODS`", ErrNoHome, path, home)
+		}
+		return Config{}, err
+	}
+	c := DefaultConfig()
+	dec := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		var strict *toml.StrictMissingError
+		var bad *toml.DecodeError
+		switch {
+		case errors.As(err, &strict):
+			return Config{}, fmt.Errorf("%s has a setting that this version does not know:\n%s", path, strict.String())
+		case errors.As(err, &bad):
+			line, col := bad.Position()
+			return Config{}, fmt.Errorf("%s, line %d, column %d: %w", path, line, col, err)
+		}
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := c.Check(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+func encodeConfig(c Config) ([]byte, error) { return toml.Marshal(c) }

@@ -1,0 +1,324 @@
+package node
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/priormesh/priormesh/index"
+)
+
+// Names of what lies in a home folder; doc.go says what each is.
+const (
+	configFile   = "config.toml"
+	nodeKeyFile  = "node.key"
+	trustKeyFile = "trust.key"
+	cardFile     = "card.txt"
+	regionFile   = "region.txt"
+	tokenFile    = "operator.token"
+	runFile      = "run.json"
+	lockFile     = "lock"
+)
+
+// Errors that commands turn into exit codes and advice.
+var (
+	ErrNoHome     = errors.New("not a home folder")
+	ErrHomeExists = errors.New("the folder already holds a node")
+	ErrInUse      = errors.New("another process runs this node")
+	ErrNoRegion   = errors.New("this node is in no region yet")
+	ErrNotRunning = errors.New("the node is not running")
+)
+
+// Home is a node's folder.
+type Home struct {
+	Dir    string
+	Config Config
+}
+
+// InitOptions is what `priormesh init` asks for.
+type InitOptions struct {
+	Config Config
+	Found  string // name of a region to found; empty to join one later
+	Rand   io.Reader
+}
+
+// InitHome makes a node's folder: keys, card, config and, if asked, a new
+// region with this trust as its only member. Nothing is made if the folder
+// already holds a node.
+func InitHome(dir string, o InitOptions) (*Home, error) {
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if err := o.Config.Check(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	unlock, err := lockHome(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	// card.txt is written last, so a home without one is an init that was cut
+	// off and holds nothing that anybody else has seen.
+	if _, err := os.Stat(filepath.Join(dir, cardFile)); err == nil {
+		return nil, fmt.Errorf("%w: %s; choose another --home", ErrHomeExists, dir)
+	}
+	_, nodeKey, err := ed25519.GenerateKey(o.Rand)
+	if err != nil {
+		return nil, err
+	}
+	_, trustKey, err := ed25519.GenerateKey(o.Rand)
+	if err != nil {
+		return nil, err
+	}
+	token := make([]byte, 32)
+	if _, err := io.ReadFull(o.Rand, token); err != nil {
+		return nil, err
+	}
+	conf, err := encodeConfig(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	card := index.NewCard(trustKey, o.Config.Trust, o.Config.Name, index.NodeIDOf(nodeKey), dialable(o.Config.Mesh))
+	files := []struct {
+		name string
+		data []byte
+	}{
+		{nodeKeyFile, encodeKey(nodeKey)},
+		{trustKeyFile, encodeKey(trustKey)},
+		{tokenFile, []byte(hex.EncodeToString(token) + "\n")},
+		{configFile, conf},
+	}
+	if o.Found != "" {
+		vote, err := index.Found(trustKey, o.Found, card)
+		if err != nil {
+			return nil, err
+		}
+		inv := index.Invitation{Votes: []index.Vote{vote}}
+		text, err := inv.Text()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, struct {
+			name string
+			data []byte
+		}{regionFile, []byte(text + "\n")})
+	}
+	text, err := card.Text()
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, struct {
+		name string
+		data []byte
+	}{cardFile, []byte(text + "\n")})
+	for _, f := range files {
+		if err := writeFile(filepath.Join(dir, f.name), f.data); err != nil {
+			return nil, err
+		}
+	}
+	return OpenHome(dir)
+}
+
+// OpenHome reads the configuration of an existing home.
+func OpenHome(dir string) (*Home, error) {
+	c, err := readConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Home{Dir: dir, Config: c}, nil
+}
+
+func (h *Home) path(name ...string) string { return filepath.Join(append([]string{h.Dir}, name...)...) }
+
+// Card is this trust's card as text, to give to a member.
+func (h *Home) Card() (string, error) {
+	b, err := os.ReadFile(h.path(cardFile))
+	return strings.TrimSpace(string(b)), err
+}
+
+// NodeKey is the node's identity on the mesh.
+func (h *Home) NodeKey() (ed25519.PrivateKey, error) { return readKey(h.path(nodeKeyFile)) }
+
+// TrustKey signs node certificates and votes; it may be kept offline.
+func (h *Home) TrustKey() (ed25519.PrivateKey, error) {
+	k, err := readKey(h.path(trustKeyFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the trust key %s is not here; bring it back from where it is kept to endorse a trust", h.path(trustKeyFile))
+	}
+	return k, err
+}
+
+// Token admits to the operator API.
+func (h *Home) Token() (string, error) {
+	b, err := os.ReadFile(h.path(tokenFile))
+	return strings.TrimSpace(string(b)), err
+}
+
+// Region is the invitation (or founding) by which this node knows its region.
+func (h *Home) Region() (index.Invitation, error) {
+	b, err := os.ReadFile(h.path(regionFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return index.Invitation{}, fmt.Errorf("%w: give the output of `priormesh card --home %s` to a member, and with the invitation you get run `priormesh join --home %s INVITATION`; or found a region with `priormesh init --found`", ErrNoRegion, h.Dir, h.Dir)
+	}
+	if err != nil {
+		return index.Invitation{}, err
+	}
+	return index.ParseInvitation(strings.TrimSpace(string(b)))
+}
+
+// Join keeps an invitation after checking that it admits this trust. A newer
+// invitation to the same region may replace an older one.
+func (h *Home) Join(invitation string) (index.Roster, error) {
+	unlock, err := lockHome(h.Dir)
+	if err != nil {
+		return index.Roster{}, err
+	}
+	defer unlock()
+	inv, err := index.ParseInvitation(strings.TrimSpace(invitation))
+	if err != nil {
+		return index.Roster{}, err
+	}
+	text, err := h.Card()
+	if err != nil {
+		return index.Roster{}, err
+	}
+	card, err := index.ParseCard(text)
+	if err != nil {
+		return index.Roster{}, err
+	}
+	roster, err := index.VerifyInvitation(inv, card)
+	if err != nil {
+		return index.Roster{}, err
+	}
+	if old, err := h.Region(); err == nil {
+		before, err := index.EvalRoster(old.Votes)
+		if err == nil && before.Region != roster.Region {
+			return index.Roster{}, fmt.Errorf("this node already belongs to the region %q; a node is of one region only: make a new home for another", before.Name)
+		}
+	} else if !errors.Is(err, ErrNoRegion) {
+		return index.Roster{}, err
+	}
+	return roster, writeFile(h.path(regionFile), []byte(strings.TrimSpace(invitation)+"\n"))
+}
+
+// Running is how commands find the node's process.
+type Running struct {
+	PID  int    `json:"pid"`
+	HTTP string `json:"http"`
+}
+
+// Running reads what the node's process wrote about itself.
+func (h *Home) Running() (Running, error) {
+	var r Running
+	b, err := os.ReadFile(h.path(runFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return r, fmt.Errorf("%w: start it with `priormesh run --home %s`", ErrNotRunning, h.Dir)
+	}
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("%s: %w", h.path(runFile), err)
+	}
+	return r, nil
+}
+
+// lockHome keeps two processes from using one home. The lock is the kernel's,
+// so it ends with the process however that ends.
+func lockHome(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %s; make one with `priormesh init`", ErrNoHome, dir)
+		}
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%w: %s is locked; stop that process first", ErrInUse, dir)
+	}
+	return func() { f.Close() }, nil
+}
+
+func encodeKey(k ed25519.PrivateKey) []byte {
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		panic(err) // an Ed25519 key always marshals
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+func readKey(path string) (ed25519.PrivateKey, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return nil, fmt.Errorf("%s: not a PEM private key", path)
+	}
+	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	ed, ok := k.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("%s: not an Ed25519 key", path)
+	}
+	return ed, nil
+}
+
+// writeFile replaces a file whole or not at all, readable by its owner only.
+func writeFile(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// dialable drops listen addresses that nobody else could dial (wildcards and
+// port 0); the node announces its real ones as soon as it runs.
+func dialable(listen []string) []string {
+	var out []string
+	for _, a := range listen {
+		if strings.HasPrefix(a, "/ip4/0.0.0.0/") || strings.HasPrefix(a, "/ip6/::/") || strings.HasSuffix(a, "/tcp/0") {
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}
