@@ -1,0 +1,228 @@
+package interop
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// How long things may take before a test gives up. They are generous because
+// two cores may be running everything else at the same time; no test passes
+// because of them.
+const (
+	startDeadline = 60 * time.Second
+	stopDeadline  = 30 * time.Second
+	runDeadline   = 2 * time.Minute
+)
+
+// tail is how much of a process's output a failed test shows.
+const tail = 8 << 10
+
+// process is a running program whose output is kept.
+type process struct {
+	name string
+	log  string // file with stdout and stderr
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error         // its end; read after done
+}
+
+// start runs a program until the test ends or the test ends it.
+func start(t *testing.T, name, program string, args ...string) *process {
+	t.Helper()
+	log, err := os.Create(filepath.Join(t.TempDir(), "output"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = endWithParent()
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	p := &process{name: name, log: log.Name(), cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		if p.running() {
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+			select {
+			case <-p.done:
+			case <-time.After(stopDeadline):
+				t.Errorf("%s (process %d) did not end within %v of SIGTERM", name, cmd.Process.Pid, stopDeadline)
+				p.kill(t)
+			}
+		}
+		if t.Failed() {
+			t.Logf("---- end of the output of %s (process %d)\n%s", name, cmd.Process.Pid, p.lastOutput())
+		}
+	})
+	return p
+}
+
+func (p *process) running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// stop asks the process to end and insists on exit code 0.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatalf("%s had ended before it was asked to: %v", p.name, p.err)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(stopDeadline):
+		t.Fatalf("%s did not end within %v of SIGTERM", p.name, stopDeadline)
+	}
+	if p.err != nil {
+		t.Fatalf("%s after SIGTERM: %v, want exit code 0", p.name, p.err)
+	}
+}
+
+// kill ends the process as a power cut would, as far as the process can tell.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatalf("%s: %v", p.name, err)
+	}
+	<-p.done
+}
+
+func (p *process) output(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (p *process) lastOutput() string {
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	if len(b) > tail {
+		b = b[len(b)-tail:]
+	}
+	return string(b)
+}
+
+// peakRSS is the largest resident size the process has had (VmHWM), in bytes.
+// It is gone when the process is.
+func peakRSS(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
+		if kb, ok := strings.CutPrefix(s.Text(), "VmHWM:"); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(kb), "kB")), 10, 64)
+			return n << 10, err
+		}
+	}
+	return 0, fmt.Errorf("process %d has no VmHWM", pid)
+}
+
+// result is how a command that was run to its end ended.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// try runs a command to its end and returns what it printed, whatever its exit code.
+func try(t *testing.T, program string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), runDeadline)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.SysProcAttr = endWithParent()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	r := result{stdout: stdout.String(), stderr: stderr.String()}
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		t.Fatalf("%s %s did not end within %v\n%s%s", program, strings.Join(args, " "), runDeadline, r.stdout, r.stderr)
+	case errors.As(err, &exit):
+		r.code = exit.ExitCode()
+	case err != nil:
+		t.Fatalf("%s: %v", program, err)
+	}
+	return r
+}
+
+// must runs a command to its end and insists on exit code 0.
+func must(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	r := try(t, program, args...)
+	if r.code != 0 {
+		t.Fatalf("%s %s: exit code %d\n%s%s", program, strings.Join(args, " "), r.code, r.stdout, r.stderr)
+	}
+	return r.stdout
+}
+
+// eventually waits until check is satisfied. What check returned last is in
+// the failure, so it says what was true instead.
+func eventually(t *testing.T, within time.Duration, what string, check func() error) {
+	t.Helper()
+	const pause = 50 * time.Millisecond
+	deadline := time.Now().Add(within)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s: %v", within, what, err)
+		}
+		time.Sleep(pause)
+	}
+}
+
+var (
+	handedOut   = map[int]bool{}
+	handedOutMu sync.Mutex
+)
+
+// freePort is a TCP port of loopback that nothing listens on and that this
+// run has not given to anybody before.
+func freePort(t *testing.T) int {
+	t.Helper()
+	handedOutMu.Lock()
+	defer handedOutMu.Unlock()
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if !handedOut[port] {
+			handedOut[port] = true
+			return port
+		}
+	}
+}
