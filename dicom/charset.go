@@ -1,0 +1,3 @@
+package dicom
+
+type charset struct{}
