@@ -1,0 +1,201 @@
+package interop
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/priormesh/priormesh/node/api"
+)
+
+// seed makes the random moments of a run repeatable. A soak uses another one
+// each round.
+func seed(t *testing.T) uint64 {
+	t.Helper()
+	s := uint64(1)
+	if round := os.Getenv("PRIORMESH_SOAK"); round != "" {
+		n, err := strconv.ParseUint(round, 10, 64)
+		if err != nil {
+			t.Fatalf("PRIORMESH_SOAK=%s: %v", round, err)
+		}
+		s += n
+	}
+	t.Logf("seed %d", s)
+	return s
+}
+
+// acknowledged are the receipts in the output of a running `import --json`, and how many lines it has.
+func acknowledged(t *testing.T, p *process) (accepted []imported, lines int) {
+	t.Helper()
+	text := p.output(t)
+	if end := strings.LastIndexByte(text, '\n'); end >= 0 {
+		text = text[:end+1]
+	} else {
+		text = ""
+	}
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "{") {
+			continue // what it tells the person at the terminal
+		}
+		lines++
+		for _, r := range receipts(t, line) {
+			if r.Outcome == api.Stored || r.Outcome == api.Duplicate {
+				accepted = append(accepted, r)
+			}
+		}
+	}
+	return accepted, lines
+}
+
+// A node that is killed while it stores has everything that it acknowledged.
+func TestKillNineDuringImport(t *testing.T) {
+	rng := rand.New(rand.NewPCG(seed(t), 9))
+	dir := t.TempDir()
+	var files []file
+	for s := range uint64(3) {
+		files = append(files, synthesize(t, dir, 100+s, 40, 256<<10)...)
+	}
+	byPath := map[string]file{}
+	for _, f := range files {
+		byPath[f.path] = f
+	}
+	n := newNode(t, "RAA", "Kill")
+	n.set(t, quick)
+	n.run(t)
+	acked := map[string]file{} // by instance
+	for round := range 4 {
+		importer := start(t, "import", priormesh(t), "import", "--home", n.home, "--json", dir)
+		// Files of earlier rounds are duplicates, so the moments move forward.
+		after := len(acked) + rng.IntN((len(files)-len(acked))/2+1)
+		eventually(t, runDeadline, "the import gets going", func() error {
+			if _, lines := acknowledged(t, importer); lines < after && importer.running() {
+				return fmt.Errorf("%d of %d files answered", lines, after)
+			}
+			return nil
+		})
+		time.Sleep(time.Duration(rng.IntN(30)) * time.Millisecond)
+		n.kill(t)
+		select {
+		case <-importer.done:
+		case <-time.After(runDeadline):
+			t.Fatalf("the import goes on although its node is dead")
+		}
+		accepted, lines := acknowledged(t, importer)
+		for _, r := range accepted {
+			f, ok := byPath[r.File]
+			if !ok || f.instance != r.Instance || f.sha256 != r.SHA256 {
+				t.Fatalf("a receipt for %s that is not its own: %+v", r.File, r)
+			}
+			acked[f.instance] = f
+		}
+		if lines > len(accepted) && importer.err == nil {
+			t.Error("the import ended well although files were not accepted")
+		}
+		t.Logf("round %d: killed with %d of %d instances acknowledged", round, len(acked), len(files))
+
+		n.run(t)
+		for uid, studyFiles := range byStudy(files) {
+			known := map[string]bool{}
+			for _, f := range studyFiles {
+				known[f.sha256] = true
+			}
+			must := 0
+			for _, f := range studyFiles {
+				if _, ok := acked[f.instance]; ok {
+					must++
+				}
+			}
+			if must == 0 {
+				continue
+			}
+			got := curl(t, "-H", acceptAsIs, n.web+"/studies/"+uid).sums(t)
+			for s := range got {
+				if !known[s] {
+					t.Fatalf("after the kill, round %d: the study has an instance that nobody sent", round)
+				}
+			}
+			for _, f := range studyFiles {
+				if _, ok := acked[f.instance]; ok && got[f.sha256] != 1 {
+					t.Fatalf("after the kill, round %d: an acknowledged instance is there %d times", round, got[f.sha256])
+				}
+			}
+		}
+	}
+	n.take(t, dir)
+	for uid, studyFiles := range byStudy(files) {
+		n.has(t, uid, len(studyFiles))
+		n.serves(t, uid, sums(studyFiles))
+	}
+}
+
+// requestFetch asks a node to bring a study; when it returns the node has the request on disk.
+func requestFetch(t *testing.T, n *node, uid string) {
+	t.Helper()
+	token, err := os.ReadFile(filepath.Join(n.home, "operator.token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(map[string]string{"study": uid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, strings.TrimSuffix(n.web, "/dicom-web")+"/api/v1/fetches", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode/100 != 2 {
+		t.Fatalf("requesting a fetch: %s %v\n%s", resp.Status, err, b)
+	}
+}
+
+// A fetch goes on by itself after either end of it was killed.
+func TestKillNineDuringFetch(t *testing.T) {
+	rng := rand.New(rand.NewPCG(seed(t), 9))
+	const instances, size = 60, 512 << 10
+	members := region(t, "RAA", "RBB")
+	a, b := members[0], members[1]
+	bring := func(number uint64) (uid string, files []file) {
+		dir := t.TempDir()
+		files = synthesize(t, dir, 200+number, instances, size)
+		b.take(t, dir)
+		a.knows(t, files[0].study, instances)
+		return files[0].study, files
+	}
+
+	// Undisturbed, to know how long there is to disturb.
+	uid, files := bring(0)
+	began := time.Now()
+	a.must(t, "fetch", uid)
+	whole := time.Since(began)
+	a.has(t, uid, instances)
+	a.serves(t, uid, sums(files))
+	t.Logf("undisturbed: %v", whole)
+
+	for round := range uint64(4) {
+		uid, files := bring(1 + round)
+		victim := members[round%2]
+		requestFetch(t, a, uid)
+		time.Sleep(time.Duration(rng.Int64N(int64(whole))))
+		victim.kill(t)
+		t.Logf("round %d: killed %s", round, victim.trust)
+		victim.run(t)
+		a.has(t, uid, instances)
+		a.serves(t, uid, sums(files))
+	}
+}
