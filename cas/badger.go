@@ -2,38 +2,593 @@ package cas
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
 	"github.com/ipfs/go-cid"
+)
+
+var (
+	// ErrInUse says another process has the directory open.
+	ErrInUse = errors.New("another process has this store open; stop it first")
+	// ErrDiskFull says the disk has less free space than the store keeps back.
+	ErrDiskFull = errors.New("the disk is nearly full; free space or add some")
+	// ErrDiskFailed says a write may not have reached the disk. The store
+	// takes no more writes until it is opened again.
+	ErrDiskFailed = errors.New("the disk failed to take a write; check it and restart")
 )
 
 // BadgerOptions tunes a Badger store; the zero value is right for a node.
 type BadgerOptions struct {
 	Log        *slog.Logger  // nil: silent
-	GCInterval time.Duration // how often the value log is collected; 0: 10 min, negative: never
+	GCInterval time.Duration // how often space is reclaimed; 0: 10 minutes, negative: only by Reclaim
+	MinFree    int64         // bytes of disk below which nothing is stored; 0: 512 MiB, negative: no check
+	FileSize   int64         // of a value log file, 1 MiB to 1 GiB; 0: 512 MiB
 }
 
-// Badger is a Store in a directory of its own.
-type Badger struct{}
+const (
+	defaultGCInterval = 10 * time.Minute
+	defaultMinFree    = 512 << 20
+	// A value log file is what one damaged byte can cost: after a crash
+	// Badger cuts the newest file off at the first entry that does not check.
+	// It is also one mapping and one open file, of which a process has
+	// some 65,000.
+	defaultFileSize = 512 << 20
 
-// OpenBadger opens or creates the store in dir, which no other process may have open.
-func OpenBadger(dir string, o BadgerOptions) (*Badger, error) { return nil, errors.New("not yet") }
+	// inlineBelow keeps tiny blocks in the LSM tree. Everything larger goes
+	// to the value log, written once and never moved by compaction.
+	inlineBelow = 1 << 10
+	// memTable holds keys and pointers only, so a small one does for
+	// some 80,000 blocks.
+	memTable   = 8 << 20
+	indexCache = 16 << 20
 
-func (b *Badger) Put(ctx context.Context, blocks ...Block) error { return errors.New("not yet") }
-func (b *Badger) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
-	return nil, errors.New("not yet")
+	// groupBytes is how much one group commit gathers.
+	groupBytes = 16 << 20
+	// pageKeys is how many keys one step of an enumeration reads, so that no
+	// transaction stays open while the caller works.
+	pageKeys = 1024
+
+	// gcRatio is the part of a value log file that must be dead before it is
+	// rewritten.
+	gcRatio = 0.5
+)
+
+// Badger's keys; see doc.go.
+const (
+	keyFormat  = 0x00
+	keyBlock   = 0x01
+	keyScratch = 0x02
+)
+
+var formatValue = []byte("priormesh blocks 1")
+
+// Badger is a Store in a directory of its own. One goroutine of its own does
+// all writing, in groups, and another reclaims space; Close waits for both.
+type Badger struct {
+	db  *badger.DB
+	dir *os.File
+	log *slog.Logger
+	o   BadgerOptions
+
+	writes chan *write
+	quit   chan struct{}
+	own    sync.WaitGroup
+
+	mu     sync.RWMutex // held for reading while db is in use, so Close can wait
+	closed bool
+
+	failed atomic.Bool // Badger told of a sync that failed
+
+	gc   sync.Mutex   // one collection at a time
+	dead atomic.Int64 // bytes deleted since the last Reclaim
 }
-func (b *Badger) Has(ctx context.Context, c cid.Cid) (bool, error) {
-	return false, errors.New("not yet")
+
+// write is what one Put or Delete wants done.
+type write struct {
+	put   []Block
+	keys  [][]byte // of put, or to be deleted
+	flush bool     // afterwards move what is in memory into tables
+	done  chan error
 }
-func (b *Badger) Delete(ctx context.Context, cids ...cid.Cid) error { return errors.New("not yet") }
+
+// OpenBadger opens or creates the store in dir, which no other process may
+// have open (ErrInUse) and which holds nothing else.
+func OpenBadger(dir string, o BadgerOptions) (*Badger, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.GCInterval == 0 {
+		o.GCInterval = defaultGCInterval
+	}
+	if o.MinFree == 0 {
+		o.MinFree = defaultMinFree
+	}
+	if o.FileSize == 0 {
+		o.FileSize = defaultFileSize
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("opening the block store: %w", err)
+	}
+	b := &Badger{log: o.Log, o: o, writes: make(chan *write), quit: make(chan struct{})}
+	opts := badger.DefaultOptions(dir).
+		WithLogger(badgerLog{b}).
+		WithMetricsEnabled(false).
+		WithSyncWrites(true).
+		WithNumVersionsToKeep(1).
+		WithDetectConflicts(false). // there is one writer
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithIndexCacheSize(indexCache).
+		WithMemTableSize(memTable).
+		WithNumMemtables(2).
+		WithNumCompactors(2).
+		WithCompactL0OnClose(true).
+		WithValueThreshold(inlineBelow).
+		WithValueLogFileSize(o.FileSize).
+		WithVerifyValueChecksum(true)
+	db, err := badger.Open(opts)
+	if err != nil {
+		if strings.Contains(err.Error(), "Another process is using this Badger database") {
+			return nil, fmt.Errorf("%w: %s", ErrInUse, dir)
+		}
+		return nil, fmt.Errorf("opening the block store in %s: %w", dir, err)
+	}
+	b.db = db
+	if err := b.checkFormat(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if b.dir, err = os.Open(dir); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	b.own.Add(1)
+	go b.commitLoop()
+	if o.GCInterval > 0 {
+		b.own.Add(1)
+		go b.gcLoop()
+	}
+	return b, nil
+}
+
+func (b *Badger) checkFormat() error {
+	return b.db.Update(func(txn *badger.Txn) error {
+		item, err := txn.Get([]byte{keyFormat})
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return txn.Set([]byte{keyFormat}, formatValue)
+		}
+		if err != nil {
+			return err
+		}
+		return item.Value(func(v []byte) error {
+			if string(v) != string(formatValue) {
+				return fmt.Errorf("block store: %w: it says %q; use the version that wrote it", ErrVersion, v)
+			}
+			return nil
+		})
+	})
+}
+
+// Put implements Putter. Concurrent calls share one sync of the disk.
+func (b *Badger) Put(ctx context.Context, blocks ...Block) error {
+	digests, err := admit(blocks)
+	if err != nil {
+		return err
+	}
+	return b.write(ctx, &write{put: blocks, keys: blockKeys(digests)})
+}
+
+// Delete implements Store.
+func (b *Badger) Delete(ctx context.Context, cids ...cid.Cid) error {
+	var digests [][sha256.Size]byte
+	for _, c := range cids {
+		if d, err := digestOf(c); err == nil {
+			digests = append(digests, d)
+		}
+	}
+	return b.write(ctx, &write{keys: blockKeys(digests)})
+}
+
+func blockKeys(digests [][sha256.Size]byte) [][]byte {
+	all := make([]byte, 0, len(digests)*(1+sha256.Size))
+	keys := make([][]byte, len(digests))
+	for i, d := range digests {
+		at := len(all)
+		all = append(append(all, keyBlock), d[:]...)
+		keys[i] = all[at:len(all):len(all)]
+	}
+	return keys
+}
+
+// write hands w to the committer. Until it has taken it, ctx may end the
+// wait; from then on the answer comes within a sync or two and is waited
+// for, so that nobody reads the caller's bytes after the return.
+func (b *Badger) write(ctx context.Context, w *write) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	w.done = make(chan error, 1)
+	select {
+	case b.writes <- w:
+		return <-w.done
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.quit:
+		return ErrClosed
+	}
+}
+
+func (b *Badger) commitLoop() {
+	defer b.own.Done()
+	for {
+		select {
+		case <-b.quit:
+			return
+		case w := <-b.writes:
+			group := []*write{w}
+			size := w.size()
+		gather:
+			for size < groupBytes {
+				select {
+				case w := <-b.writes:
+					group = append(group, w)
+					size += w.size()
+				default:
+					break gather
+				}
+			}
+			err := b.commit(group, size)
+			for _, w := range group {
+				w.done <- err
+			}
+		}
+	}
+}
+
+func (w *write) size() (n int) {
+	for _, b := range w.put {
+		n += len(b.Data)
+	}
+	return n
+}
+
+// commit makes a group durable. Because only the committer writes, a block
+// that is found here is durable already; if the disk has lost it all the
+// same, it is written anew.
+func (b *Badger) commit(group []*write, size int) error {
+	if b.failed.Load() {
+		return ErrDiskFailed
+	}
+	if size > 0 && b.o.MinFree > 0 {
+		// Badger writes through a mapping of a sparse file: on a full disk
+		// the process would die of SIGBUS instead of getting an error.
+		free, err := freeSpace(b.dir)
+		if err != nil {
+			return fmt.Errorf("asking for free disk space: %w", err)
+		}
+		if free-int64(size) < b.o.MinFree {
+			return fmt.Errorf("%w: %d MiB are free, %d MiB are kept back", ErrDiskFull, free>>20, b.o.MinFree>>20)
+		}
+	}
+	txn := b.db.NewTransaction(true)
+	defer func() { txn.Discard() }()
+	held := 0
+	apply := func(set func(*badger.Txn) error, n int) error {
+		err := set(txn)
+		if errors.Is(err, badger.ErrTxnTooBig) || held > 0 && held+n > 2*groupBytes {
+			if err := b.sync(txn); err != nil {
+				return err
+			}
+			txn, held = b.db.NewTransaction(true), 0
+			err = set(txn)
+		}
+		held += n
+		return err
+	}
+	for _, w := range group {
+		for i, key := range w.keys {
+			item, err := txn.Get(key)
+			there := err == nil
+			if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+				return fmt.Errorf("block store: %w", err)
+			}
+			switch {
+			case w.put != nil && !(there && readable(item)):
+				data := w.put[i].Data
+				err = apply(func(t *badger.Txn) error { return t.Set(key, data) }, len(data))
+			case w.put == nil && there:
+				b.dead.Add(valueSize(item))
+				err = apply(func(t *badger.Txn) error { return t.Delete(key) }, 0)
+			default:
+				err = nil
+			}
+			if err != nil {
+				return fmt.Errorf("block store: %w", err)
+			}
+		}
+	}
+	if err := b.sync(txn); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(group, func(w *write) bool { return w.flush }) {
+		return b.flush()
+	}
+	return nil
+}
+
+// flush moves what is in memory into tables and merges the newest of them.
+// Badger has no call for that; dropping a prefix begins with it.
+func (b *Badger) flush() error {
+	err := b.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte{keyScratch}, nil) })
+	if err == nil {
+		err = b.db.DropPrefix([]byte{keyScratch})
+	}
+	if err != nil {
+		return fmt.Errorf("block store: %w", err)
+	}
+	return nil
+}
+
+// sync commits and returns when the bytes, the log that names them and the
+// names of new files are on disk.
+func (b *Badger) sync(txn *badger.Txn) error {
+	err := txn.Commit()
+	if err == nil {
+		err = b.dir.Sync()
+	}
+	if err != nil {
+		// What could not be synced is in memory and would look durable to
+		// the next Put of the same block.
+		b.failed.Store(true)
+		return fmt.Errorf("%w: %w", ErrDiskFailed, err)
+	}
+	if b.failed.Load() {
+		return ErrDiskFailed
+	}
+	return nil
+}
+
+// use keeps Close away while fn reads the database.
+func (b *Badger) use(ctx context.Context, fn func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.closed {
+		return ErrClosed
+	}
+	return fn()
+}
+
+// Get implements Getter.
+func (b *Badger) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
+	d, err := digestOf(c)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, c)
+	}
+	err = b.use(ctx, func() error {
+		for range 2 {
+			data, err = b.read(c, d)
+			if err != nil || len(data) > 0 {
+				return err
+			}
+			// Once more: the value log file may just have been rewritten.
+		}
+		// Badger only logs that a value cannot be read or fails its
+		// checksum, and gives nothing. No block has no bytes.
+		return corrupt(c, "the disk no longer has it as it was")
+	})
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+func (b *Badger) read(c cid.Cid, digest [sha256.Size]byte) (data []byte, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get(blockKeys([][sha256.Size]byte{digest})[0])
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return fmt.Errorf("%w: %s", ErrNotFound, c)
+		}
+		if err == nil {
+			data, err = item.ValueCopy(nil)
+		}
+		if err != nil {
+			return fmt.Errorf("block store: %w", err)
+		}
+		return nil
+	})
+	return data, err
+}
+
+// Has implements Store.
+func (b *Badger) Has(ctx context.Context, c cid.Cid) (has bool, err error) {
+	d, err := digestOf(c)
+	if err != nil {
+		return false, ctx.Err()
+	}
+	err = b.use(ctx, func() error {
+		return b.db.View(func(txn *badger.Txn) error {
+			_, err := txn.Get(blockKeys([][sha256.Size]byte{d})[0])
+			if errors.Is(err, badger.ErrKeyNotFound) {
+				return nil
+			}
+			has = err == nil
+			return err
+		})
+	})
+	return has, err
+}
+
+// Enumerate implements Store.
 func (b *Badger) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, int64) error) error {
-	return errors.New("not yet")
+	from, err := cursor(after)
+	if err != nil {
+		return err
+	}
+	type entry struct {
+		digest [sha256.Size]byte
+		size   int64
+	}
+	page := make([]entry, 0, pageKeys)
+	for {
+		page = page[:0]
+		err := b.use(ctx, func() error {
+			return b.db.View(func(txn *badger.Txn) error {
+				it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{keyBlock}})
+				defer it.Close()
+				it.Seek(append([]byte{keyBlock}, from...))
+				for ; it.Valid() && len(page) < pageKeys; it.Next() {
+					item := it.Item()
+					d := [sha256.Size]byte(item.Key()[1:])
+					if from != nil && d == [sha256.Size]byte(from) {
+						continue
+					}
+					page = append(page, entry{d, valueSize(item)})
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			return err
+		}
+		for _, e := range page {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := fn(cidOf(e.digest), e.size); err != nil {
+				return err
+			}
+		}
+		if len(page) < pageKeys {
+			return nil
+		}
+		last := page[len(page)-1].digest
+		from = last[:]
+	}
 }
 
-// Close waits for what is under way and closes the database.
-func (b *Badger) Close() error { return nil }
+// readable says whether the value is there and passes its checksum.
+func readable(item *badger.Item) (ok bool) {
+	err := item.Value(func(v []byte) error {
+		ok = len(v) > 0
+		return nil
+	})
+	return ok && err == nil
+}
+
+// valueSize is exact where Item.ValueSize is not: that takes the header of a
+// value log entry for 6 bytes, and it has 7 when the value's length needs a
+// varint of three bytes (from 16 KiB).
+func valueSize(item *badger.Item) int64 {
+	n := item.ValueSize()
+	if n > 1<<14 {
+		n--
+	}
+	return n
+}
+
+func (b *Badger) gcLoop() {
+	defer b.own.Done()
+	tick := time.NewTicker(b.o.GCInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-b.quit:
+			return
+		case <-tick.C:
+			work := b.collect
+			if b.dead.Load() >= b.o.FileSize/2 {
+				work = b.Reclaim
+			}
+			if err := work(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
+				b.log.Warn("reclaiming disk space failed; it is tried again later", "err", err)
+			}
+		}
+	}
+}
+
+// Reclaim gives the space of deleted blocks back to the disk now. It is work:
+// for after an erase or an eviction, not for every delete.
+func (b *Badger) Reclaim(ctx context.Context) error {
+	// Badger counts what is dead only when a deletion meets, in a
+	// compaction, what it deletes.
+	dead := b.dead.Load()
+	b.gc.Lock()
+	err := b.write(ctx, &write{flush: true})
+	b.gc.Unlock()
+	if err != nil {
+		return err
+	}
+	b.dead.Add(-dead)
+	return b.collect(ctx)
+}
+
+// collect rewrites value log files until none is worth it.
+func (b *Badger) collect(ctx context.Context) error {
+	b.gc.Lock()
+	defer b.gc.Unlock()
+	for {
+		select {
+		case <-b.quit:
+			return nil
+		default:
+		}
+		err := b.use(ctx, func() error { return b.db.RunValueLogGC(gcRatio) })
+		switch {
+		case errors.Is(err, badger.ErrNoRewrite), errors.Is(err, badger.ErrRejected), errors.Is(err, ErrClosed):
+			return nil
+		case err != nil:
+			return fmt.Errorf("block store: %w", err)
+		}
+	}
+}
+
+// Close waits for what is under way and closes the database. It may be called twice.
+func (b *Badger) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	close(b.quit)
+	b.mu.Unlock()
+	b.own.Wait()
+	err := b.db.Close()
+	return errors.Join(err, b.dir.Close())
+}
+
+// badgerLog passes Badger's words on, and listens: a failed sync of the value
+// log is told to the log only, never to the writer.
+type badgerLog struct{ b *Badger }
+
+func (l badgerLog) Errorf(format string, args ...any) {
+	if strings.Contains(format, "sync") {
+		l.b.failed.Store(true)
+	}
+	l.b.log.Error("block store: " + line(format, args))
+}
+
+func (l badgerLog) Warningf(format string, args ...any) {
+	l.b.log.Warn("block store: " + line(format, args))
+}
+
+func (l badgerLog) Infof(string, ...any)  {}
+func (l badgerLog) Debugf(string, ...any) {}
+
+func line(format string, args []any) string {
+	return strings.TrimSpace(fmt.Sprintf(format, args...))
+}
 
 var _, _ Store = (*Badger)(nil), (*Memory)(nil)

@@ -20,15 +20,15 @@ const (
 var (
 	// ErrNotFound says the store does not hold the block.
 	ErrNotFound = errors.New("block is not here")
-	// ErrCorrupt says bytes are not what their address or seal promises.
-	// Fetch the block again from another holder.
+	// ErrCorrupt says bytes are not what their address promises. Fetch the
+	// block from another holder; putting it again mends the store.
 	ErrCorrupt = errors.New("block is corrupt")
 	// ErrTooLarge says a block or an object is over its limit.
 	ErrTooLarge = errors.New("over the size limit")
 	// ErrBadCID says an address is not a CIDv1 with the raw codec and SHA-256.
 	ErrBadCID = errors.New("not the address of a sealed block")
-	// ErrClosed says the store has been closed.
-	ErrClosed = errors.New("store is closed")
+	// ErrClosed says a store, reader or writer is used after its end.
+	ErrClosed = errors.New("already closed")
 )
 
 // Block is sealed bytes and their address.
@@ -65,7 +65,8 @@ type Getter interface {
 // Putter stores blocks.
 type Putter interface {
 	// Put stores the blocks and returns when all are durable: after nil a
-	// power cut loses none of them. A block already held is left as it is.
+	// power cut loses none of them. A block already held is left as it is;
+	// one for which Get would return ErrCorrupt is replaced.
 	// Put trusts the addresses; see PutVerified. It keeps no reference to
 	// Data after it returns. After an error any part of the blocks may be
 	// stored; putting them again is always right.

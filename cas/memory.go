@@ -20,6 +20,7 @@ type Memory struct {
 // NewMemory returns an empty store.
 func NewMemory() *Memory { return &Memory{blocks: map[[sha256.Size]byte][]byte{}} }
 
+// Put implements Putter.
 func (m *Memory) Put(ctx context.Context, blocks ...Block) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -38,6 +39,7 @@ func (m *Memory) Put(ctx context.Context, blocks ...Block) error {
 	return nil
 }
 
+// Get implements Getter.
 func (m *Memory) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -55,6 +57,7 @@ func (m *Memory) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return bytes.Clone(b), nil
 }
 
+// Has implements Store.
 func (m *Memory) Has(ctx context.Context, c cid.Cid) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -69,6 +72,7 @@ func (m *Memory) Has(ctx context.Context, c cid.Cid) (bool, error) {
 	return ok, nil
 }
 
+// Delete implements Store.
 func (m *Memory) Delete(ctx context.Context, cids ...cid.Cid) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -83,6 +87,7 @@ func (m *Memory) Delete(ctx context.Context, cids ...cid.Cid) error {
 	return nil
 }
 
+// Enumerate implements Store.
 func (m *Memory) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, int64) error) error {
 	from, err := cursor(after)
 	if err != nil {
@@ -116,6 +121,9 @@ func (m *Memory) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, 
 func admit(blocks []Block) ([][sha256.Size]byte, error) {
 	digests := make([][sha256.Size]byte, len(blocks))
 	for i, b := range blocks {
+		if len(b.Data) == 0 {
+			return nil, fmt.Errorf("%w: block %s has no bytes; seal it first", ErrTruncated, b.CID)
+		}
 		if len(b.Data) > MaxBlock {
 			return nil, fmt.Errorf("%w: block has %d bytes, the limit is %d; cut it before sealing", ErrTooLarge, len(b.Data), MaxBlock)
 		}

@@ -1,16 +1,48 @@
 package cas
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
 )
 
-// Overhead is what sealing adds to a plaintext.
-const Overhead = 30
+// Overhead is what sealing adds to a plaintext: version, codec, nonce and
+// tag. Compression can only make a block smaller than that.
+const Overhead = 2 + nonceLen + tagLen
+
+const (
+	nonceLen = 12
+	tagLen   = 16
+
+	sealVersion = 1
+
+	codecStored = 0
+	codecZstd   = 1
+)
+
+// A domain says what a sealed block is for. It is not in the block but is
+// authenticated with it, so that pixel data chosen by a stranger can never be
+// read as a manifest.
+type domain byte
+
+const (
+	domData   domain = iota // part of an instance
+	domObject               // a whole object
+	domChunk                // part of an object
+	domList                 // the list of an object's chunks
+)
 
 var (
-	// ErrWrongKey says a block is whole but does not open under this key.
+	// ErrWrongKey says a block is whole but does not open under this key,
+	// or was sealed for another use than it is now read for.
 	ErrWrongKey = errors.New("block does not open under this key")
 	// ErrVersion says something was written by a later Priormesh.
 	ErrVersion = errors.New("written in a format this version does not know")
@@ -22,8 +54,10 @@ type Key [32]byte
 // NewKey makes a key from a source of randomness, such as crypto/rand.Reader.
 func NewKey(rand io.Reader) (Key, error) {
 	var k Key
-	_, err := io.ReadFull(rand, k[:])
-	return k, err
+	if _, err := io.ReadFull(rand, k[:]); err != nil {
+		return Key{}, fmt.Errorf("making a study key: %w", err)
+	}
+	return k, nil
 }
 
 // Format hides the key from every fmt verb.
@@ -31,9 +65,157 @@ func (Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "cas.Key(hidde
 
 // Seal encrypts one block of at most MaxPlain bytes. The same bytes under the
 // same key always give the same block; under another key an unrelated one.
-func (k Key) Seal(plain []byte) (Block, error) { return Block{}, errors.New("not yet") }
+func (k Key) Seal(plain []byte) (Block, error) { return newSealer(k).seal(domData, plain) }
 
 // Open returns the plaintext of a sealed block. It returns ErrCorrupt when
 // the bytes are not those of the address, ErrWrongKey when they are but were
 // sealed under another key (or are no data block), and ErrVersion.
-func (k Key) Open(b Block) ([]byte, error) { return nil, errors.New("not yet") }
+func (k Key) Open(b Block) ([]byte, error) { return newSealer(k).open(domData, b) }
+
+// sealer is a Key made ready. It may be used concurrently.
+type sealer struct {
+	aead     cipher.AEAD
+	nonceKey []byte
+}
+
+func newSealer(k Key) *sealer {
+	aead, err := newAEAD(subKey(k[:], "priormesh cas 1: seal"))
+	if err != nil {
+		panic("cas: " + err.Error())
+	}
+	return &sealer{aead: aead, nonceKey: subKey(k[:], "priormesh cas 1: nonce")}
+}
+
+func subKey(k []byte, use string) []byte {
+	b, err := hkdf.Key(sha256.New, k, nil, use, 32)
+	if err != nil {
+		panic("cas: " + err.Error()) // only a length over 255 hashes can do that
+	}
+	return b
+}
+
+func newAEAD(key []byte) (cipher.AEAD, error) {
+	c, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(c)
+}
+
+func (s *sealer) seal(dom domain, plain []byte) (Block, error) {
+	if len(plain) > MaxPlain {
+		return Block{}, fmt.Errorf("%w: %d bytes for one block, the limit is %d; cut them before sealing", ErrTooLarge, len(plain), MaxPlain)
+	}
+	codec, payload := pack(plain)
+	aad := []byte{sealVersion, codec, byte(dom)}
+	out := make([]byte, 2+nonceLen, len(payload)+Overhead)
+	copy(out, aad[:2])
+	copy(out[2:], s.nonce(aad, payload))
+	out = s.aead.Seal(out, out[2:2+nonceLen], payload, aad)
+	return Block{CID: Sum(out), Data: out}, nil
+}
+
+// nonce is over exactly what is encrypted and authenticated (the payload
+// after compression, and the domain), never over the plaintext alone: a
+// nonce may come twice only when everything under it is the same, also when
+// a later version compresses differently.
+func (s *sealer) nonce(aad, payload []byte) []byte {
+	mac := hmac.New(sha256.New, s.nonceKey)
+	mac.Write(aad)
+	mac.Write(payload)
+	return mac.Sum(nil)[:nonceLen]
+}
+
+func (s *sealer) open(dom domain, b Block) ([]byte, error) {
+	plain, err := s.openTrusting(dom, b)
+	if err != nil {
+		// Hashing is dear, so the address is asked only now: is it the bytes
+		// that are wrong, or what we tried with them?
+		if door := b.Verify(); door != nil {
+			return nil, door
+		}
+		return nil, err
+	}
+	return plain, nil
+}
+
+func (s *sealer) openTrusting(dom domain, b Block) ([]byte, error) {
+	switch d := b.Data; {
+	case len(d) > MaxBlock:
+		return nil, fmt.Errorf("%w: block has %d bytes, the limit is %d", ErrTooLarge, len(d), MaxBlock)
+	case len(d) < Overhead:
+		return nil, fmt.Errorf("%w: %s: %d bytes are less than any sealed block has", ErrTruncated, b.CID, len(d))
+	case d[0] != sealVersion:
+		return nil, fmt.Errorf("%w: block %s is of version %d, known is %d; update this node", ErrVersion, b.CID, d[0], sealVersion)
+	case d[1] != codecStored && d[1] != codecZstd:
+		return nil, fmt.Errorf("%w: block %s has codec %d; update this node", ErrVersion, b.CID, d[1])
+	}
+	codec, nonce, sealed := b.Data[1], b.Data[2:2+nonceLen], b.Data[2+nonceLen:]
+	payload, err := s.aead.Open(nil, nonce, sealed, []byte{sealVersion, codec, byte(dom)})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: ask its origin for the study's key again", ErrWrongKey, b.CID)
+	}
+	plain, err := unpack(codec, payload)
+	if err != nil {
+		return nil, fmt.Errorf("block %s: %w", b.CID, err)
+	}
+	return plain, nil
+}
+
+// pack compresses when that saves at least an eighth; less is not worth the
+// time it costs each reader.
+func pack(plain []byte) (codec byte, payload []byte) {
+	c := compressor().EncodeAll(plain, make([]byte, 0, len(plain)))
+	if len(c) > len(plain)-len(plain)/8-1 {
+		return codecStored, plain
+	}
+	return codecZstd, c
+}
+
+// unpack trusts nothing a sealer says about sizes: what it allocates is
+// bounded by MaxPlain.
+func unpack(codec byte, payload []byte) ([]byte, error) {
+	if codec == codecStored {
+		return payload, nil
+	}
+	var h zstd.Header
+	if err := h.Decode(payload); err != nil || !h.HasFCS {
+		return nil, fmt.Errorf("%w: no zstd frame that tells its size", ErrMalformed)
+	}
+	if h.FrameContentSize > MaxPlain {
+		return nil, fmt.Errorf("%w: claims %d bytes of plaintext, the limit is %d", ErrTooLarge, h.FrameContentSize, MaxPlain)
+	}
+	plain, err := decompressor().DecodeAll(payload, make([]byte, 0, h.FrameContentSize))
+	if err != nil || uint64(len(plain)) != h.FrameContentSize {
+		return nil, fmt.Errorf("%w: zstd: %d of %d bytes: %v", ErrMalformed, len(plain), h.FrameContentSize, err)
+	}
+	return plain, nil
+}
+
+// Both coders are pools of scratch memory, without state between calls.
+var (
+	compressor = sync.OnceValue(func() *zstd.Encoder {
+		e, err := zstd.NewWriter(nil,
+			zstd.WithEncoderLevel(zstd.SpeedFastest),
+			zstd.WithEncoderConcurrency(2),
+			zstd.WithWindowSize(MaxBlock),
+			zstd.WithSingleSegment(true), // so the frame tells its size
+			zstd.WithEncoderCRC(false),   // the seal's tag is stronger
+			zstd.WithLowerEncoderMem(true))
+		if err != nil {
+			panic("cas: " + err.Error())
+		}
+		return e
+	})
+	decompressor = sync.OnceValue(func() *zstd.Decoder {
+		d, err := zstd.NewReader(nil,
+			zstd.WithDecoderConcurrency(2),
+			zstd.WithDecoderMaxMemory(MaxBlock),
+			zstd.WithDecodeAllCapLimit(true),
+			zstd.WithDecoderLowmem(true))
+		if err != nil {
+			panic("cas: " + err.Error())
+		}
+		return d
+	})
+)
