@@ -35,8 +35,7 @@ const (
 	keySuffix   = ".key"
 	tmpSuffix   = ".tmp"
 	markFile    = "keyring"
-	keyNameLen  = 2 * sha256.Size
-	maxKEKFile  = 4096
+	maxKeyFile  = 4096
 	kekTextLine = "priormesh-kek-1:"
 )
 
@@ -141,7 +140,10 @@ func (r *Keyring) Create(name string) (Key, error) {
 	if k, err = NewKey(r.rand); err != nil {
 		return Key{}, err
 	}
-	return k, r.store(name, k)
+	if err := r.store(name, k); err != nil {
+		return Key{}, err
+	}
+	return k, nil
 }
 
 // Add keeps a key made elsewhere, durable on return. The same key again is
@@ -180,8 +182,8 @@ func (r *Keyring) Delete(name string) error {
 func (r *Keyring) read(name string) (Key, error) {
 	path, id := r.path(name)
 	b, err := readSmall(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Key{}, ErrNoKey
+	if errors.Is(err, fs.ErrNotExist) || err == nil && bytes.Equal(b, destroyed(keyFileLen)) {
+		return Key{}, ErrNoKey // the second: a crash came between destroying and removing it
 	}
 	if err != nil {
 		return Key{}, fmt.Errorf("reading a study key: %w", err)
@@ -275,7 +277,7 @@ func readSmall(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxKEKFile))
+	return io.ReadAll(io.LimitReader(f, maxKeyFile))
 }
 
 // writeDurably makes the file appear whole or not at all: written beside,
@@ -311,7 +313,7 @@ func destroy(path string) error {
 	}
 	info, err := f.Stat()
 	if err == nil {
-		_, err = f.WriteAt(bytes.Repeat([]byte{0xff}, int(min(info.Size(), maxKEKFile))), 0)
+		_, err = f.WriteAt(destroyed(int(info.Size())), 0)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -327,6 +329,9 @@ func destroy(path string) error {
 	}
 	return err
 }
+
+// destroyed is what a file of n bytes is overwritten with.
+func destroyed(n int) []byte { return bytes.Repeat([]byte{0xff}, n) }
 
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
