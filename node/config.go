@@ -98,8 +98,8 @@ func (c Config) Issuer() string {
 // Check says what an operator must mend.
 func (c Config) Check() error {
 	var errs []error
-	if err := c.Trust.Check(); err != nil {
-		errs = append(errs, fmt.Errorf("trust: %w", err))
+	if !c.Trust.Valid() {
+		errs = append(errs, fmt.Errorf("trust: %q is not an ODS code: 1 to 12 capital letters and digits, such as RX1", c.Trust))
 	}
 	if c.HTTP == "" {
 		errs = append(errs, errors.New("http: an address such as 127.0.0.1:8080 is needed"))

@@ -53,6 +53,11 @@ type InitOptions struct {
 	Rand   io.Reader
 }
 
+type homeFile struct {
+	name string
+	data []byte
+}
+
 // InitHome makes a node's folder: keys, card, config and, if asked, a new
 // region with this trust as its only member. Nothing is made if the folder
 // already holds a node.
@@ -92,11 +97,18 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	card := index.NewCard(trustKey, o.Config.Trust, o.Config.Name, index.NodeIDOf(nodeKey), dialable(o.Config.Mesh))
-	files := []struct {
-		name string
-		data []byte
-	}{
+	cert, err := index.NewNodeCert(trustKey, o.Config.Trust, nodeKey, 1)
+	if err != nil {
+		return nil, err
+	}
+	card := index.Card{
+		Trust: o.Config.Trust, Name: o.Config.Name, TrustKey: trustKey.Public().(ed25519.PublicKey),
+		NodeCert: cert, Addrs: dialable(o.Config.Mesh),
+	}
+	if err := card.Verify(); err != nil {
+		return nil, err
+	}
+	files := []homeFile{
 		{nodeKeyFile, encodeKey(nodeKey)},
 		{trustKeyFile, encodeKey(trustKey)},
 		{tokenFile, []byte(hex.EncodeToString(token) + "\n")},
@@ -107,24 +119,10 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 		if err != nil {
 			return nil, err
 		}
-		inv := index.Invitation{Votes: []index.Vote{vote}}
-		text, err := inv.Text()
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, struct {
-			name string
-			data []byte
-		}{regionFile, []byte(text + "\n")})
+		inv := index.Invitation{Region: vote.Hash(), RegionName: o.Found, Votes: []index.Vote{vote}}
+		files = append(files, homeFile{regionFile, []byte(inv.String() + "\n")})
 	}
-	text, err := card.Text()
-	if err != nil {
-		return nil, err
-	}
-	files = append(files, struct {
-		name string
-		data []byte
-	}{cardFile, []byte(text + "\n")})
+	files = append(files, homeFile{cardFile, []byte(card.String() + "\n")})
 	for _, f := range files {
 		if err := writeFile(filepath.Join(dir, f.name), f.data); err != nil {
 			return nil, err
@@ -205,9 +203,8 @@ func (h *Home) Join(invitation string) (index.Roster, error) {
 		return index.Roster{}, err
 	}
 	if old, err := h.Region(); err == nil {
-		before, err := index.EvalRoster(old.Votes)
-		if err == nil && before.Region != roster.Region {
-			return index.Roster{}, fmt.Errorf("this node already belongs to the region %q; a node is of one region only: make a new home for another", before.Name)
+		if old.Region != roster.Region {
+			return index.Roster{}, fmt.Errorf("this node already belongs to the region %q; a node is of one region only: make a new home for another", old.RegionName)
 		}
 	} else if !errors.Is(err, ErrNoRegion) {
 		return index.Roster{}, err

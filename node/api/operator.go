@@ -74,7 +74,7 @@ type Found struct {
 // Fetch is how far bringing a study is.
 type Fetch struct {
 	Study         string    `json:"study"`
-	State         string    `json:"state"` // "here", "active", "waiting", "queued", "unknown"
+	State         string    `json:"state"` // "here", "active", "waiting", "queued"; "elsewhere": nobody asked for it; "unknown"
 	Priority      string    `json:"priority,omitempty"`
 	Reason        string    `json:"reason,omitempty"`
 	Attempts      int       `json:"attempts"`

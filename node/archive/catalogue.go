@@ -63,17 +63,17 @@ func (s sourceID) instanceKey(table byte, series, sop string) []byte {
 
 // source is what this node knows of one version of a study.
 type source struct {
-	Revision   uint64  `cbor:"1,keyasint"` // own: the newest published; copy: of Manifest
-	Manifest   cas.Ref `cbor:"2,keyasint"` // study manifest of Revision; zero until there is one
-	Settled    bool    `cbor:"3,keyasint"`
-	Dirty      bool    `cbor:"4,keyasint"` // own: there is more than Revision says
-	LastChange int64   `cbor:"5,keyasint"` // own: Unix ms of the newest instance
-	Instances  int     `cbor:"6,keyasint"` // own: instances here
-	Bytes      int64   `cbor:"7,keyasint"`
-	Attrs      []byte  `cbor:"8,keyasint"` // own: study-level attributes of the first instance
-	Mixed      bool    `cbor:"9,keyasint"` // own: instances disagree on whose study it is
-	Whole      bool    `cbor:"10,keyasint"`
-	Conflicts  int     `cbor:"11,keyasint"` // copy: instances not kept, their UID being taken by other bytes
+	Revision   uint64   `cbor:"1,keyasint"`           // own: the newest published; copy: of Manifest
+	Manifest   *cas.Ref `cbor:"2,keyasint,omitempty"` // study manifest of Revision; nil until there is one
+	Settled    bool     `cbor:"3,keyasint"`
+	Dirty      bool     `cbor:"4,keyasint"` // own: there is more than Revision says
+	LastChange int64    `cbor:"5,keyasint"` // own: Unix ms of the newest instance
+	Instances  int      `cbor:"6,keyasint"` // own: instances here
+	Bytes      int64    `cbor:"7,keyasint"`
+	Attrs      []byte   `cbor:"8,keyasint"` // own: study-level attributes of the first instance
+	Mixed      bool     `cbor:"9,keyasint"` // own: instances disagree on whose study it is
+	Whole      bool     `cbor:"10,keyasint"`
+	Conflicts  int      `cbor:"11,keyasint"` // copy: instances not kept, their UID being taken by other bytes
 }
 
 // instance is one stored SOP instance of a source.

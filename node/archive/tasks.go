@@ -61,11 +61,11 @@ type queue struct {
 	now func() time.Time
 
 	mu     sync.Mutex
-	tasks  map[string]*entry
+	tasks  map[string]*queued
 	wakeup chan struct{} // closed and replaced whenever something may have become due
 }
 
-type entry struct {
+type queued struct {
 	Task
 	active   bool
 	again    bool // asked for again while active: what is newest may be newer than what is being brought
@@ -76,10 +76,10 @@ type entry struct {
 func taskKey(study string) []byte { return append([]byte{tableTask}, study...) }
 
 func openQueue(db *badger.DB, now func() time.Time) (*queue, error) {
-	q := &queue{db: db, now: now, tasks: make(map[string]*entry), wakeup: make(chan struct{})}
+	q := &queue{db: db, now: now, tasks: make(map[string]*queued), wakeup: make(chan struct{})}
 	err := db.View(func(txn *badger.Txn) error {
 		return eachRecord(txn, []byte{tableTask}, func(_ []byte, t Task) error {
-			q.tasks[t.Study] = &entry{Task: t}
+			q.tasks[t.Study] = &queued{Task: t}
 			return nil
 		})
 	})
@@ -106,7 +106,7 @@ func (q *queue) add(t Task) error {
 		if err := q.save(t); err != nil {
 			return err
 		}
-		q.tasks[t.Study] = &entry{Task: t}
+		q.tasks[t.Study] = &queued{Task: t}
 		q.wakeLocked()
 		return nil
 	}
@@ -127,15 +127,16 @@ func (q *queue) add(t Task) error {
 	return nil
 }
 
-// take waits for the most urgent due task and marks it active.
-func (q *queue) take(ctx context.Context) (Task, error) {
+// take waits for the most urgent due task, of priority least or above, and
+// marks it active.
+func (q *queue) take(ctx context.Context, least Priority) (Task, error) {
 	for {
 		q.mu.Lock()
-		var best *entry
+		var best *queued
 		var soonest time.Time
 		now := q.now()
 		for _, e := range q.tasks {
-			if e.active {
+			if e.active || e.Priority > least {
 				continue
 			}
 			if e.NotBefore.After(now) {
@@ -177,7 +178,7 @@ func (q *queue) take(ctx context.Context) (Task, error) {
 	}
 }
 
-func (e *entry) before(o *entry) bool {
+func (e *queued) before(o *queued) bool {
 	if e.Priority != o.Priority {
 		return e.Priority < o.Priority
 	}
@@ -245,7 +246,7 @@ type TaskStatus struct {
 func (q *queue) list() []TaskStatus {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	entries := make([]*entry, 0, len(q.tasks))
+	entries := make([]*queued, 0, len(q.tasks))
 	for _, e := range q.tasks {
 		entries = append(entries, e)
 	}

@@ -1,0 +1,427 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/dicom/dicomweb"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node/archive"
+)
+
+// maxRelational bounds how many studies one search for series or instances
+// looks into when it names no study (a relational query, PS3.18 10.6.1.1).
+const maxRelational = 100
+
+// web shows the archive to dicomweb.
+type web struct {
+	archive *archive.Archive
+	silence func() []string
+}
+
+func (w web) Completeness(context.Context) []string { return w.silence() }
+
+func (w web) Store(ctx context.Context, study dicom.UID, r io.Reader) (dicomweb.Stored, error) {
+	got, err := w.archive.Ingest(ctx, r, archive.IngestOptions{Study: study, Arrival: true})
+	return dicomweb.Stored{UIDs: got.UIDs, Duplicate: got.Duplicate}, webError(err)
+}
+
+// webError says an error of the archive in DICOMweb's words.
+func webError(err error) error {
+	var (
+		conflict *archive.Conflict
+		gone     *archive.Unavailable
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &conflict):
+		return &dicomweb.Conflict{Instance: conflict.Instance}
+	case errors.As(err, &gone):
+		return &dicomweb.Unavailable{Reason: gone.Reason, RetryAfter: gone.RetryAfter}
+	case errors.Is(err, archive.ErrNotFound):
+		return dicomweb.ErrNotFound
+	case errors.Is(err, syscall.ENOSPC):
+		return dicomweb.ErrNoSpace
+	}
+	if why, ok := refusal(err); ok {
+		code := dicomweb.CodeCannotUnderstand
+		var wrong *archive.WrongStudy
+		if errors.As(err, &wrong) {
+			code = dicomweb.CodeWrongStudy
+		}
+		return &dicomweb.Refused{Reason: why, Code: code}
+	}
+	return err
+}
+
+// refusal says whether an error is the sender's: the instance as it is will
+// never be taken.
+func refusal(err error) (why string, ok bool) {
+	var (
+		conflict  *archive.Conflict
+		wrong     *archive.WrongStudy
+		badUID    *archive.BadUID
+		missing   dicom.ErrMissingUID
+		limit     dicom.ErrLimit
+		malformed dicom.ErrMalformed
+	)
+	if errors.As(err, &conflict) || errors.As(err, &wrong) || errors.As(err, &badUID) || errors.As(err, &missing) || errors.As(err, &limit) || errors.As(err, &malformed) ||
+		errors.Is(err, dicom.ErrNotDICOM) || errors.Is(err, dicom.ErrTruncated) || errors.Is(err, dicom.ErrMediaDirectory) {
+		return err.Error(), true
+	}
+	return "", false
+}
+
+func (w web) Objects(ctx context.Context, ref dicomweb.Ref) iter.Seq2[dicomweb.Object, error] {
+	return func(yield func(dicomweb.Object, error) bool) {
+		for o, err := range w.archive.Objects(ctx, archive.Ref(ref)) {
+			if err != nil {
+				yield(nil, webError(err))
+				return
+			}
+			if !yield(object{ctx, o}, nil) {
+				return
+			}
+		}
+	}
+}
+
+type object struct {
+	ctx context.Context
+	*archive.Object
+}
+
+func (o object) Open(ctx context.Context) (io.ReadSeekCloser, error) { return o.Object.Open(ctx) }
+
+func (o object) Layout() *dicomweb.Layout {
+	m, err := o.Manifest(o.ctx)
+	if err != nil || o.UIDs().TransferSyntax.Deflated() {
+		return nil // Open will say why
+	}
+	l := &dicomweb.Layout{HeaderLen: m.HeaderLen}
+	if p := m.Pixel; p != nil {
+		l.Pixels, l.Value, l.Encapsulated, l.NumFrames = true, dicom.Range{Off: p.Off, Len: p.Len}, p.Encapsulated, p.NumFrames()
+		l.Frame = func(i int) (dicom.Frame, error) {
+			parts, bit, err := p.Frame(i)
+			if err != nil {
+				return dicom.Frame{}, err
+			}
+			f := dicom.Frame{Parts: make([]dicom.Range, len(parts))}
+			for j, r := range parts {
+				f.Parts[j] = dicom.Range(r)
+			}
+			if !p.Encapsulated && p.Run.Bits%8 != 0 {
+				f.BitOffset, f.Bits = int64(bit), p.Run.Bits
+			}
+			return f, nil
+		}
+	}
+	return l
+}
+
+func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, error) {
+	iq, rest, warnings := studyQuery(q)
+	if q.Level == dicomweb.Studies {
+		for _, m := range rest {
+			warnings = append(warnings, unsupported(m))
+		}
+		iq.Offset, iq.Limit = q.Offset, q.Limit
+		found, ans, err := w.archive.Studies(iq)
+		if err != nil {
+			return dicomweb.Result{}, webError(err)
+		}
+		res := dicomweb.Result{More: ans.More, Warnings: incomplete(warnings, ans)}
+		for _, f := range found {
+			res.Datasets = append(res.Datasets, studyDataset(f))
+		}
+		return res, nil
+	}
+	known := slices.DeleteFunc(rest, func(m dicomweb.Match) bool {
+		if supported(q.Level, m) {
+			return false
+		}
+		warnings = append(warnings, unsupported(m))
+		return true
+	})
+	iq.Limit = maxRelational
+	if q.Ref.Study != "" {
+		iq.StudyUIDs = []string{string(q.Ref.Study)}
+	}
+	found, ans, err := w.archive.Studies(iq)
+	if err != nil {
+		return dicomweb.Result{}, webError(err)
+	}
+	if ans.More {
+		warnings = append(warnings, fmt.Sprintf("only the newest %d matching studies were looked into; narrow the search", maxRelational))
+	}
+	warnings = incomplete(warnings, ans)
+	unlisted := 0
+	var all []dicom.Dataset
+	want := q.Offset + q.Limit + 1
+	for _, f := range found {
+		listed, err := w.archive.List(ctx, archive.Ref(dicomweb.Ref{Study: dicom.UID(f.UID), Series: q.Ref.Series}), q.Ref.Study != "")
+		if errors.Is(err, archive.ErrNotListed) {
+			unlisted++
+			continue
+		}
+		if err != nil {
+			return dicomweb.Result{}, webError(err)
+		}
+		for _, ds := range levelDatasets(q.Level, f, listed) {
+			if dicomweb.Matches(ds, known...) {
+				all = append(all, ds)
+			}
+		}
+		if len(all) >= want {
+			break
+		}
+	}
+	if unlisted > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d matching studies are held by other trusts and their series have not been listed here yet; ask for one by its Study Instance UID", unlisted))
+	}
+	if q.Ref.Study != "" && len(found) == 0 {
+		return dicomweb.Result{Warnings: warnings}, nil
+	}
+	res := dicomweb.Result{Warnings: warnings}
+	if q.Offset < len(all) {
+		all = all[q.Offset:]
+		res.More = len(all) > q.Limit
+		res.Datasets = all[:min(len(all), q.Limit)]
+	}
+	return res, nil
+}
+
+func incomplete(warnings []string, ans index.Answer) []string {
+	if ans.Incomplete {
+		warnings = append(warnings, "the search was given up before every record was looked at; narrow it")
+	}
+	return warnings
+}
+
+func unsupported(m dicomweb.Match) string {
+	return fmt.Sprintf("matching by %s is not supported and was ignored", m.Tag())
+}
+
+// studyQuery turns what matches at study level into an index query; rest is
+// what it has no field for.
+func studyQuery(q dicomweb.Query) (iq index.Query, rest []dicomweb.Match, warnings []string) {
+	iq.Fuzzy = q.Fuzzy
+	for _, m := range q.Match {
+		if len(m.Values) == 0 {
+			continue // universal matching
+		}
+		v := m.Values[0]
+		var bad bool
+		if len(m.Path) > 1 {
+			rest = append(rest, m)
+			continue
+		}
+		switch m.Tag() {
+		case dicom.TagStudyInstanceUID:
+			iq.StudyUIDs = m.Values
+		case dicom.TagPatientID:
+			iq.PatientID = v
+		case dicom.TagIssuerOfPatientID:
+			iq.Issuer = v
+		case dicom.TagPatientName:
+			iq.Name = v
+		case dicom.TagPatientBirthDate:
+			iq.BirthDate, bad = dateRange(v)
+		case dicom.TagPatientSex:
+			iq.Sex = v
+		case dicom.TagStudyDate:
+			iq.Date, bad = dateRange(v)
+		case dicom.TagStudyTime:
+			iq.Time, bad = timeRange(v)
+		case dicom.TagAccessionNumber:
+			iq.Accession = v
+		case tagModalitiesInStudy:
+			iq.Modalities = m.Values
+		case dicom.TagStudyDescription:
+			iq.Description = v
+		case dicom.TagStudyID:
+			iq.StudyID = v
+		case dicom.TagReferringPhysicianName:
+			iq.Referring = v
+		default:
+			rest = append(rest, m)
+		}
+		if bad {
+			warnings = append(warnings, fmt.Sprintf("%s is not a date or time range and was ignored", m.Tag()))
+		}
+	}
+	return iq, rest, warnings
+}
+
+const (
+	tagModalitiesInStudy    dicom.Tag = 0x00080061
+	tagAvailability         dicom.Tag = 0x00080056
+	tagSeriesInStudy        dicom.Tag = 0x00201206
+	tagInstancesInStudy     dicom.Tag = 0x00201208
+	tagInstancesInSeries    dicom.Tag = 0x00201209
+	tagAvailableTransferSyn dicom.Tag = 0x00083002
+)
+
+func supported(l dicomweb.Level, m dicomweb.Match) bool {
+	if slices.Contains(archive.SeriesAttributes(), m.Path[0]) {
+		return true
+	}
+	return l == dicomweb.Instances && slices.Contains(archive.InstanceAttributes(), m.Path[0])
+}
+
+func span(v string) (from, to string) {
+	from, to, ranged := strings.Cut(v, "-")
+	if !ranged {
+		to = from
+	}
+	return from, to
+}
+
+func digits(s string, most int) bool {
+	if len(s) > most {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// dateRange reads a DA to match (PS3.4 C.2.2.2.5).
+func dateRange(v string) (index.Range, bool) {
+	from, to := span(strings.ReplaceAll(v, ".", ""))
+	ok := digits(from, 8) && digits(to, 8) && (from == "" || len(from) == 8) && (to == "" || len(to) == 8) && from+to != ""
+	if !ok {
+		return index.Range{}, true
+	}
+	return index.Range{From: from, To: to}, false
+}
+
+// timeRange reads a TM to match. What an end leaves out is the first moment
+// of the range at its beginning and the last one at its end.
+func timeRange(v string) (index.Range, bool) {
+	from, to := span(strings.ReplaceAll(v, ":", ""))
+	from, _, _ = strings.Cut(from, ".")
+	to, _, _ = strings.Cut(to, ".")
+	if !digits(from, 6) || !digits(to, 6) || len(from)%2+len(to)%2 != 0 || from+to == "" {
+		return index.Range{}, true
+	}
+	if from != "" {
+		from += "000000"[len(from):]
+	}
+	if to != "" {
+		to += "235959"[len(to):]
+	}
+	return index.Range{From: from, To: to}, false
+}
+
+// set builds a dataset in UTF-8, in tag order.
+type set []dicom.Element
+
+func (s *set) text(t dicom.Tag, values ...string) {
+	v := strings.Join(values, `\`)
+	*s = append(*s, dicom.Element{Tag: t, VR: t.DictVR(), Value: []byte(v)})
+}
+
+func (s *set) number(t dicom.Tag, n int) { s.text(t, strconv.Itoa(n)) }
+
+func (s set) dataset() dicom.Dataset {
+	s.text(dicom.TagSpecificCharacterSet, "ISO_IR 192")
+	slices.SortStableFunc(s, func(a, b dicom.Element) int { return int(int64(a.Tag) - int64(b.Tag)) })
+	return dicom.Dataset{Elements: s}
+}
+
+func availability(here bool) string {
+	if here {
+		return "ONLINE"
+	}
+	return "NEARLINE"
+}
+
+func studyDataset(f archive.Found) dicom.Dataset {
+	var s set
+	s.text(dicom.TagStudyDate, f.Date)
+	s.text(dicom.TagStudyTime, f.Time)
+	s.text(dicom.TagAccessionNumber, f.Accession)
+	s.text(tagAvailability, availability(f.Here))
+	s.text(tagModalitiesInStudy, f.Modalities...)
+	s.text(dicom.TagReferringPhysicianName, f.Referring)
+	if f.TimezoneOffset != "" {
+		s.text(dicom.TagTimezoneOffsetFromUTC, f.TimezoneOffset)
+	}
+	s.text(dicom.TagStudyDescription, f.Description)
+	s.text(dicom.TagPatientName, f.Name)
+	if len(f.Patient) > 0 {
+		s.text(dicom.TagPatientID, f.Patient[0].ID)
+		s.text(dicom.TagIssuerOfPatientID, f.Patient[0].Issuer)
+	} else {
+		s.text(dicom.TagPatientID, "")
+	}
+	s.text(dicom.TagPatientBirthDate, f.BirthDate)
+	s.text(dicom.TagPatientSex, f.Sex)
+	s.text(dicom.TagStudyInstanceUID, f.UID)
+	s.text(dicom.TagStudyID, f.StudyID)
+	s.number(tagSeriesInStudy, f.Study.Series)
+	s.number(tagInstancesInStudy, f.Instances)
+	return s.dataset()
+}
+
+// levelDatasets are a study's series or instances, each with the attributes of
+// the levels above it.
+func levelDatasets(l dicomweb.Level, f archive.Found, listed []archive.Listed) []dicom.Dataset {
+	study := studyDataset(f)
+	perSeries := make(map[dicom.UID]int)
+	here := make(map[dicom.UID]int)
+	for _, i := range listed {
+		perSeries[i.Series]++
+		if i.Here {
+			here[i.Series]++
+		}
+	}
+	done := make(map[dicom.UID]bool)
+	var out []dicom.Dataset
+	for _, i := range listed {
+		whole := here[i.Series] == perSeries[i.Series]
+		var s set
+		if l == dicomweb.Series {
+			if done[i.Series] {
+				continue
+			}
+			done[i.Series] = true
+			s.number(tagInstancesInSeries, perSeries[i.Series])
+		} else {
+			whole = i.Here
+			if i.TransferSyntax != "" {
+				s.text(tagAvailableTransferSyn, string(i.TransferSyntax))
+			}
+			s = merge(s, i.Attrs)
+		}
+		s.text(tagAvailability, availability(whole))
+		s.text(dicom.TagSeriesInstanceUID, string(i.Series))
+		s = merge(s, i.SeriesAttrs)
+		s = merge(s, study)
+		out = append(out, s.dataset())
+	}
+	return out
+}
+
+// merge adds what s does not have yet.
+func merge(s set, d dicom.Dataset) set {
+	for _, e := range d.Elements {
+		if e.Tag != dicom.TagSpecificCharacterSet && !slices.ContainsFunc(s, func(x dicom.Element) bool { return x.Tag == e.Tag }) {
+			s = append(s, e)
+		}
+	}
+	return s
+}

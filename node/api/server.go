@@ -1,0 +1,322 @@
+package api
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/dicom/dicomweb"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node/archive"
+)
+
+// Limits on what a request may hold.
+const (
+	maxInstance = 16 << 30 // bytes of one instance
+	maxBody     = 1 << 20  // bytes of any other body
+	maxFind     = 1000     // studies in one answer
+)
+
+// Node is what the API asks of the node around it.
+type Node interface {
+	Status(context.Context) (Status, error)
+	Peers() []Peer
+	// Admit endorses the trust that a card names. Its errors are for people.
+	Admit(ctx context.Context, card string) (Admission, error)
+	// Silence has one text for each trust that was not heard from.
+	Silence() []string
+	// Ready says why the node cannot serve yet; nil when it can.
+	Ready() error
+}
+
+// ErrWrongUse is wrapped by errors that the caller's request caused.
+var ErrWrongUse = errors.New("the request cannot be carried out as it is")
+
+// Options are the handler's parts.
+type Options struct {
+	Node    Node
+	Archive *archive.Archive
+	Token   string // admits to the operator API
+	Metrics prometheus.Gatherer
+	Log     *slog.Logger
+	Limits  dicom.Limits
+}
+
+type server struct{ Options }
+
+// New makes a node's whole HTTP face.
+func New(o Options) http.Handler {
+	s := &server{o}
+	mux := http.NewServeMux()
+	web := dicomweb.New(web{archive: o.Archive, silence: o.Node.Silence},
+		dicomweb.Options{Log: o.Log, Prefix: "/dicom-web", Limits: dicomweb.Limits{Instance: o.Limits}})
+	mux.Handle("/dicom-web/", http.StripPrefix("/dicom-web", web))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := o.Node.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		io.WriteString(w, "ready\n")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /{$}", s.page)
+
+	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"POST /api/v1/instances":      s.instance,
+		"GET /api/v1/studies":         s.studies,
+		"POST /api/v1/fetches":        s.fetch,
+		"GET /api/v1/fetches/{study}": s.fetchStatus,
+		"GET /api/v1/status":          s.status,
+		"GET /api/v1/peers":           func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
+		"POST /api/v1/admissions":     s.admit,
+	} {
+		mux.HandleFunc(pattern, s.operator(h))
+	}
+	return mux
+}
+
+func (s *server) page(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	io.WriteString(w, "Priormesh node\n\nDICOMweb        /dicom-web\noperator API    /api/v1   (needs the home folder's operator token)\nmetrics         /metrics\nhealth          /healthz /readyz\n")
+}
+
+// operator lets the holder of the token in and turns errors into answers.
+func (s *server) operator(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok || s.Token == "" || subtle.ConstantTimeCompare([]byte(token), []byte(s.Token)) != 1 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			fail(w, http.StatusUnauthorized, "the operator API needs the token in the node's home folder (operator.token) as a Bearer token")
+			return
+		}
+		if r.URL.Path != "/api/v1/instances" {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		}
+		err := h(w, r)
+		var tooLarge *http.MaxBytesError
+		switch {
+		case err == nil:
+		case errors.As(err, &tooLarge):
+			fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the request is over the limit of %d bytes", tooLarge.Limit))
+		case errors.Is(err, archive.ErrNotFound):
+			fail(w, http.StatusNotFound, "no trust in the region says that it has such a study; check the Study Instance UID, and `priormesh status` for trusts that were not heard from")
+		case errors.Is(err, ErrWrongUse):
+			fail(w, http.StatusBadRequest, err.Error())
+		case r.Context().Err() != nil:
+			// The caller has gone.
+		default:
+			s.Log.Error("operator request failed", "path", r.URL.Path, "error", err)
+			fail(w, http.StatusInternalServerError, err.Error())
+		}
+	}
+}
+
+func answer(w http.ResponseWriter, code int, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	return json.NewEncoder(w).Encode(v)
+}
+
+func fail(w http.ResponseWriter, code int, text string) {
+	_ = answer(w, code, map[string]string{"error": text})
+}
+
+func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
+	got, err := s.Archive.Ingest(r.Context(), http.MaxBytesReader(w, r.Body, maxInstance),
+		archive.IngestOptions{Arrival: r.URL.Query().Get("arrival") == "true"})
+	receipt := Receipt{Outcome: Stored, Study: string(got.UIDs.Study), Series: string(got.UIDs.Series), Instance: string(got.UIDs.Instance), Bytes: got.Size}
+	if err == nil {
+		if got.Duplicate {
+			receipt.Outcome = Duplicate
+		}
+		receipt.SHA256 = hex.EncodeToString(got.SHA256[:])
+		return answer(w, http.StatusOK, receipt)
+	}
+	code := http.StatusInternalServerError
+	why, refused := refusal(err)
+	var conflict *archive.Conflict
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &conflict):
+		code = http.StatusConflict
+	case refused:
+		code = http.StatusUnprocessableEntity
+	case errors.As(err, &tooLarge):
+		code, why = http.StatusRequestEntityTooLarge, fmt.Sprintf("the instance is over the limit of %d bytes", tooLarge.Limit)
+	case errors.Is(err, syscall.ENOSPC):
+		code, why = http.StatusInsufficientStorage, "the node's disk is full; free space there, then import again: what is stored is not sent twice"
+	default:
+		if r.Context().Err() != nil {
+			return err
+		}
+		s.Log.Error("an instance could not be stored", "error", err)
+		why = "the node could not store it: " + err.Error()
+	}
+	return answer(w, code, Receipt{Outcome: Refused, Reason: why})
+}
+
+func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	iq := index.Query{PatientID: q.Get("patient"), Issuer: q.Get("issuer"), Name: q.Get("name"), Limit: 100}
+	if v := q.Get("nhs"); v != "" {
+		n, ok := dicom.NHSNumber(v)
+		if !ok {
+			return fmt.Errorf("%w: this is no NHS number: ten digits whose last one checks the others", ErrWrongUse)
+		}
+		iq.NHS = n
+	}
+	if v := q.Get("modality"); v != "" {
+		iq.Modalities = []string{strings.ToUpper(v)}
+	}
+	if v := q.Get("study"); v != "" {
+		iq.StudyUIDs = []string{v}
+	}
+	for name, field := range map[string]*string{"since": &iq.Date.From, "until": &iq.Date.To} {
+		v := strings.ReplaceAll(q.Get(name), "-", "")
+		if v != "" && (len(v) != 8 || !digits(v, 8)) {
+			return fmt.Errorf("%w: %s must be a date such as 2024-03-31", ErrWrongUse, name)
+		}
+		*field = v
+	}
+	for name, field := range map[string]*int{"limit": &iq.Limit, "offset": &iq.Offset} {
+		if v := q.Get(name); v != "" {
+			n, err := strconv.Atoi(v)
+			if err != nil || n < 0 || (name == "limit" && (n == 0 || n > maxFind)) {
+				return fmt.Errorf("%w: %s must be a number from 0, a limit from 1 to %d", ErrWrongUse, name, maxFind)
+			}
+			*field = n
+		}
+	}
+	found, ans, err := s.Archive.Studies(iq)
+	if err != nil {
+		return err
+	}
+	total, exact, err := s.Archive.Index.Count(iq)
+	if err != nil {
+		return err
+	}
+	out := Found{Studies: []Study{}, Total: total, Warnings: s.Node.Silence()}
+	if !exact || ans.Incomplete {
+		out.Warnings = append(out.Warnings, "the search was given up before every record was looked at; narrow it")
+	}
+	if out.Warnings == nil {
+		out.Warnings = []string{}
+	}
+	for _, f := range found {
+		out.Studies = append(out.Studies, studyJSON(f))
+	}
+	return answer(w, http.StatusOK, out)
+}
+
+func studyJSON(f archive.Found) Study {
+	st := Study{
+		Study: f.UID, NHS: f.NHS, Name: f.Name, BirthDate: f.BirthDate, Date: f.Date, Time: f.Time,
+		Accession: f.Accession, Description: f.Description, Modalities: f.Modalities, Series: f.Study.Series,
+		Instances: f.Instances, Bytes: f.Bytes, Availability: availability(f.Here), Settled: f.Settled, MixedPatient: f.Mixed,
+		Received: f.Received, Trusts: []string{}, Copies: []string{},
+	}
+	if len(f.Patient) > 0 {
+		st.PatientID, st.Issuer = f.Patient[0].ID, f.Patient[0].Issuer
+	}
+	if st.Modalities == nil {
+		st.Modalities = []string{}
+	}
+	for _, t := range f.Trusts {
+		st.Trusts = append(st.Trusts, string(t))
+	}
+	for _, t := range f.Copies {
+		st.Copies = append(st.Copies, string(t))
+	}
+	return st
+}
+
+func (s *server) fetch(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		Study string `json:"study"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || !dicom.UID(in.Study).Valid() {
+		return fmt.Errorf("%w: send {\"study\": \"<Study Instance UID>\"}", ErrWrongUse)
+	}
+	if err := s.Archive.Enqueue(in.Study, archive.Interactive, "asked for by the operator", ""); err != nil {
+		return err
+	}
+	f, err := s.fetchOf(in.Study)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusAccepted, f)
+}
+
+func (s *server) fetchStatus(w http.ResponseWriter, r *http.Request) error {
+	f, err := s.fetchOf(r.PathValue("study"))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, f)
+}
+
+func (s *server) fetchOf(study string) (Fetch, error) {
+	if t, ok := s.Archive.TaskOf(study); ok {
+		return FetchJSON(t), nil
+	}
+	if _, known := s.Archive.Index.Study(study); !known {
+		return Fetch{Study: study, State: "unknown"}, nil
+	}
+	here, err := s.Archive.Here(study)
+	f := Fetch{Study: study, State: "elsewhere"}
+	if here {
+		f.State = "here"
+	}
+	return f, err
+}
+
+// FetchJSON shows a task of the fetch queue.
+func FetchJSON(t archive.TaskStatus) Fetch {
+	f := Fetch{
+		Study: t.Study, State: "queued", Priority: t.Priority.String(), Reason: t.Reason, Attempts: t.Attempts, Error: t.LastError,
+		Instances: t.Instances, InstancesHere: t.InstancesHere, Bytes: t.Bytes, BytesHere: t.BytesHere,
+	}
+	switch {
+	case t.Active:
+		f.State = "active"
+	case !t.NotBefore.IsZero():
+		f.State, f.NextTry = "waiting", t.NotBefore
+	}
+	return f
+}
+
+func (s *server) status(w http.ResponseWriter, r *http.Request) error {
+	st, err := s.Node.Status(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, st)
+}
+
+func (s *server) admit(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		Card string `json:"card"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		return fmt.Errorf("%w: send {\"card\": \"priormesh-card-1:…\"}", ErrWrongUse)
+	}
+	a, err := s.Node.Admit(r.Context(), in.Card)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, a)
+}

@@ -1,0 +1,174 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
+	"github.com/priormesh/priormesh/node/access"
+	"github.com/priormesh/priormesh/node/audit"
+)
+
+// Errors that callers tell apart.
+var (
+	// ErrNotFound says that neither this node nor the index knows it.
+	ErrNotFound = errors.New("no such study, series or instance is known")
+	// ErrNotListed says that a remote study's contents were never asked for, so
+	// that its series are not known here.
+	ErrNotListed = errors.New("the contents of the remote study have not been listed here yet")
+)
+
+// Conflict says that a SOP Instance UID is taken here by other bytes. What was
+// first is kept.
+type Conflict struct{ Instance dicom.UID }
+
+func (c *Conflict) Error() string {
+	return fmt.Sprintf("conflict: SOP Instance UID %s is already stored here with different bytes; the first is kept, this one is refused; "+
+		"find out which is right, and give the other a UID of its own", c.Instance.Short())
+}
+
+// Unavailable says that what was asked for exists but cannot be had now.
+type Unavailable struct {
+	Reason     string
+	RetryAfter time.Duration
+}
+
+func (u *Unavailable) Error() string { return u.Reason }
+
+// Transfers is what the archive needs of the mesh.
+type Transfers interface {
+	OpenStudy(context.Context, index.NodeID, mesh.StudyRequest) (*mesh.StudyStream, error)
+	FetchBlocks(context.Context, []*mesh.StudyStream, []cid.Cid, func(cas.Block) error) ([]cid.Cid, error)
+	Peers() []mesh.Peer
+}
+
+// Options are the archive's parts and settings.
+type Options struct {
+	DB     *badger.DB // the index's database; tables 0x40-0x6f are the archive's
+	Blocks cas.Store
+	Keys   *cas.Keyring
+	Index  *index.Index
+	Audit  *audit.Log
+	Policy access.Policy
+	Self   index.NodeID
+	Issuer string // of Patient IDs that name none
+	Now    func() time.Time
+	Log    *slog.Logger
+
+	PublishAfter, SettleAfter       time.Duration
+	Workers                         int
+	ReadThrough, RetryMin, RetryMax time.Duration
+	Limits                          dicom.Limits
+	GrantFor                        time.Duration
+	// Silence says of a node how long it has not been heard from, for people:
+	// "RX2 has not been heard from since …"; empty when it is well.
+	Silence func(index.NodeID) string
+}
+
+// Archive is the node's studies: what was received here and copies of what
+// others received.
+type Archive struct {
+	Options
+	db      *badger.DB
+	blocks  cas.Store
+	queue   *queue
+	grants  *grants
+	pub     *publisher
+	locks   [64]sync.Mutex // by study
+	news    news
+	listing singleflight.Group
+
+	transfers Transfers
+	group     *errgroup.Group
+	stop      context.CancelFunc
+}
+
+// Open reads the catalogue and the queue. Nothing moves until Start.
+func Open(o Options) (*Archive, error) {
+	q, err := openQueue(o.DB, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	a := &Archive{Options: o, db: o.DB, blocks: o.Blocks, queue: q}
+	a.grants = newGrants(a)
+	a.pub = newPublisher(a)
+	a.news.of = make(map[string]chan struct{})
+	if err := a.pub.recover(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Start begins publishing and bringing. The mesh comes this late because the
+// mesh itself asks the archive for grants and blocks.
+func (a *Archive) Start(t Transfers) {
+	ctx, cancel := context.WithCancel(context.Background())
+	a.transfers, a.stop = t, cancel
+	a.group = new(errgroup.Group)
+	a.group.Go(func() error { a.pub.run(ctx); return nil })
+	for range a.Workers {
+		a.group.Go(func() error { a.work(ctx, Background); return nil })
+	}
+	// One worker waits for readers only, so that somebody who is reading never
+	// stands behind priors that are being brought.
+	a.group.Go(func() error { a.work(ctx, Interactive); return nil })
+}
+
+// Close waits for what is under way to reach the disk or be given up.
+func (a *Archive) Close() error {
+	if a.stop == nil {
+		return nil
+	}
+	a.stop()
+	return a.group.Wait()
+}
+
+// lock serialises changes to one study's records.
+func (a *Archive) lock(study string) *sync.Mutex {
+	h := fnv.New32a()
+	h.Write([]byte(study))
+	return &a.locks[h.Sum32()%uint32(len(a.locks))]
+}
+
+// news tells readers that wait that something of a study has changed.
+type news struct {
+	mu sync.Mutex
+	of map[string]chan struct{}
+}
+
+// next returns a channel that is closed at the study's next change. Take it
+// before looking, wait on it after.
+func (n *news) next(study string) <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := n.of[study]
+	if c == nil {
+		c = make(chan struct{})
+		n.of[study] = c
+	}
+	return c
+}
+
+func (n *news) tell(study string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c := n.of[study]; c != nil {
+		close(c)
+		delete(n.of, study)
+	}
+}
+
+func short(study string) string { return dicom.UID(study).Short() }

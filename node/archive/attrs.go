@@ -1,0 +1,133 @@
+package archive
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
+)
+
+// What manifests and the catalogue keep of each level, in tag order: the
+// matching and return attributes of PS3.18 10.6 that the level has.
+var (
+	studyTags = []dicom.Tag{
+		dicom.TagStudyDate, dicom.TagStudyTime, dicom.TagAccessionNumber, dicom.TagIssuerOfAccessionNumber, dicom.TagReferringPhysicianName, dicom.TagTimezoneOffsetFromUTC, dicom.TagStudyDescription,
+		dicom.TagPatientName, dicom.TagPatientID, dicom.TagIssuerOfPatientID, dicom.TagIssuerOfPatientIDQualifiers, dicom.TagPatientBirthDate, dicom.TagPatientSex, dicom.TagOtherPatientIDsSequence,
+		dicom.TagStudyInstanceUID, dicom.TagStudyID,
+	}
+	seriesTags = []dicom.Tag{
+		0x00080021, 0x00080031, dicom.TagModality, dicom.TagTimezoneOffsetFromUTC, 0x0008103E, dicom.TagBodyPartExamined, dicom.TagSeriesInstanceUID, dicom.TagSeriesNumber,
+		0x00200060, 0x00400244, 0x00400245, 0x00400275,
+	}
+	instanceTags = []dicom.Tag{
+		dicom.TagSOPClassUID, dicom.TagSOPInstanceUID, 0x00080022, 0x00080032, dicom.TagTimezoneOffsetFromUTC, 0x00200012, dicom.TagInstanceNumber, 0x00280008, 0x00280010, 0x00280011, 0x00280100,
+	}
+)
+
+// maxAttr keeps one absurd value from growing every manifest that carries it.
+const maxAttr = 4 << 10
+
+// pick takes the named attributes that are there.
+func pick(d dicom.Dataset, tags []dicom.Tag) dicom.Dataset {
+	var out []dicom.Element
+	for _, t := range tags {
+		if e, ok := d.Find(t); ok && e.Bulk == nil && len(e.Value) <= maxAttr {
+			out = append(out, e)
+		}
+	}
+	d.Elements = out // keeps the character set
+	return d
+}
+
+// studyAttrs are the study-level attributes as this node tells them to others:
+// the patient's identifiers are always qualified.
+func (a *Archive) studyAttrs(d dicom.Dataset) dicom.Dataset { return pick(d, studyTags) }
+
+// statement is what this node says of a study in the index.
+func (a *Archive) statement(id sourceID, s source, series []dicom.Dataset) (index.Study, error) {
+	d, err := dicom.Decode(s.Attrs, a.Limits)
+	if err != nil {
+		return index.Study{}, err
+	}
+	manifest, err := s.Manifest.MarshalCBOR()
+	if err != nil {
+		return index.Study{}, err
+	}
+	st := index.Study{
+		UID: id.Study, Name: d.String(dicom.TagPatientName), BirthDate: d.String(dicom.TagPatientBirthDate), Sex: d.String(dicom.TagPatientSex),
+		Date: d.String(dicom.TagStudyDate), Time: d.String(dicom.TagStudyTime), TimezoneOffset: d.String(dicom.TagTimezoneOffsetFromUTC),
+		Accession: d.String(dicom.TagAccessionNumber), AccessionIssuer: entity(d, dicom.TagIssuerOfAccessionNumber), Description: d.String(dicom.TagStudyDescription),
+		StudyID: d.String(dicom.TagStudyID), Referring: d.String(dicom.TagReferringPhysicianName),
+		Series: len(series), Instances: s.Instances, Bytes: s.Bytes,
+		Manifest: manifest, Revision: s.Revision, Settled: s.Settled, Mixed: s.Mixed,
+	}
+	for _, p := range d.PatientIDs() {
+		if p.ID == "" {
+			continue
+		}
+		if p.Issuer == "" {
+			p.Issuer = a.Issuer
+		}
+		st.Patient = append(st.Patient, index.PatientID{ID: p.ID, Issuer: p.Issuer})
+		if st.NHS == "" && nhsIssuer(p.Issuer) {
+			if n, ok := dicom.NHSNumber(p.ID); ok {
+				st.NHS = n
+			}
+		}
+	}
+	for _, ds := range series {
+		st.Modalities = addOnce(st.Modalities, ds.String(dicom.TagModality))
+		st.BodyParts = addOnce(st.BodyParts, ds.String(dicom.TagBodyPartExamined))
+	}
+	sort.Strings(st.Modalities)
+	sort.Strings(st.BodyParts)
+	return st, nil
+}
+
+func addOnce(list []string, v string) []string {
+	if v == "" || slices.Contains(list, v) {
+		return list
+	}
+	return append(list, v)
+}
+
+// nhsIssuer says whether an issuer's numbers are NHS numbers. A number counts
+// as one only when its issuer says so: a hospital's own ten-digit numbering
+// passes the check digit one time in eleven.
+func nhsIssuer(issuer string) bool {
+	switch issuer {
+	case "NHS", "2.16.840.1.113883.2.1.4.1", "https://fhir.nhs.uk/Id/nhs-number":
+		return true
+	}
+	return false
+}
+
+// entity reads an HL7v2 Hierarchic Designator (PS3.3 10.14).
+func entity(d dicom.Dataset, t dicom.Tag) string {
+	e, ok := d.Find(t)
+	if !ok || len(e.Items) == 0 {
+		return ""
+	}
+	if v := e.Items[0].String(dicom.TagLocalNamespaceEntityID); v != "" {
+		return v
+	}
+	return e.Items[0].String(dicom.TagUniversalEntityID)
+}
+
+// parseRef reads the manifest reference of a study fact.
+func parseRef(b []byte) (cas.Ref, error) {
+	var r cas.Ref
+	if err := r.UnmarshalCBOR(b); err != nil {
+		return r, fmt.Errorf("the study's statement names no manifest that can be read: %w", err)
+	}
+	return r, nil
+}
+
+// SeriesAttributes and InstanceAttributes are what List gives of each level.
+func SeriesAttributes() []dicom.Tag { return slices.Clone(seriesTags) }
+
+// InstanceAttributes: see SeriesAttributes.
+func InstanceAttributes() []dicom.Tag { return slices.Clone(instanceTags) }

@@ -1,0 +1,585 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/ipfs/go-cid"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
+	"github.com/priormesh/priormesh/node/access"
+	"github.com/priormesh/priormesh/node/audit"
+)
+
+// Limits of one transfer.
+const (
+	maxHolders   = 3               // streams opened for one source
+	openTimeout  = 5 * time.Second // for one holder to answer with a grant
+	batchBytes   = 32 << 20        // instances asked for and committed together
+	batchMost    = 256             //
+	putBytes     = 4 << 20         // blocks written together
+	movedWait    = 200 * time.Millisecond
+	maxErrorText = 512
+)
+
+// errMoved says that a holder is ahead of the index; the fact is on its way.
+var errMoved = errors.New("the holder has a newer revision than this node has heard of")
+
+// Enqueue asks for a study to be brought here. It returns when the wish is on
+// disk; ErrNotFound if no trust says that it has such a study.
+func (a *Archive) Enqueue(study string, p Priority, reason, order string) error {
+	if _, known := a.Index.Study(study); !known {
+		return ErrNotFound
+	}
+	here, err := a.Here(study)
+	if err != nil || here {
+		return err
+	}
+	return a.queue.add(Task{Study: study, Priority: p, Reason: reason, Order: order})
+}
+
+// Here says whether every version of a study that the index knows is whole in
+// this node's store.
+func (a *Archive) Here(study string) (bool, error) {
+	said, known := a.Index.Study(study)
+	if !known {
+		return false, nil
+	}
+	sources, err := a.sourcesOf(study)
+	if err != nil {
+		return false, err
+	}
+	for _, st := range said {
+		if s := sources[st.Author]; st.Author != a.Self && (!s.Whole || s.Revision < st.Value.Revision) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Refresh brings the newest revision of a study of which a copy is kept here.
+func (a *Archive) Refresh(study string) error {
+	sources, err := a.sourcesOf(study)
+	if err != nil {
+		return err
+	}
+	for origin, s := range sources {
+		if origin != a.Self && s.Whole {
+			return a.Enqueue(study, Background, "a newer revision of a copy", "")
+		}
+	}
+	return nil
+}
+
+// Kick tries all waiting fetches at once: a peer came back.
+func (a *Archive) Kick() { a.queue.kick() }
+
+// News tells readers that wait that the index has heard something of a study.
+func (a *Archive) News(study string) { a.news.tell(study) }
+
+// Tasks lists the fetch queue, most urgent first.
+func (a *Archive) Tasks() []TaskStatus { return a.queue.list() }
+
+// TaskOf returns a study's place in the fetch queue.
+func (a *Archive) TaskOf(study string) (TaskStatus, bool) { return a.queue.get(study) }
+
+func (a *Archive) work(ctx context.Context, least Priority) {
+	for {
+		t, err := a.queue.take(ctx, least)
+		if err != nil {
+			return
+		}
+		started := a.Now()
+		err = a.bring(ctx, t)
+		if ctx.Err() != nil {
+			err = context.Canceled
+		}
+		wait := a.RetryMin << min(t.Attempts, 16)
+		if wait <= 0 || wait > a.RetryMax {
+			wait = a.RetryMax
+		}
+		if errors.Is(err, errMoved) {
+			wait = movedWait
+		}
+		if derr := a.queue.done(t.Study, wait, err); derr != nil {
+			a.Log.Error("the fetch queue cannot be written", "error", derr)
+		}
+		a.news.tell(t.Study)
+		switch {
+		case err == nil:
+			a.Log.Info("study is here", "study", short(t.Study), "why", t.Reason, "took", a.Now().Sub(started).Round(time.Millisecond))
+		case !errors.Is(err, context.Canceled):
+			a.Log.Warn("study could not be brought yet", "study", short(t.Study), "attempt", t.Attempts+1, "again_in", wait, "error", err)
+		}
+	}
+}
+
+// bring fetches every version of a study that is not whole here.
+func (a *Archive) bring(ctx context.Context, t Task) error {
+	said, _ := a.Index.Study(t.Study)
+	var errs []error
+	for _, st := range said {
+		if st.Author == a.Self {
+			continue
+		}
+		if err := a.bringSource(ctx, sourceID{Study: t.Study, Origin: st.Author}, st.Value); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study) error {
+	have, err := a.source(id)
+	if err != nil && !errors.Is(err, errNoRecord) {
+		return err
+	}
+	if have.Whole && have.Revision >= st.Revision {
+		return nil
+	}
+	streams, err := a.openHolders(ctx, id, st)
+	if err != nil {
+		return err
+	}
+	defer closeAll(streams)
+	g := streams[0].Grant()
+	t := &transfer{a: a, ctx: ctx, id: id, st: st, ref: g.Manifest, streams: streams, key: g.Key}
+	if err := t.run(); err != nil {
+		return err
+	}
+	holder, _ := a.Index.Roster().Allowed(g.Holder)
+	if err := a.Audit.Append(audit.Event{Event: "fetch.done", Node: g.Holder.String(), Trust: string(holder), Study: short(id.Study), Purpose: g.Purpose}); err != nil {
+		return err
+	}
+	return nil
+}
+
+// openHolders asks those who hold a revision for a grant, all at once, and
+// keeps the streams of those that gave one.
+func (a *Archive) openHolders(ctx context.Context, id sourceID, st index.Study) ([]*mesh.StudyStream, error) {
+	manifest, err := parseRef(st.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	var holders []index.NodeID
+	for _, h := range a.Index.Holders(id.Study, id.Origin) { // the origin first
+		if h.Node != a.Self && h.Revision >= st.Revision && len(holders) < maxHolders {
+			holders = append(holders, h.Node)
+		}
+	}
+	type answer struct {
+		stream *mesh.StudyStream
+		err    error
+	}
+	answers := make([]answer, len(holders))
+	var wg sync.WaitGroup
+	for i, h := range holders {
+		wg.Go(func() {
+			octx, cancel := context.WithTimeout(ctx, openTimeout)
+			defer cancel()
+			s, err := a.transfers.OpenStudy(octx, h, mesh.StudyRequest{Study: id.Study, Origin: id.Origin, Purpose: string(access.DirectCare)})
+			if err == nil {
+				if g := s.Grant(); g.Revision > st.Revision {
+					err = errMoved
+				} else if g.Revision != st.Revision || g.Manifest != manifest {
+					err = errors.New("it offers another revision than the one its origin announced")
+				}
+				if err != nil {
+					s.Close()
+					s = nil
+				}
+			}
+			answers[i] = answer{s, err}
+		})
+	}
+	wg.Wait()
+	var streams []*mesh.StudyStream
+	var errs []error
+	moved := false
+	for i, an := range answers {
+		if an.err == nil {
+			streams = append(streams, an.stream)
+			continue
+		}
+		moved = moved || errors.Is(an.err, errMoved)
+		errs = append(errs, a.explain(holders[i], an.err))
+	}
+	if len(streams) > 0 {
+		return streams, nil
+	}
+	if moved {
+		return nil, errMoved
+	}
+	return nil, fmt.Errorf("no holder of the study can give it now: %w", errors.Join(errs...))
+}
+
+// explain says for people why a holder gave nothing.
+func (a *Archive) explain(h index.NodeID, err error) error {
+	trust, _ := a.Index.Roster().Allowed(h)
+	if errors.Is(err, mesh.ErrRefused) {
+		return fmt.Errorf("%s refused it or no longer has it", trust)
+	}
+	if quiet := a.Silence(h); quiet != "" {
+		return errors.New(quiet)
+	}
+	text := err.Error()
+	if len(text) > maxErrorText {
+		text = text[:maxErrorText] + "…"
+	}
+	return fmt.Errorf("%s: %s", trust, text)
+}
+
+// transfer brings one source. It may be broken off anywhere: blocks that are
+// here are not asked for again, and an instance is visible once all of it is.
+type transfer struct {
+	a       *Archive
+	ctx     context.Context
+	id      sourceID
+	st      index.Study
+	ref     cas.Ref // st's manifest
+	streams []*mesh.StudyStream
+	key     cas.Key
+}
+
+type wanted struct {
+	series   string
+	entry    cas.InstanceEntry
+	manifest cas.InstanceManifest
+}
+
+func (t *transfer) run() error {
+	a := t.a
+	study, err := t.studyManifest()
+	if err != nil {
+		return err
+	}
+	series, err := t.seriesManifests(study)
+	if err != nil {
+		return err
+	}
+	var all []wanted
+	progress := Progress{}
+	for _, se := range series {
+		for _, e := range se.Instances {
+			all = append(all, wanted{series: se.UID, entry: e})
+			progress.Instances++
+			progress.Bytes += e.Size
+		}
+	}
+	conflicts := 0
+	for len(all) > 0 {
+		n, bytes := 0, int64(0)
+		for n < len(all) && n < batchMost && (n == 0 || bytes+all[n].entry.Size <= batchBytes) {
+			bytes += all[n].entry.Size
+			n++
+		}
+		c, err := t.batch(all[:n])
+		if err != nil {
+			return err
+		}
+		conflicts += c
+		all = all[n:]
+		progress.InstancesHere += n
+		progress.BytesHere += bytes
+		a.queue.report(t.id.Study, progress)
+		a.news.tell(t.id.Study)
+	}
+	if err := t.finish(series, conflicts); err != nil {
+		return err
+	}
+	if conflicts > 0 {
+		a.Log.Error("instances of a copy were kept out: their SOP Instance UIDs are taken here by other bytes", "study", short(t.id.Study), "instances", conflicts)
+		return nil // not whole, so nobody is told that it is
+	}
+	s, err := index.HoldingStatement(index.Holding{Study: t.id.Study, Origin: t.id.Origin, Revision: t.st.Revision, Instances: t.st.Instances})
+	if err != nil {
+		return err
+	}
+	_, err = a.Index.Append(t.ctx, s)
+	return err
+}
+
+// studyManifest proves the key on the origin's own manifest before it is kept:
+// a holder that gives a wrong key must not be able to block the right one.
+func (t *transfer) studyManifest() (cas.StudyManifest, error) {
+	if err := t.objects([]cas.Ref{t.ref}); err != nil {
+		return cas.StudyManifest{}, err
+	}
+	m, err := cas.LoadStudy(t.ctx, t.a.blocks, t.key, t.ref)
+	if err != nil {
+		return m, err
+	}
+	if m.UID != t.id.Study {
+		return m, errors.New("the manifest that the origin announced is of another study")
+	}
+	return m, t.a.Keys.Add(t.id.keyName(), t.key)
+}
+
+func (t *transfer) seriesManifests(study cas.StudyManifest) ([]cas.SeriesManifest, error) {
+	refs := make([]cas.Ref, len(study.Series))
+	for i, s := range study.Series {
+		refs[i] = s.Manifest
+	}
+	if err := t.objects(refs); err != nil {
+		return nil, err
+	}
+	out := make([]cas.SeriesManifest, len(refs))
+	for i, r := range refs {
+		m, err := cas.LoadSeries(t.ctx, t.a.blocks, t.key, r)
+		if err != nil {
+			return nil, err
+		}
+		if m.UID != study.Series[i].UID || !dicom.UID(m.UID).Valid() {
+			return nil, errors.New("a series manifest contradicts its study's")
+		}
+		for _, e := range m.Instances {
+			if !dicom.UID(e.UID).Valid() {
+				return nil, errors.New("a series manifest names an instance by what is no UID")
+			}
+		}
+		out[i] = m
+	}
+	return out, nil
+}
+
+// batch brings some instances and makes them visible together.
+func (t *transfer) batch(list []wanted) (conflicts int, err error) {
+	a := t.a
+	todo := list[:0:0]
+	for _, w := range list {
+		old, err := a.instanceOf(t.id, w.series, w.entry.UID)
+		if err != nil && !errors.Is(err, errNoRecord) {
+			return 0, err
+		}
+		if err == nil && old.Manifest == w.entry.Manifest {
+			continue
+		}
+		todo = append(todo, w)
+	}
+	refs := make([]cas.Ref, len(todo))
+	for i, w := range todo {
+		refs[i] = w.entry.Manifest
+	}
+	if err := t.objects(refs); err != nil {
+		return 0, err
+	}
+	manifests := make([]cas.InstanceManifest, len(todo))
+	for i := range todo {
+		m, err := cas.LoadInstance(t.ctx, a.blocks, t.key, todo[i].entry.Manifest)
+		if err != nil {
+			return 0, err
+		}
+		if m.UID != todo[i].entry.UID || m.Size != todo[i].entry.Size {
+			return 0, errors.New("an instance manifest contradicts its series'")
+		}
+		manifests[i], todo[i].manifest = m, m
+	}
+	order := cas.ReadingOrder(manifests...)
+	cids := make([]cid.Cid, len(order))
+	for i, b := range order {
+		cids[i] = b.CID
+	}
+	if err := t.blocks(cids); err != nil {
+		return 0, err
+	}
+	return t.commit(todo)
+}
+
+func (t *transfer) commit(list []wanted) (conflicts int, err error) {
+	a := t.a
+	l := a.lock(t.id.Study)
+	l.Lock()
+	defer l.Unlock()
+	err = a.db.Update(func(txn *badger.Txn) error {
+		conflicts = 0
+		for _, w := range list {
+			m := w.manifest
+			sopKey := append([]byte{tableSOP}, m.UID...)
+			first, err := getRecord[sop](txn, sopKey)
+			switch {
+			case errors.Is(err, errNoRecord):
+				err = putRecord(txn, sopKey, sop{Study: t.id.Study, Series: w.series, Origin: t.id.Origin, SHA256: m.SHA256[:]})
+			case err == nil && !bytes.Equal(first.SHA256, m.SHA256[:]) && first.Origin == t.id.Origin && first.Study == t.id.Study:
+				// The origin itself replaced it in a newer revision.
+				err = putRecord(txn, sopKey, sop{Study: t.id.Study, Series: w.series, Origin: t.id.Origin, SHA256: m.SHA256[:]})
+			case err == nil && !bytes.Equal(first.SHA256, m.SHA256[:]):
+				conflicts++
+				if err := putRecord(txn, t.id.instanceKey(tableConflict, w.series, m.UID), a.Now().UnixMilli()); err != nil {
+					return err
+				}
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if err := putRecord(txn, t.id.instanceKey(tableInstance, w.series, m.UID), instance{
+				Class: m.Class, TransferSyntax: m.TransferSyntax, Size: m.Size, SHA256: m.SHA256[:], Manifest: w.entry.Manifest, Attrs: w.entry.Attrs,
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return conflicts, err
+}
+
+// finish makes the revision the one that is here, and forgets what an older
+// one had and this one has not.
+func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
+	a := t.a
+	listed := make(map[[2]string]bool)
+	for _, s := range series {
+		for _, e := range s.Instances {
+			listed[[2]string{s.UID, e.UID}] = true
+		}
+	}
+	here, err := a.instancesOf(t.id)
+	if err != nil {
+		return err
+	}
+	l := a.lock(t.id.Study)
+	l.Lock()
+	defer l.Unlock()
+	for _, i := range here {
+		if listed[[2]string{i.Series, i.SOP}] {
+			continue
+		}
+		if err := a.db.Update(func(txn *badger.Txn) error {
+			sopKey := append([]byte{tableSOP}, i.SOP...)
+			if first, err := getRecord[sop](txn, sopKey); err == nil && first.Origin == t.id.Origin && first.Study == t.id.Study {
+				if err := txn.Delete(sopKey); err != nil {
+					return err
+				}
+			}
+			return txn.Delete(t.id.instanceKey(tableInstance, i.Series, i.SOP))
+		}); err != nil {
+			return err
+		}
+	}
+	return a.updateSource(t.id, func(txn *badger.Txn, s *source) error {
+		s.Revision, s.Manifest, s.Settled, s.Whole, s.Conflicts = t.st.Revision, &t.ref, t.st.Settled, true, conflicts
+		s.Instances, s.Bytes = t.st.Instances-conflicts, t.st.Bytes
+		for _, se := range series {
+			if err := txn.Set(t.id.seriesKey(se.UID), se.Attrs); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// bringManifests fetches the lists of a remote study's series and instances,
+// and nothing else. Several readers wait for one fetch.
+func (a *Archive) bringManifests(ctx context.Context, id sourceID, st index.Study) error {
+	_, err, _ := a.listing.Do(id.keyName(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.ReadThrough)
+		defer cancel()
+		streams, err := a.openHolders(ctx, id, st)
+		if err != nil {
+			return nil, err
+		}
+		defer closeAll(streams)
+		g := streams[0].Grant()
+		t := &transfer{a: a, ctx: ctx, id: id, st: st, ref: g.Manifest, streams: streams, key: g.Key}
+		study, err := t.studyManifest()
+		if err == nil {
+			_, err = t.seriesManifests(study)
+		}
+		return nil, err
+	})
+	return err
+}
+
+func closeAll(streams []*mesh.StudyStream) {
+	for _, s := range streams {
+		s.Close()
+	}
+}
+
+// objects brings the blocks of manifests: first the ones that the refs name,
+// then the parts of those that are chunked.
+func (t *transfer) objects(refs []cas.Ref) error {
+	roots := make([]cid.Cid, len(refs))
+	for i, r := range refs {
+		roots[i] = r.CID
+	}
+	if err := t.blocks(roots); err != nil {
+		return err
+	}
+	var parts []cid.Cid
+	for _, r := range refs {
+		cids, err := r.Blocks(t.ctx, t.a.blocks, t.key)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, cids[1:]...) // the first is the root
+	}
+	return t.blocks(parts)
+}
+
+// blocks brings those blocks that are not here. What has arrived when it
+// fails stays.
+func (t *transfer) blocks(cids []cid.Cid) error {
+	a := t.a
+	var need []cid.Cid
+	seen := make(map[cid.Cid]bool, len(cids))
+	for _, c := range cids {
+		if seen[c] {
+			continue
+		}
+		seen[c] = true
+		has, err := a.blocks.Has(t.ctx, c)
+		if err != nil {
+			return err
+		}
+		if !has {
+			need = append(need, c)
+		}
+	}
+	if len(need) == 0 {
+		return nil
+	}
+	var (
+		mu   sync.Mutex
+		buf  []cas.Block
+		size int
+	)
+	flush := func() error {
+		if len(buf) == 0 {
+			return nil
+		}
+		err := a.blocks.Put(t.ctx, buf...)
+		buf, size = nil, 0
+		return err
+	}
+	missing, err := a.transfers.FetchBlocks(t.ctx, t.streams, need, func(b cas.Block) error {
+		mu.Lock()
+		defer mu.Unlock()
+		buf = append(buf, b)
+		size += len(b.Data)
+		if size < putBytes {
+			return nil
+		}
+		return flush()
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	if ferr := flush(); ferr != nil {
+		return ferr
+	}
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("no holder could supply %d of the study's blocks", len(missing))
+	}
+	return nil
+}

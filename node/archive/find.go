@@ -1,0 +1,123 @@
+package archive
+
+import (
+	"context"
+	"slices"
+
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
+)
+
+// Found is one study, whoever says it.
+type Found struct {
+	index.Study                 // as this node says it, else as the author with the most instances does
+	Here        bool            // whole in this node's store
+	Trusts      []index.TrustID // that received it
+	Copies      []index.TrustID // that hold a whole copy
+	Instances   int             // as many as any one author says
+}
+
+// Studies answers a query from the index alone.
+func (a *Archive) Studies(q index.Query) ([]Found, index.Answer, error) {
+	ans, err := a.Index.Studies(q)
+	if err != nil {
+		return nil, ans, err
+	}
+	out := make([]Found, 0, len(ans.Studies))
+	for _, s := range ans.Studies {
+		f, err := a.found(s)
+		if err != nil {
+			return nil, ans, err
+		}
+		out = append(out, f)
+	}
+	return out, ans, nil
+}
+
+func (a *Archive) found(s index.StudyAnswer) (Found, error) {
+	var f Found
+	for i, st := range s.Statements {
+		if i == 0 || st.Author == a.Self || (f.Study.Instances < st.Value.Instances && f.Trusts != nil) {
+			f.Study = st.Value
+		}
+		if st.Author == a.Self {
+			f.Trusts = slices.Insert(f.Trusts, 0, st.Trust)
+		} else if !slices.Contains(f.Trusts, st.Trust) {
+			f.Trusts = append(f.Trusts, st.Trust)
+		}
+		f.Instances = max(f.Instances, st.Value.Instances)
+	}
+	for _, st := range s.Statements {
+		if st.Author == a.Self {
+			f.Study = st.Value // what was received here is what the local PACS knows
+		}
+	}
+	for _, h := range s.Holdings {
+		if h.Value.Instances > 0 && !slices.Contains(f.Trusts, h.Trust) && !slices.Contains(f.Copies, h.Trust) {
+			f.Copies = append(f.Copies, h.Trust)
+		}
+	}
+	var err error
+	f.Here, err = a.Here(s.UID)
+	return f, err
+}
+
+// Listed is a series or instance of a study, with its query attributes.
+type Listed struct {
+	Study, Series, Instance dicom.UID
+	SeriesAttrs, Attrs      dicom.Dataset
+	TransferSyntax          dicom.UID // of an instance that is here
+	Size                    int64
+	Here                    bool
+}
+
+// List lists the instances of a study or series in reading order. The list of
+// a remote study is fetched once and kept, if bring is set; the instances are
+// not. Errors are those of Objects, and ErrNotListed.
+func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, error) {
+	ids, own, err := a.sourceIDs(string(ref.Study))
+	if err != nil {
+		return nil, err
+	}
+	var out []Listed
+	seen := make(map[string]bool)
+	for _, id := range ids {
+		entries, err := a.entries(ctx, id, ref, bring)
+		if err != nil && own && id.Origin != a.Self && ctx.Err() == nil {
+			continue // what was received here is listed whoever else is out of reach
+		}
+		if err != nil {
+			return nil, err
+		}
+		series := make(map[string]dicom.Dataset)
+		for _, e := range entries {
+			if seen[e.inst.UID] {
+				continue
+			}
+			seen[e.inst.UID] = true
+			l := Listed{Study: ref.Study, Series: dicom.UID(e.series.UID), Instance: dicom.UID(e.inst.UID), Size: e.inst.Size}
+			rec, err := a.instanceOf(id, e.series.UID, e.inst.UID)
+			if err == nil {
+				l.Here, l.TransferSyntax = true, dicom.UID(rec.TransferSyntax)
+			}
+			var ok bool
+			if l.SeriesAttrs, ok = series[e.series.UID]; !ok {
+				raw := e.series.Attrs
+				if id.Origin == a.Self && raw == nil {
+					if raw, err = a.seriesAttrs(id, e.series.UID); err != nil {
+						return nil, err
+					}
+				}
+				if l.SeriesAttrs, err = dicom.Decode(raw, a.Limits); err != nil {
+					return nil, err
+				}
+				series[e.series.UID] = l.SeriesAttrs
+			}
+			if l.Attrs, err = dicom.Decode(e.inst.Attrs, a.Limits); err != nil {
+				return nil, err
+			}
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}

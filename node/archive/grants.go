@@ -1,0 +1,220 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
+	"github.com/priormesh/priormesh/node/access"
+	"github.com/priormesh/priormesh/node/audit"
+)
+
+// maxGrantedSets bounds the memory of block lists of granted studies; the
+// least recently used is forgotten and read again when needed.
+const maxGrantedSets = 64
+
+// grants remembers what this node has granted and to whom, for as long as it
+// holds, and answers for single blocks. A CID alone is not a permission.
+type grants struct {
+	a *Archive
+
+	mu    sync.Mutex
+	given map[index.NodeID]map[sourceID]given
+	sets  map[cid.Cid]*blockSet // by study manifest: one for each revision of a source
+}
+
+// given is what one peer may have, and until when.
+type given struct {
+	until    time.Time
+	manifest cas.Ref
+}
+
+// blockSet is every block of one revision of a source: manifests and contents.
+type blockSet struct {
+	used time.Time
+	cids map[cid.Cid]struct{}
+}
+
+func newGrants(a *Archive) *grants {
+	return &grants{a: a, given: make(map[index.NodeID]map[sourceID]given), sets: make(map[cid.Cid]*blockSet)}
+}
+
+// Grant answers a peer that asks for a study. Whatever the reason for a no,
+// the peer is told mesh.ErrRefused and no more; the reason is in the audit log.
+func (a *Archive) Grant(ctx context.Context, from index.NodeID, req mesh.StudyRequest) (mesh.Grant, error) {
+	id := sourceID{Study: req.Study, Origin: req.Origin}
+	trust, _ := a.Index.Roster().Allowed(from)
+	event := audit.Event{Event: "grant.refused", Node: from.String(), Trust: string(trust), Study: short(req.Study), Purpose: clip(req.Purpose)}
+	g, err := a.grant(from, trust, id, req)
+	if err != nil {
+		event.Detail = err.Error()
+		if aerr := a.Audit.Append(event); aerr != nil {
+			a.Log.Error("a refusal could not be audited", "error", aerr)
+		}
+		return mesh.Grant{}, mesh.ErrRefused
+	}
+	event.Event = "grant.given"
+	// Nothing leaves that is not written down first.
+	if err := a.Audit.Append(event); err != nil {
+		a.Log.Error("a grant was withheld because it could not be audited", "error", err)
+		return mesh.Grant{}, mesh.ErrRefused
+	}
+	a.grants.remember(from, id, given{until: g.Expires, manifest: g.Manifest})
+	return g, nil
+}
+
+func (a *Archive) grant(from index.NodeID, trust index.TrustID, id sourceID, req mesh.StudyRequest) (mesh.Grant, error) {
+	if err := a.Policy(access.Request{Requester: from, Trust: trust, Purpose: access.Purpose(req.Purpose)}); err != nil {
+		return mesh.Grant{}, err
+	}
+	s, err := a.source(id)
+	if err != nil {
+		return mesh.Grant{}, err
+	}
+	if s.Revision == 0 || s.Manifest == nil || !s.Whole {
+		return mesh.Grant{}, errors.New("no whole revision of the study is here")
+	}
+	key, err := a.Keys.Get(id.keyName())
+	if err != nil {
+		return mesh.Grant{}, err
+	}
+	return mesh.Grant{
+		Study: id.Study, Origin: id.Origin, Holder: a.Self, Requester: from, Purpose: req.Purpose,
+		Expires: a.Now().Add(a.GrantFor), Revision: s.Revision, Settled: s.Settled, Manifest: *s.Manifest, Key: key,
+	}, nil
+}
+
+// GrantedBlock says whether a peer may have a block now.
+func (a *Archive) GrantedBlock(from index.NodeID, c cid.Cid) bool {
+	for id, g := range a.grants.of(from) {
+		if a.grants.contains(id, g.manifest, c) {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *grants) remember(to index.NodeID, id sourceID, v given) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.a.Now()
+	for peer, m := range g.given {
+		for old, t := range m {
+			if !t.until.After(now) {
+				delete(m, old)
+			}
+		}
+		if len(m) == 0 {
+			delete(g.given, peer)
+		}
+	}
+	if g.given[to] == nil {
+		g.given[to] = make(map[sourceID]given)
+	}
+	g.given[to][id] = v
+}
+
+// of is what a peer holds grants for.
+func (g *grants) of(peer index.NodeID) map[sourceID]given {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.a.Now()
+	out := make(map[sourceID]given)
+	for id, v := range g.given[peer] {
+		if v.until.After(now) {
+			out[id] = v
+		}
+	}
+	return out
+}
+
+func (g *grants) contains(id sourceID, manifest cas.Ref, c cid.Cid) bool {
+	g.mu.Lock()
+	if set := g.sets[manifest.CID]; set != nil {
+		set.used = g.a.Now()
+		_, ok := set.cids[c]
+		g.mu.Unlock()
+		return ok
+	}
+	g.mu.Unlock()
+
+	cids, err := g.a.blocksOf(context.Background(), id, manifest)
+	if err != nil {
+		g.a.Log.Error("the blocks of a granted study cannot be listed", "study", short(id.Study), "error", err)
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sets[manifest.CID] = &blockSet{used: g.a.Now(), cids: cids}
+	for len(g.sets) > maxGrantedSets {
+		var oldest cid.Cid
+		for k, v := range g.sets {
+			if !oldest.Defined() || v.used.Before(g.sets[oldest].used) {
+				oldest = k
+			}
+		}
+		delete(g.sets, oldest)
+	}
+	_, ok := cids[c]
+	return ok
+}
+
+// blocksOf lists every block of one revision of a source.
+func (a *Archive) blocksOf(ctx context.Context, id sourceID, manifest cas.Ref) (map[cid.Cid]struct{}, error) {
+	key, err := a.Keys.Get(id.keyName())
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[cid.Cid]struct{})
+	add := func(r cas.Ref) error {
+		blocks, err := r.Blocks(ctx, a.blocks, key)
+		for _, c := range blocks {
+			out[c] = struct{}{}
+		}
+		return err
+	}
+	if err := add(manifest); err != nil {
+		return nil, err
+	}
+	study, err := cas.LoadStudy(ctx, a.blocks, key, manifest)
+	if err != nil {
+		return nil, err
+	}
+	for _, se := range study.Series {
+		if err := add(se.Manifest); err != nil {
+			return nil, err
+		}
+		series, err := cas.LoadSeries(ctx, a.blocks, key, se.Manifest)
+		if err != nil {
+			return nil, err
+		}
+		for _, ie := range series.Instances {
+			if err := add(ie.Manifest); err != nil {
+				return nil, err
+			}
+			m, err := cas.LoadInstance(ctx, a.blocks, key, ie.Manifest)
+			if err != nil {
+				return nil, err
+			}
+			for _, b := range m.Blocks {
+				out[b.CID] = struct{}{}
+			}
+		}
+	}
+	return out, nil
+}
+
+// clip keeps what a stranger wrote from filling the audit log.
+func clip(s string) string {
+	const most = 64
+	if len(s) > most {
+		return s[:most]
+	}
+	return s
+}

@@ -1,0 +1,369 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
+)
+
+// Ref names a study, a series of it or an instance of that.
+type Ref struct{ Study, Series, Instance dicom.UID }
+
+// Object is one instance that is here.
+type Object struct {
+	a      *Archive
+	id     sourceID
+	series string
+	sop    string
+	rec    instance
+}
+
+// UIDs place the instance.
+func (o *Object) UIDs() dicom.UIDs {
+	return dicom.UIDs{Study: dicom.UID(o.id.Study), Series: dicom.UID(o.series), Instance: dicom.UID(o.sop),
+		Class: dicom.UID(o.rec.Class), TransferSyntax: dicom.UID(o.rec.TransferSyntax)}
+}
+
+// Size is how many bytes were received.
+func (o *Object) Size() int64 { return o.rec.Size }
+
+// Manifest says where the instance's blocks and frames are.
+func (o *Object) Manifest(ctx context.Context) (cas.InstanceManifest, error) {
+	key, err := o.a.Keys.Get(o.id.keyName())
+	if err != nil {
+		return cas.InstanceManifest{}, err
+	}
+	return cas.LoadInstance(ctx, o.a.blocks, key, o.rec.Manifest)
+}
+
+// Open reads the instance as it was received. Only the blocks that are read
+// are touched.
+func (o *Object) Open(ctx context.Context) (*cas.Reader, error) {
+	key, err := o.a.Keys.Get(o.id.keyName())
+	if err != nil {
+		return nil, err
+	}
+	m, err := cas.LoadInstance(ctx, o.a.blocks, key, o.rec.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return m.Reader(ctx, o.a.blocks, key), nil
+}
+
+// entry is an instance as a source lists it, here or not.
+type entry struct {
+	id     sourceID
+	series cas.SeriesEntry
+	inst   cas.InstanceEntry
+}
+
+// Objects gives what ref names in reading order. A remote study is brought
+// while it is read: what is here is given at once, and the rest as it comes.
+// Errors: ErrNotFound, *Unavailable, or that of the store.
+//
+// What another trust says of a study that was also received here is given as
+// far as it is whole here or can be brought; the study's own instances never
+// wait for a trust that cannot be reached.
+func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error] {
+	return func(yield func(*Object, error) bool) {
+		study := string(ref.Study)
+		ids, own, err := a.sourceIDs(study)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		given := make(map[string]bool)
+		found := false
+		for _, id := range ids {
+			entries, err := a.entries(ctx, id, ref, true)
+			var gone *Unavailable
+			if own && id.Origin != a.Self && errors.As(err, &gone) {
+				continue
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, e := range entries {
+				if given[e.inst.UID] {
+					continue
+				}
+				found = true
+				o, err := a.object(ctx, e)
+				if errors.Is(err, errKeptOut) {
+					continue
+				}
+				if own && id.Origin != a.Self && errors.As(err, &gone) {
+					break
+				}
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				given[e.inst.UID] = true
+				if !yield(o, nil) {
+					return
+				}
+			}
+		}
+		if !found {
+			yield(nil, ErrNotFound)
+		}
+	}
+}
+
+// sourceIDs lists the versions of a study that are here or told of, this
+// node's own first.
+func (a *Archive) sourceIDs(study string) (ids []sourceID, own bool, err error) {
+	sources, err := a.sourcesOf(study)
+	if err != nil {
+		return nil, false, err
+	}
+	if _, own = sources[a.Self]; own {
+		ids = append(ids, sourceID{study, a.Self})
+	}
+	said, _ := a.Index.Study(study)
+	for _, st := range said {
+		if st.Author != a.Self {
+			ids = append(ids, sourceID{study, st.Author})
+			delete(sources, st.Author)
+		}
+	}
+	for origin := range sources { // held, though nobody says so any more
+		if origin != a.Self {
+			ids = append(ids, sourceID{study, origin})
+		}
+	}
+	if len(ids) == 0 {
+		return nil, false, ErrNotFound
+	}
+	return ids, own, nil
+}
+
+// entries lists what a source has of ref, in reading order. If the list of a
+// remote study is not here yet it is brought first, or the error is
+// ErrNotListed.
+func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, bring bool) ([]entry, error) {
+	if id.Origin == a.Self {
+		return a.ownEntries(id, ref)
+	}
+	st, told := a.statementOf(id)
+	if !told {
+		s, err := a.source(id)
+		if err != nil || s.Manifest == nil {
+			return nil, err
+		}
+		return a.listed(ctx, id, *s.Manifest, ref)
+	}
+	manifest, err := parseRef(st.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	out, err := a.listed(ctx, id, manifest, ref)
+	if !errors.Is(err, cas.ErrNotFound) && !errors.Is(err, cas.ErrNoKey) {
+		return out, err
+	}
+	if !bring {
+		return nil, ErrNotListed
+	}
+	if err := a.bringManifests(ctx, id, st); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and its contents cannot be listed: %s", err), RetryAfter: a.RetryMin}
+	}
+	return a.listed(ctx, id, manifest, ref)
+}
+
+// statementOf is what a source's origin says of it.
+func (a *Archive) statementOf(id sourceID) (index.Study, bool) {
+	said, _ := a.Index.Study(id.Study)
+	for _, st := range said {
+		if st.Author == id.Origin {
+			return st.Value, true
+		}
+	}
+	return index.Study{}, false
+}
+
+// listed reads a source's manifests from the store.
+func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref Ref) ([]entry, error) {
+	key, err := a.Keys.Get(id.keyName())
+	if err != nil {
+		return nil, err
+	}
+	study, err := cas.LoadStudy(ctx, a.blocks, key, manifest)
+	if err != nil {
+		return nil, err
+	}
+	var out []entry
+	for _, se := range study.Series {
+		if ref.Series != "" && se.UID != string(ref.Series) {
+			continue
+		}
+		m, err := cas.LoadSeries(ctx, a.blocks, key, se.Manifest)
+		if err != nil {
+			return nil, err
+		}
+		for _, ie := range m.Instances {
+			if ref.Instance == "" || ie.UID == string(ref.Instance) {
+				out = append(out, entry{id: id, series: se, inst: ie})
+			}
+		}
+	}
+	return out, nil
+}
+
+// ownEntries lists what was received here, the unpublished included.
+func (a *Archive) ownEntries(id sourceID, ref Ref) ([]entry, error) {
+	if ref.Instance != "" {
+		i, err := a.instanceOf(id, string(ref.Series), string(ref.Instance))
+		if errors.Is(err, errNoRecord) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []entry{{id: id, series: cas.SeriesEntry{UID: string(ref.Series)},
+			inst: cas.InstanceEntry{UID: string(ref.Instance), Attrs: i.Attrs, Size: i.Size, Manifest: i.Manifest}}}, nil
+	}
+	series, err := a.seriesOf(id)
+	if err != nil {
+		return nil, err
+	}
+	var out []entry
+	for _, s := range series {
+		if ref.Series != "" && s.uid != string(ref.Series) {
+			continue
+		}
+		for _, i := range s.instances {
+			out = append(out, entry{id: id, series: cas.SeriesEntry{UID: s.uid, Attrs: s.raw}, inst: i})
+		}
+	}
+	return out, nil
+}
+
+var errKeptOut = errors.New("kept out: its UID is taken here by other bytes")
+
+// object is an entry's instance, waited for if it is on its way.
+func (a *Archive) object(ctx context.Context, e entry) (*Object, error) {
+	o := &Object{a: a, id: e.id, series: e.series.UID, sop: e.inst.UID}
+	err := a.await(ctx, e.id.Study, func() (bool, error) {
+		rec, err := a.instanceOf(e.id, e.series.UID, e.inst.UID)
+		if err == nil {
+			o.rec = rec
+			return rec.Manifest == e.inst.Manifest, nil
+		}
+		if !errors.Is(err, errNoRecord) {
+			return false, err
+		}
+		out, err := a.conflicting(e.id, e.series.UID, e.inst.UID)
+		if err == nil && out {
+			err = errKeptOut
+		}
+		return false, err
+	})
+	return o, err
+}
+
+// await waits until done says so. It makes sure that the study is being
+// brought, and gives up when that fails or stalls.
+func (a *Archive) await(ctx context.Context, study string, done func() (bool, error)) error {
+	if ok, err := done(); ok || err != nil {
+		return err
+	}
+	if err := a.Enqueue(study, Interactive, "somebody is reading it", ""); err != nil {
+		return err
+	}
+	asked, _ := a.queue.get(study)
+	for {
+		changed := a.news.next(study)
+		// In this order: what a finished task brought was there before the task went.
+		t, queued := a.queue.get(study)
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		if !queued {
+			return &Unavailable{Reason: "the study is listed, but what was asked for is not in what its origin gave; ask again shortly", RetryAfter: a.RetryMin}
+		}
+		if t.Attempts > asked.Attempts {
+			return &Unavailable{
+				Reason:     fmt.Sprintf("the study is held elsewhere and could not be brought: %s. It stays queued and is tried again by itself", t.LastError),
+				RetryAfter: max(t.NotBefore.Sub(a.Now()), time.Second),
+			}
+		}
+		timer := time.NewTimer(a.ReadThrough)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-changed:
+			timer.Stop()
+		case <-timer.C:
+			return &Unavailable{
+				Reason:     fmt.Sprintf("the study is held elsewhere and nothing of it arrived for %s. It stays queued and is tried again by itself", a.ReadThrough),
+				RetryAfter: a.RetryMin,
+			}
+		}
+	}
+}
+
+// conflicting says whether an instance of a copy was kept out.
+func (a *Archive) conflicting(id sourceID, series, sopUID string) (bool, error) {
+	err := a.db.View(func(txn *badger.Txn) error {
+		_, err := txn.Get(id.instanceKey(tableConflict, series, sopUID))
+		return err
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// KeptOut is an instance of another trust's study that was kept out.
+type KeptOut struct {
+	Study, Instance string
+	Origin          index.NodeID
+}
+
+// Conflicts lists what was kept out, most first in key order.
+func (a *Archive) Conflicts(most int) ([]KeptOut, error) {
+	var out []KeptOut
+	err := a.db.View(func(txn *badger.Txn) error {
+		return eachRecord(txn, []byte{tableConflict}, func(k []byte, _ int64) error {
+			id, rest, ok := parseSourceID(k)
+			if _, uid, ok2 := bytes.Cut(rest, []byte{0}); ok && ok2 && len(out) < most {
+				out = append(out, KeptOut{Study: id.Study, Instance: string(uid), Origin: id.Origin})
+			}
+			return nil
+		})
+	})
+	return out, err
+}
+
+// Counts are how many studies are here.
+func (a *Archive) Counts() (own, copies int, err error) {
+	err = a.db.View(func(txn *badger.Txn) error {
+		return eachRecord(txn, []byte{tableSource}, func(k []byte, s source) error {
+			id, _, ok := parseSourceID(k)
+			switch {
+			case !ok:
+			case id.Origin == a.Self:
+				own++
+			case s.Whole:
+				copies++
+			}
+			return nil
+		})
+	})
+	return own, copies, err
+}

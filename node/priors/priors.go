@@ -1,0 +1,177 @@
+package priors
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node/archive"
+)
+
+// Index is what the rules read.
+type Index interface {
+	Study(uid string) ([]index.Authored[index.Study], bool)
+	Patient(uid string) (index.Patient, error)
+}
+
+// Archive is what the rules ask of the archive.
+type Archive interface {
+	Arrived(sinceMs int64) ([]string, error)
+	Enqueue(study string, p archive.Priority, reason, order string) error
+}
+
+// Options configure an Engine.
+type Options struct {
+	Index   Index
+	Archive Archive
+	Self    index.NodeID
+	Window  time.Duration
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// Engine applies the rules to what the index hears.
+type Engine struct {
+	Options
+	mu      sync.Mutex
+	heard   map[string]bool // studies to look at
+	wake    chan struct{}
+	stopped chan struct{}
+	cancel  context.CancelFunc
+}
+
+// retryAfter is the wait after the rules could not be applied (a failing disk).
+const retryAfter = 5 * time.Second
+
+// New makes an engine. Nothing happens until Start.
+func New(o Options) *Engine {
+	return &Engine{Options: o, heard: make(map[string]bool), wake: make(chan struct{}, 1)}
+}
+
+// Start applies the rules to what arrived before the start, and from then on
+// to what Heard names.
+func (e *Engine) Start() error {
+	arrived, err := e.arrived()
+	if err != nil {
+		return err
+	}
+	for study := range arrived {
+		e.Heard(study)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	e.cancel, e.stopped = cancel, make(chan struct{})
+	go e.run(ctx)
+	return nil
+}
+
+// Close waits for the rule that is being applied.
+func (e *Engine) Close() {
+	if e.cancel != nil {
+		e.cancel()
+		<-e.stopped
+	}
+}
+
+// Heard says that the index has heard something of a study. It does not block.
+func (e *Engine) Heard(study string) {
+	e.mu.Lock()
+	e.heard[study] = true
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Engine) run(ctx context.Context) {
+	defer close(e.stopped)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.wake:
+		}
+		e.mu.Lock()
+		heard := e.heard
+		e.heard = make(map[string]bool)
+		e.mu.Unlock()
+		arrived, err := e.arrived()
+		for study := range heard {
+			if err == nil {
+				err = e.apply(study, arrived)
+			}
+			if err != nil {
+				e.Heard(study)
+			}
+		}
+		if err != nil {
+			e.Log.Error("the prior rules could not be applied; trying again", "in", retryAfter, "error", err)
+			t := time.NewTimer(retryAfter)
+			select {
+			case <-ctx.Done():
+			case <-t.C:
+			}
+			t.Stop()
+		}
+	}
+}
+
+// arrived is the set of studies that arrived within the window.
+func (e *Engine) arrived() (map[string]bool, error) {
+	list, err := e.Archive.Arrived(e.Now().Add(-e.Window).UnixMilli())
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]bool, len(list))
+	for _, s := range list {
+		out[s] = true
+	}
+	return out, nil
+}
+
+// apply brings what study is a prior of, or what is a prior of it.
+func (e *Engine) apply(study string, arrived map[string]bool) error {
+	if _, known := e.Index.Study(study); !known {
+		return nil // not told yet: the fact will come
+	}
+	p, err := e.Index.Patient(study)
+	if err != nil {
+		return err
+	}
+	if arrived[study] {
+		for _, other := range p.Certain {
+			if err := e.bring(other, study); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if i := slices.IndexFunc(p.Certain, func(s string) bool { return arrived[s] }); i >= 0 {
+		return e.bring(study, p.Certain[i])
+	}
+	return nil
+}
+
+func (e *Engine) bring(prior, current string) error {
+	if prior == current {
+		return nil
+	}
+	said, _ := e.Index.Study(prior)
+	order := ""
+	for _, st := range said {
+		if st.Author == e.Self {
+			continue
+		}
+		order = max(order, st.Value.Date+st.Value.Time)
+	}
+	err := e.Archive.Enqueue(prior, archive.Prior, "a prior of study "+dicom.UID(current).Short(), order)
+	if errors.Is(err, archive.ErrNotFound) {
+		return nil
+	}
+	return err
+}
