@@ -2,7 +2,7 @@
 // holds, whom it hears from and what it is bringing; for a radiologist, a
 // patient's studies across the region.
 //
-// Nothing is here yet: node/api answers / with nothing of its own.
+// Nothing is here yet: node/api answers / with a plain list of addresses.
 //
 // What will live here: TypeScript sources, and the built files embedded into
 // the program, so that a page needs nothing from outside the hospital. What
