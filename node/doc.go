@@ -1,0 +1,29 @@
+// Package node is one trust's node: the only place where the parts meet.
+//
+// [InitHome] makes a home folder, [Open] starts the node that lives in it, and
+// Close ends it. Everything that the parts need from outside (time,
+// randomness, log) comes in by [Options]; the parts know nothing of each other
+// beyond their small interfaces. What may not be here: rules of DICOM, of
+// storage, of protocols. They have packages of their own.
+//
+// # The home folder
+//
+//	config.toml     settings; every one may be left out but trust (config.go)
+//	node.key        the node's Ed25519 key, PKCS #8 PEM: its name on the mesh
+//	trust.key       the trust's Ed25519 key, PKCS #8 PEM: signs certificates and
+//	                votes only; may be kept elsewhere between admissions
+//	card.txt        this trust's card, to be given to a member
+//	region.txt      the invitation (or the founding vote) by which it knows its region
+//	operator.token  admits to the operator API
+//	run.json        {"pid","http"} while a process runs, for the commands
+//	lock            held by the process that uses the folder
+//	kek             wraps the study keys (package cas)
+//	keys/           wrapped study keys, a file each (package cas)
+//	blocks/         sealed blocks, Badger (package cas)
+//	index/          Badger: index tables 0x01-0x3f (package index), catalogue and
+//	                fetch queue 0x40-0x6f (node/archive), and 0x70 N -> Unix ms when
+//	                node N was last heard from (here)
+//	audit/          what was granted and brought (node/audit)
+//
+// Everything in it is readable by its owner only.
+package node

@@ -1,0 +1,181 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
+	"github.com/priormesh/priormesh/node/api"
+)
+
+const (
+	tableHeard byte = 0x70
+	lookEvery       = time.Second      // at who is there
+	noteEvery       = 10 * time.Second // when each was last heard from, on disk
+)
+
+// hearing knows which trusts have been heard from, and since when not. Every
+// answer says it: "no priors" means little while a trust is silent.
+type hearing struct {
+	n  *Node
+	mu sync.Mutex
+	// before is what earlier runs of this node knew; a trust that has been
+	// silent since before the start is named with the right time.
+	before map[index.NodeID]time.Time
+}
+
+func openHearing(n *Node) (*hearing, error) {
+	h := &hearing{n: n, before: make(map[index.NodeID]time.Time)}
+	err := n.db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tableHeard}, PrefetchValues: true, PrefetchSize: 100})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			k := it.Item().Key()
+			if len(k) != 1+len(index.NodeID{}) {
+				return errors.New("the table of when nodes were last heard from is damaged")
+			}
+			id := index.NodeID(k[1:])
+			if err := it.Item().Value(func(b []byte) error {
+				if len(b) == 8 {
+					h.before[id] = time.UnixMilli(int64(binary.BigEndian.Uint64(b)))
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return h, err
+}
+
+// run looks who has come back, so that what waits for them is tried at once,
+// and notes when each was last heard from.
+func (h *hearing) run(ctx context.Context) {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	there := make(map[index.NodeID]bool)
+	noted := h.n.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			h.note()
+			return
+		case <-look.C:
+		}
+		back := false
+		for _, p := range h.n.mesh.Peers() {
+			back = back || p.Connected && !there[p.ID]
+			there[p.ID] = p.Connected
+		}
+		if back {
+			h.n.archive.Kick()
+		}
+		if now := h.n.Now(); now.Sub(noted) >= noteEvery {
+			noted = now
+			h.note()
+		}
+	}
+}
+
+func (h *hearing) note() {
+	batch := h.n.db.NewWriteBatch()
+	defer batch.Cancel()
+	var err error
+	for _, p := range h.n.mesh.Peers() {
+		if p.LastHeard.IsZero() {
+			continue
+		}
+		err = errors.Join(err, batch.Set(append([]byte{tableHeard}, p.ID[:]...), binary.BigEndian.AppendUint64(nil, uint64(p.LastHeard.UnixMilli()))))
+	}
+	if err = errors.Join(err, batch.Flush()); err != nil {
+		h.n.Log.Error("when nodes were last heard from could not be noted", "error", err)
+	}
+}
+
+// last is when a node was last heard from, in this run or an earlier one.
+func (h *hearing) last(p mesh.Peer) time.Time {
+	if !p.LastHeard.IsZero() {
+		return p.LastHeard.UTC()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.before[p.ID].UTC()
+}
+
+// trusts is the state of every other trust on the roster. A trust is heard if
+// any of its nodes is.
+func (h *hearing) trusts() []api.TrustStatus {
+	roster := h.n.index.Roster()
+	now := h.n.Now()
+	peers := make(map[index.TrustID][]mesh.Peer)
+	for _, p := range h.n.mesh.Peers() {
+		if t, ok := roster.Allowed(p.ID); ok {
+			peers[t] = append(peers[t], p)
+		}
+	}
+	behind := make(map[index.TrustID]uint64)
+	for _, l := range h.n.index.Lags() {
+		if l.Heard > l.Applied {
+			behind[l.Trust] += uint64(l.Heard - l.Applied)
+		}
+	}
+	out := []api.TrustStatus{}
+	for _, m := range roster.Members {
+		if m.Trust == h.n.home.Config.Trust {
+			continue
+		}
+		st := api.TrustStatus{Trust: string(m.Trust), Name: m.Name, Behind: behind[m.Trust]}
+		for _, p := range peers[m.Trust] {
+			last := h.last(p)
+			if last.After(st.LastHeard) {
+				st.LastHeard = last
+			}
+			st.Heard = st.Heard || p.Connected && now.Sub(p.LastHeard) <= time.Duration(h.n.home.Config.Completeness.HeardWithin)
+		}
+		out = append(out, st)
+	}
+	return out
+}
+
+// silence has a text for each trust whose word is missing from an answer.
+func (h *hearing) silence() []string {
+	var out []string
+	for _, t := range h.trusts() {
+		switch {
+		case !t.Heard:
+			out = append(out, h.silent(t))
+		case t.Behind > 0:
+			out = append(out, fmt.Sprintf("%s has announced %d facts that have not arrived here yet", t.Trust, t.Behind))
+		}
+	}
+	return out
+}
+
+func (h *hearing) silent(t api.TrustStatus) string {
+	if t.LastHeard.IsZero() {
+		return fmt.Sprintf("%s has never been heard from", t.Trust)
+	}
+	return fmt.Sprintf("%s has not been heard from since %s", t.Trust, t.LastHeard.Format(time.RFC3339))
+}
+
+// silenceOf is the text for one node's trust, empty if it is heard.
+func (h *hearing) silenceOf(id index.NodeID) string {
+	trust, ok := h.n.index.Roster().Allowed(id)
+	if !ok {
+		return "its holder is no longer on the roster"
+	}
+	for _, t := range h.trusts() {
+		if t.Trust == string(trust) && !t.Heard {
+			return h.silent(t)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,62 @@
+package node
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// collector reads the node's figures when they are asked for.
+type collector struct{ n *Node }
+
+var (
+	descStudies = prometheus.NewDesc("priormesh_studies", "Studies, by where they are: own, copy, region.", []string{"where"}, nil)
+	descFetches = prometheus.NewDesc("priormesh_fetches", "Studies in the fetch queue, by priority.", []string{"priority"}, nil)
+	descHeard   = prometheus.NewDesc("priormesh_trust_heard", "1 if the trust has been heard from lately.", []string{"trust"}, nil)
+	descBehind  = prometheus.NewDesc("priormesh_trust_facts_behind", "Facts that the trust has announced and this node has not yet.", []string{"trust"}, nil)
+	descPeers   = prometheus.NewDesc("priormesh_peers_connected", "Connected nodes.", nil, nil)
+	descBlocks  = prometheus.NewDesc("priormesh_blocks_total", "Blocks moved, by direction.", []string{"direction"}, nil)
+	descBytes   = prometheus.NewDesc("priormesh_bytes_total", "Sealed bytes moved, by direction.", []string{"direction"}, nil)
+	descRefused = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
+)
+
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused} {
+		ch <- d
+	}
+}
+
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	if own, copies, err := c.n.archive.Counts(); err == nil {
+		gauge(descStudies, float64(own), "own")
+		gauge(descStudies, float64(copies), "copy")
+	}
+	queued := make(map[string]int)
+	for _, t := range c.n.archive.Tasks() {
+		queued[t.Priority.String()]++
+	}
+	for p, k := range queued {
+		gauge(descFetches, float64(k), p)
+	}
+	for _, t := range c.n.hearing.trusts() {
+		heard := 0.0
+		if t.Heard {
+			heard = 1
+		}
+		gauge(descHeard, heard, t.Trust)
+		gauge(descBehind, float64(t.Behind), t.Trust)
+	}
+	m := c.n.mesh.Counters()
+	gauge(descPeers, float64(m.ConnectedNow))
+	count(descBlocks, m.BlocksServed, "served")
+	count(descBlocks, m.BlocksFetched, "fetched")
+	count(descBytes, m.BytesServed, "served")
+	count(descBytes, m.BytesFetched, "fetched")
+	count(descRefused, m.RefusedConnections, "connections")
+	count(descRefused, m.StudiesRefused, "studies")
+	count(descRefused, m.WrongBlocks, "wrong blocks")
+}

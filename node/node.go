@@ -1,0 +1,465 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
+	"github.com/priormesh/priormesh/node/access"
+	"github.com/priormesh/priormesh/node/api"
+	"github.com/priormesh/priormesh/node/archive"
+	"github.com/priormesh/priormesh/node/audit"
+	"github.com/priormesh/priormesh/node/priors"
+)
+
+const (
+	grantFor     = 15 * time.Minute // a grant outlives a large study on a slow link
+	drainFor     = 10 * time.Second // requests under way at SIGTERM
+	headerWithin = 10 * time.Second // for a request's header to arrive
+	idleFor      = 2 * time.Minute  // an HTTP connection between requests
+)
+
+// Options are what a node is given from outside.
+type Options struct {
+	Now     func() time.Time
+	Rand    io.Reader
+	Log     *slog.Logger
+	Version string
+}
+
+// Node is a running node.
+type Node struct {
+	Options
+	home    *Home
+	started time.Time
+	token   string
+	unlock  func()
+
+	db      *badger.DB
+	blocks  *cas.Badger
+	keys    *cas.Keyring
+	index   *index.Index
+	audit   *audit.Log
+	archive *archive.Archive
+	mesh    *mesh.Mesh
+	priors  *priors.Engine
+	hearing *hearing
+
+	listener net.Listener
+	server   *http.Server
+	group    *errgroup.Group
+	stop     context.CancelFunc
+	closers  []func() error // in the order of opening
+}
+
+// Open starts the node of a home folder. It serves when Open returns, and
+// until Close.
+func Open(ctx context.Context, home *Home, o Options) (n *Node, err error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	n = &Node{Options: o, home: home, started: o.Now(), group: new(errgroup.Group)}
+	if n.unlock, err = lockHome(home.Dir); err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, func() error { n.unlock(); return nil })
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	if err := n.openStores(); err != nil {
+		return n, err
+	}
+	if err := n.openMesh(ctx); err != nil {
+		return n, err
+	}
+	if err := n.serve(); err != nil {
+		return n, err
+	}
+	return n, nil
+}
+
+func (n *Node) openStores() error {
+	h := n.home
+	var err error
+	if n.token, err = h.Token(); err != nil {
+		return err
+	}
+	key, err := h.NodeKey()
+	if err != nil {
+		return err
+	}
+	region, err := h.Region()
+	if err != nil {
+		return err
+	}
+	if n.db, err = badger.Open(indexOptions(h.path("index"))); err != nil {
+		return fmt.Errorf("the index in %s cannot be opened: %w", h.path("index"), err)
+	}
+	n.closers = append(n.closers, n.db.Close)
+	if n.blocks, err = cas.OpenBadger(h.path("blocks"), cas.BadgerOptions{Log: n.Log}); err != nil {
+		return fmt.Errorf("the blocks in %s cannot be opened: %w", h.path("blocks"), err)
+	}
+	n.closers = append(n.closers, n.blocks.Close)
+	if n.keys, err = cas.OpenKeyring(h.path("keys"), h.path("kek"), n.Rand); err != nil {
+		return err
+	}
+	if n.audit, err = audit.Open(h.path("audit"), n.Now); err != nil {
+		return fmt.Errorf("%s: %w", h.path("audit"), err)
+	}
+	n.closers = append(n.closers, n.audit.Close)
+	if n.index, err = index.Open(n.db, index.Options{
+		Self: key, Trust: h.Config.Trust, Region: region.Region, Votes: region.Votes,
+		FoldName: dicom.FoldName, NamesAgree: dicom.NamesAgree, Now: n.Now, Rand: n.Rand, Log: n.Log,
+	}); err != nil {
+		return err
+	}
+	if n.hearing, err = openHearing(n); err != nil {
+		return err
+	}
+	c := h.Config
+	n.archive, err = archive.Open(archive.Options{
+		DB: n.db, Blocks: n.blocks, Keys: n.keys, Index: n.index, Audit: n.audit, Policy: access.Members,
+		Self: n.index.Self(), Issuer: c.Issuer(), Now: n.Now, Log: n.Log,
+		PublishAfter: time.Duration(c.Archive.PublishAfter), SettleAfter: time.Duration(c.Archive.SettleAfter),
+		Workers: c.Fetch.Workers, ReadThrough: time.Duration(c.Fetch.ReadThrough),
+		RetryMin: time.Duration(c.Fetch.RetryMin), RetryMax: time.Duration(c.Fetch.RetryMax),
+		Limits: dicom.DefaultLimits(), GrantFor: grantFor, Silence: n.hearing.silenceOf,
+	})
+	return err
+}
+
+// indexOptions favour memory over speed: a node shares its machine, and the
+// index is small and read by key. What Append returned must be on disk.
+func indexOptions(dir string) badger.Options {
+	return badger.DefaultOptions(dir).WithSyncWrites(true).WithCompression(options.Snappy).WithNumVersionsToKeep(1).
+		WithMemTableSize(16 << 20).WithNumMemtables(2).WithBlockCacheSize(16 << 20).WithIndexCacheSize(16 << 20).
+		WithNumCompactors(2).WithValueLogFileSize(64 << 20).WithLogger(nil)
+}
+
+func (n *Node) openMesh(ctx context.Context) error {
+	key, err := n.home.NodeKey()
+	if err != nil {
+		return err
+	}
+	if n.mesh, err = mesh.Open(ctx, mesh.Config{Key: key, Listen: n.home.Config.Mesh, Now: n.Now, Rand: n.Rand, Log: n.Log}, mesh.Deps{
+		Allowed: func(id index.NodeID) bool { _, ok := n.index.Roster().Allowed(id); return ok },
+		Addrs:   n.addrs,
+		Index:   n.index,
+		Studies: n.archive,
+		Blocks:  n.blocks,
+	}); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.mesh.Close)
+	n.priors = priors.New(priors.Options{Index: n.index, Archive: n.archive, Self: n.index.Self(),
+		Window: time.Duration(n.home.Config.Priors.Window), Now: n.Now, Log: n.Log})
+	n.archive.Start(n.mesh)
+	n.closers = append(n.closers, n.archive.Close)
+	unwatch := n.index.Watch(n.heard)
+	n.closers = append(n.closers, func() error { unwatch(); return nil })
+	if err := n.priors.Start(); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, func() error { n.priors.Close(); return nil })
+	run, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
+	n.group.Go(func() error { n.hearing.run(run); return nil })
+	n.closers = append(n.closers, func() error { cancel(); return n.group.Wait() })
+	return n.introduce(ctx)
+}
+
+// addrs is where the other nodes of the region can be dialled.
+func (n *Node) addrs() map[index.NodeID][]string {
+	out := make(map[index.NodeID][]string)
+	for _, k := range n.index.Nodes() {
+		if k.Node != n.index.Self() {
+			out[k.Node] = k.Addrs
+		}
+	}
+	return out
+}
+
+// heard passes on what the index has learned. It must not block.
+func (n *Node) heard(f index.Fact) {
+	switch f.Kind {
+	case index.KindStudy, index.KindHolding:
+		n.archive.News(f.Subject)
+		n.priors.Heard(f.Subject)
+	case index.KindVote, index.KindNode:
+		n.mesh.Recheck()
+	}
+}
+
+// introduce says in this node's log who it is and where it is reached, and
+// repeats there the votes that its trust cast before the log began.
+func (n *Node) introduce(ctx context.Context) error {
+	text, err := n.home.Card()
+	if err != nil {
+		return err
+	}
+	card, err := index.ParseCard(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.home.path(cardFile), err)
+	}
+	var say []index.Statement
+	for _, v := range n.index.Votes() {
+		if v.By != n.home.Config.Trust {
+			continue
+		}
+		st, err := index.VoteStatement(v)
+		if err != nil {
+			return err
+		}
+		said, err := n.index.Facts(st.Kind, st.Subject)
+		if err != nil {
+			return err
+		}
+		if len(said) == 0 {
+			say = append(say, st)
+		}
+	}
+	st, err := index.NodeStatement(index.NodeFact{Cert: card.NodeCert, Addrs: n.mesh.Addrs()})
+	if err != nil {
+		return err
+	}
+	said, err := n.index.Facts(st.Kind, st.Subject)
+	if err != nil {
+		return err
+	}
+	current := false
+	for _, f := range said {
+		current = current || f.Author == n.index.Self() && string(f.Value) == string(st.Body)
+	}
+	if !current {
+		say = append(say, st)
+	}
+	for len(say) > 0 {
+		k := min(len(say), index.MaxFacts)
+		if _, err := n.index.Append(ctx, say[:k]...); err != nil {
+			return err
+		}
+		say = say[k:]
+	}
+	return nil
+}
+
+func (n *Node) serve() error {
+	var err error
+	if n.listener, err = net.Listen("tcp", n.home.Config.HTTP); err != nil {
+		return fmt.Errorf("HTTP cannot be served: %w; change `http` in %s or stop what uses the port", err, n.home.path(configFile))
+	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collector{n})
+	n.server = &http.Server{
+		Handler: api.New(api.Options{Node: n, Archive: n.archive, Token: n.token, Metrics: metrics, Log: n.Log, Limits: dicom.DefaultLimits()}),
+		// A body may take as long as a large study takes; what does not move at
+		// all is dicomweb's to end.
+		ReadHeaderTimeout: headerWithin, IdleTimeout: idleFor,
+		ErrorLog: slog.NewLogLogger(n.Log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- n.server.Serve(n.listener) }()
+	n.closers = append(n.closers, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), drainFor)
+		defer cancel()
+		err := n.server.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			n.Log.Warn("requests were still under way and have been cut off", "after", drainFor)
+			err = n.server.Close()
+		}
+		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+			err = errors.Join(err, serr)
+		}
+		return err
+	})
+	if host, _, _ := net.SplitHostPort(n.HTTPAddr()); !net.ParseIP(host).IsLoopback() {
+		n.Log.Warn("DICOMweb is served without authentication on an address that other machines may reach; put a proxy that authenticates before it, or set `http` to a loopback address", "http", n.HTTPAddr())
+	}
+	b, err := json.Marshal(Running{PID: os.Getpid(), HTTP: n.HTTPAddr()})
+	if err != nil {
+		return err
+	}
+	if err := writeFile(n.home.path(runFile), append(b, '\n')); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, func() error { return os.Remove(n.home.path(runFile)) })
+	return nil
+}
+
+// HTTPAddr is the address that HTTP is served on.
+func (n *Node) HTTPAddr() string { return n.listener.Addr().String() }
+
+// Close lets requests under way finish, brings what is acknowledged to rest
+// and ends everything. It may be called on a node that Open could not finish.
+func (n *Node) Close() error {
+	var errs []error
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		errs = append(errs, n.closers[i]())
+	}
+	n.closers = nil
+	return errors.Join(errs...)
+}
+
+// Ready implements api.Node. A node serves from the moment it listens.
+func (n *Node) Ready() error { return nil }
+
+// Silence implements api.Node.
+func (n *Node) Silence() []string { return n.hearing.silence() }
+
+// Peers implements api.Node.
+func (n *Node) Peers() []api.Peer {
+	roster := n.index.Roster()
+	out := []api.Peer{}
+	for _, p := range n.mesh.Peers() {
+		trust, _ := roster.Allowed(p.ID)
+		addrs := p.Addrs
+		if addrs == nil {
+			addrs = []string{}
+		}
+		out = append(out, api.Peer{Trust: string(trust), Peer: p.ID.String(), Connected: p.Connected, Alive: p.Alive,
+			LastHeard: n.hearing.last(p), RTT: p.RTT, Addrs: addrs})
+	}
+	return out
+}
+
+// maxListed bounds lists in a status.
+const maxListed = 100
+
+// Status implements api.Node.
+func (n *Node) Status(context.Context) (api.Status, error) {
+	roster := n.index.Roster()
+	own, copies, err := n.archive.Counts()
+	if err != nil {
+		return api.Status{}, err
+	}
+	region, _, err := n.index.Count(index.Query{})
+	if err != nil {
+		return api.Status{}, err
+	}
+	st := api.Status{
+		Version: n.Version, Trust: string(n.home.Config.Trust), Name: n.home.Config.Name, Peer: n.index.Self().String(),
+		Region: roster.Name, HTTP: n.HTTPAddr(), Mesh: n.mesh.Addrs(), Started: n.started.UTC(),
+		Studies: api.StudyCounts{Own: own, Copies: copies, Region: region},
+		Trusts:  n.hearing.trusts(), Fetches: []api.Fetch{}, Conflicts: []api.Conflict{}, Forks: []string{}, Warnings: n.Silence(),
+	}
+	for i, t := range st.Trusts {
+		if st.Trusts[i].Studies, _, err = n.index.Count(index.Query{Trust: index.TrustID(t.Trust)}); err != nil {
+			return api.Status{}, err
+		}
+	}
+	for i, t := range n.archive.Tasks() {
+		if i == maxListed {
+			st.Warnings = append(st.Warnings, fmt.Sprintf("the fetch queue is longer than the %d shown", maxListed))
+			break
+		}
+		st.Fetches = append(st.Fetches, api.FetchJSON(t))
+	}
+	kept, err := n.archive.Conflicts(maxListed)
+	if err != nil {
+		return api.Status{}, err
+	}
+	for _, c := range kept {
+		trust, _ := roster.Allowed(c.Origin)
+		st.Conflicts = append(st.Conflicts, api.Conflict{Study: c.Study, Instance: c.Instance, Trust: string(trust)})
+	}
+	for _, f := range n.index.Forks() {
+		st.Forks = append(st.Forks, f.Node.String())
+		st.Warnings = append(st.Warnings, fmt.Sprintf("node %s has signed two histories and is quarantined: its operator has restored an old copy, or its key is in other hands", f.Node))
+	}
+	if st.Warnings == nil {
+		st.Warnings = []string{}
+	}
+	return st, nil
+}
+
+// Admit implements api.Node.
+func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
+	card, err := index.ParseCard(strings.TrimSpace(text))
+	if err != nil {
+		return api.Admission{}, fmt.Errorf("%w: %w", api.ErrWrongUse, err)
+	}
+	me := n.home.Config.Trust
+	roster := n.index.Roster()
+	if m, ok := roster.Member(card.Trust); ok {
+		if m.Card.Hash() != card.Hash() {
+			return api.Admission{}, fmt.Errorf("%w: %s is a member already, with another key or name; compare the card with the trust by telephone (its fingerprint is %s)", api.ErrWrongUse, card.Trust, card.Fingerprint())
+		}
+	} else if !n.voted(roster, card) {
+		key, err := n.home.TrustKey()
+		if err != nil {
+			return api.Admission{}, fmt.Errorf("%w: %w", api.ErrWrongUse, err)
+		}
+		vote, err := index.Admit(key, roster, card, roster.NextSerial(me))
+		if err != nil {
+			return api.Admission{}, fmt.Errorf("%w: %w", api.ErrWrongUse, err)
+		}
+		st, err := index.VoteStatement(vote)
+		if err != nil {
+			return api.Admission{}, err
+		}
+		if err := n.audit.Append(audit.Event{Event: "trust.endorsed", Trust: string(card.Trust), Detail: "key " + card.Fingerprint()}); err != nil {
+			return api.Admission{}, err
+		}
+		if _, err := n.index.Append(ctx, st); err != nil {
+			return api.Admission{}, err
+		}
+		roster = n.index.Roster()
+	}
+	have, need, by := roster.Standing(card.Hash())
+	a := api.Admission{Trust: string(card.Trust), Have: have, Need: need, By: []string{}}
+	for _, t := range by {
+		a.By = append(a.By, string(t))
+	}
+	if _, a.Admitted = roster.Member(card.Trust); a.Admitted {
+		inv := index.Invitation{Region: roster.Region, RegionName: roster.Name, Votes: n.index.Votes()}
+		for _, k := range n.index.Nodes() {
+			inv.Nodes = append(inv.Nodes, index.NodeFact{Cert: k.Cert, Addrs: k.Addrs})
+		}
+		a.Invitation = inv.String()
+	}
+	return a, nil
+}
+
+// voted says whether this trust has endorsed a card on the roster as it is. A
+// vote that rests on an older roster may have to be cast again.
+func (n *Node) voted(roster index.Roster, card index.Card) bool {
+	for _, v := range n.index.Votes() {
+		if v.Op != index.OpAdmit || v.By != n.home.Config.Trust || v.Card.Hash() != card.Hash() || len(v.Basis) != len(roster.Members) {
+			continue
+		}
+		same := true
+		for i, m := range roster.Members {
+			same = same && v.Basis[i] == m.Trust
+		}
+		if same {
+			return true
+		}
+	}
+	return false
+}
