@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,32 +73,31 @@ const (
 var formatValue = []byte("priormesh blocks 1")
 
 // Badger is a Store in a directory of its own. One goroutine of its own does
-// all writing, in groups, and another reclaims space; Close waits for both.
+// all writing, in groups, and reclaims space in between; Close waits for it.
 type Badger struct {
 	db  *badger.DB
 	dir *os.File
 	log *slog.Logger
 	o   BadgerOptions
 
-	writes chan *write
-	quit   chan struct{}
-	own    sync.WaitGroup
+	writes   chan *write
+	reclaims chan chan error
+	quit     chan struct{}
+	own      sync.WaitGroup
 
 	mu     sync.RWMutex // held for reading while db is in use, so Close can wait
 	closed bool
 
 	failed atomic.Bool // Badger told of a sync that failed
 
-	gc   sync.Mutex   // one collection at a time
-	dead atomic.Int64 // bytes deleted since the last Reclaim
+	dead int64 // bytes deleted since the last flush; the writing goroutine's
 }
 
 // write is what one Put or Delete wants done.
 type write struct {
-	put   []Block
-	keys  [][]byte // of put, or to be deleted
-	flush bool     // afterwards move what is in memory into tables
-	done  chan error
+	put  []Block
+	keys [][]byte // of put, or to be deleted
+	done chan error
 }
 
 // OpenBadger opens or creates the store in dir, which no other process may
@@ -120,7 +118,7 @@ func OpenBadger(dir string, o BadgerOptions) (*Badger, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("opening the block store: %w", err)
 	}
-	b := &Badger{log: o.Log, o: o, writes: make(chan *write), quit: make(chan struct{})}
+	b := &Badger{log: o.Log, o: o, writes: make(chan *write), reclaims: make(chan chan error), quit: make(chan struct{})}
 	opts := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{b}).
 		WithMetricsEnabled(false).
@@ -151,12 +149,7 @@ func OpenBadger(dir string, o BadgerOptions) (*Badger, error) {
 	if b.dir, err = os.Open(dir); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	b.own.Add(1)
-	go b.commitLoop()
-	if o.GCInterval > 0 {
-		b.own.Add(1)
-		go b.gcLoop()
-	}
+	b.own.Go(b.loop)
 	return b, nil
 }
 
@@ -227,30 +220,79 @@ func (b *Badger) write(ctx context.Context, w *write) error {
 	}
 }
 
-func (b *Badger) commitLoop() {
-	defer b.own.Done()
+// loop is the writing goroutine. Collecting is done here too, a file at a
+// time and in turn with writes: Badger's collector reads what its writer
+// changes, without a lock.
+func (b *Badger) loop() {
+	var tick <-chan time.Time
+	if b.o.GCInterval > 0 {
+		t := time.NewTicker(b.o.GCInterval)
+		defer t.Stop()
+		tick = t.C
+	}
+	var waiting []chan error // callers of Reclaim
+	answer := func(err error) {
+		for _, done := range waiting {
+			done <- err
+		}
+		waiting = nil
+	}
+	collecting := make(chan struct{})
+	close(collecting)
+	var more <-chan struct{} // collecting while there may be more to collect
 	for {
 		select {
 		case <-b.quit:
+			answer(ErrClosed)
 			return
 		case w := <-b.writes:
-			group := []*write{w}
-			size := w.size()
-		gather:
-			for size < groupBytes {
-				select {
-				case w := <-b.writes:
-					group = append(group, w)
-					size += w.size()
-				default:
-					break gather
+			b.commitGroup(w)
+		case <-tick:
+			if more = collecting; b.dead >= b.o.FileSize/2 {
+				if err := b.flush(); err != nil {
+					b.log.Warn("reclaiming disk space failed; it is tried again later", "err", err)
 				}
 			}
-			err := b.commit(group, size)
-			for _, w := range group {
-				w.done <- err
+		case done := <-b.reclaims:
+			waiting = append(waiting, done)
+			if err := b.flush(); err != nil {
+				answer(err)
+			} else {
+				more = collecting
 			}
+		case <-more:
+			err := b.db.RunValueLogGC(gcRatio)
+			if err == nil {
+				break
+			}
+			more = nil
+			if errors.Is(err, badger.ErrNoRewrite) {
+				err = nil
+			} else {
+				b.log.Warn("reclaiming disk space failed; it is tried again later", "err", err)
+			}
+			answer(err)
 		}
+	}
+}
+
+// commitGroup commits w with all that waits beside it.
+func (b *Badger) commitGroup(w *write) {
+	group := []*write{w}
+	size := w.size()
+	for size < groupBytes {
+		select {
+		case w := <-b.writes:
+			group = append(group, w)
+			size += w.size()
+			continue
+		default:
+		}
+		break
+	}
+	err := b.commit(group, size)
+	for _, w := range group {
+		w.done <- err
 	}
 }
 
@@ -306,7 +348,7 @@ func (b *Badger) commit(group []*write, size int) error {
 				data := w.put[i].Data
 				err = apply(func(t *badger.Txn) error { return t.Set(key, data) }, len(data))
 			case w.put == nil && there:
-				b.dead.Add(valueSize(item))
+				b.dead += valueSize(item)
 				err = apply(func(t *badger.Txn) error { return t.Delete(key) }, 0)
 			default:
 				err = nil
@@ -316,17 +358,12 @@ func (b *Badger) commit(group []*write, size int) error {
 			}
 		}
 	}
-	if err := b.sync(txn); err != nil {
-		return err
-	}
-	if slices.ContainsFunc(group, func(w *write) bool { return w.flush }) {
-		return b.flush()
-	}
-	return nil
+	return b.sync(txn)
 }
 
-// flush moves what is in memory into tables and merges the newest of them.
-// Badger has no call for that; dropping a prefix begins with it.
+// flush moves what is in memory into tables and merges the newest of them:
+// Badger counts what is dead only when a deletion meets, in a compaction,
+// what it deletes. It has no call for that; dropping a prefix begins with it.
 func (b *Badger) flush() error {
 	err := b.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte{keyScratch}, nil) })
 	if err == nil {
@@ -335,6 +372,7 @@ func (b *Badger) flush() error {
 	if err != nil {
 		return fmt.Errorf("block store: %w", err)
 	}
+	b.dead = 0
 	return nil
 }
 
@@ -498,59 +536,25 @@ func valueSize(item *badger.Item) int64 {
 	return n
 }
 
-func (b *Badger) gcLoop() {
-	defer b.own.Done()
-	tick := time.NewTicker(b.o.GCInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-b.quit:
-			return
-		case <-tick.C:
-			work := b.collect
-			if b.dead.Load() >= b.o.FileSize/2 {
-				work = b.Reclaim
-			}
-			if err := work(context.Background()); err != nil && !errors.Is(err, ErrClosed) {
-				b.log.Warn("reclaiming disk space failed; it is tried again later", "err", err)
-			}
-		}
-	}
-}
-
 // Reclaim gives the space of deleted blocks back to the disk now. It is work:
-// for after an erase or an eviction, not for every delete.
+// for after an eviction, not for every delete.
 func (b *Badger) Reclaim(ctx context.Context) error {
-	// Badger counts what is dead only when a deletion meets, in a
-	// compaction, what it deletes.
-	dead := b.dead.Load()
-	b.gc.Lock()
-	err := b.write(ctx, &write{flush: true})
-	b.gc.Unlock()
-	if err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b.dead.Add(-dead)
-	return b.collect(ctx)
-}
-
-// collect rewrites value log files until none is worth it.
-func (b *Badger) collect(ctx context.Context) error {
-	b.gc.Lock()
-	defer b.gc.Unlock()
-	for {
-		select {
-		case <-b.quit:
-			return nil
-		default:
-		}
-		err := b.use(ctx, func() error { return b.db.RunValueLogGC(gcRatio) })
-		switch {
-		case errors.Is(err, badger.ErrNoRewrite), errors.Is(err, badger.ErrRejected), errors.Is(err, ErrClosed):
-			return nil
-		case err != nil:
-			return fmt.Errorf("block store: %w", err)
-		}
+	done := make(chan error, 1)
+	select {
+	case b.reclaims <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.quit:
+		return ErrClosed
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

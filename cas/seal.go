@@ -63,6 +63,9 @@ func NewKey(rand io.Reader) (Key, error) {
 // Format hides the key from every fmt verb.
 func (Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "cas.Key(hidden)") }
 
+// MarshalJSON refuses: JSON is for people and logs.
+func (Key) MarshalJSON() ([]byte, error) { return nil, errors.New("a study key is not for JSON") }
+
 // Seal encrypts one block of at most MaxPlain bytes. The same bytes under the
 // same key always give the same block; under another key an unrelated one.
 func (k Key) Seal(plain []byte) (Block, error) { return newSealer(k).seal(domData, plain) }
