@@ -4,87 +4,640 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
-	"time"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 )
 
-var errNotYet = errors.New("not yet")
-
-// Options configure an Index.
+// Options configure an Index. All but Region, Votes and Nodes are required.
 type Options struct {
-	Self       ed25519.PrivateKey // this node's key: signs its log
-	Trust      TrustID            // this node's trust
-	Region     RegionID           // zero before the trust has founded or joined one
-	Votes      []Vote             // votes known from elsewhere: the founding vote, an invitation's
-	FoldName   func(string) string
-	NamesAgree func(a, b string) bool
-	Now        func() time.Time
-	Rand       io.Reader // salts
+	Self       ed25519.PrivateKey     // this node's key: signs its log
+	Trust      TrustID                // this node's trust
+	Region     RegionID               // zero before the trust has founded or joined one
+	Votes      []Vote                 // votes known from elsewhere: the founding vote, an invitation's
+	Nodes      []NodeFact             // nodes known from elsewhere: an invitation's
+	FoldName   func(string) string    // comparable form of a name component: case, accents, padding
+	NamesAgree func(a, b string) bool // whether two DICOM names can be one person's
+	Rand       io.Reader              // salts
 	Log        *slog.Logger
 }
 
-// Index is the join of all logs this node has, and this node's own log.
-type Index struct{}
+// Index is the join of all logs this node has, and this node's own log. It is safe for concurrent use.
+type Index struct {
+	db     *badger.DB
+	opt    Options
+	self   NodeID
+	fold   folder
+	roster atomic.Pointer[Roster]
 
-// Open opens the index in db, which must be opened with SyncWrites: what Append returned must be on disk.
-func Open(db *badger.DB, opt Options) (*Index, error) { return nil, errNotYet }
+	write   sync.Mutex // held by whoever writes
+	checked signatures // under write
 
-// Append says statements in this node's own log as one signed batch of at most MaxFacts. It is durable on return.
-func (x *Index) Append(ctx context.Context, st ...Statement) (Head, error) { return Head{}, errNotYet }
+	mu       sync.RWMutex // guards what follows; never held during I/O
+	epoch    Epoch        // of the own log
+	logs     map[logID]logState
+	nodes    map[NodeID][]nodeWord
+	votes    []Vote
+	watchers map[int]func(Fact)
+	watchID  int
+	events   []Fact
+	telling  bool
+}
 
-// NewEpoch starts the next epoch of this node's log and says its current facts again. For a restore from backup.
-func (x *Index) NewEpoch(ctx context.Context) error { return errNotYet }
+// logID names one epoch of one node's log.
+type logID struct {
+	Node  NodeID
+	Epoch Epoch
+}
+
+func (l logID) compare(o logID) int {
+	if c := l.Node.Compare(o.Node); c != 0 {
+		return c
+	}
+	return int(l.Epoch) - int(o.Epoch)
+}
+
+// logState is a log as far as it is stored.
+type logState struct {
+	last    link // zero before the first batch
+	trust   TrustID
+	missing int // facts without payload
+	unread  int
+	votes   int
+	fork    *Fork
+	heard   Head // the highest head heard of, in memory only: the next exchange tells it again
+	hole    Seq  // where the last hole was asked for, in memory only
+}
+
+// logRow is a logState in the database.
+type logRow struct {
+	Head    Head    `cbor:"1,keyasint"`
+	Trust   TrustID `cbor:"2,keyasint"`
+	Missing int     `cbor:"3,keyasint,omitempty"`
+	Unread  int     `cbor:"4,keyasint,omitempty"`
+	Votes   int     `cbor:"5,keyasint,omitempty"`
+}
+
+// nodeWord is what a node fact's author says of a node.
+type nodeWord struct {
+	author NodeID
+	fact   NodeFact
+}
+
+const (
+	formatVersion = 1
+	maxLogVotes   = 512     // votes of one log that are looked at
+	minTxn        = 2 << 20 // bytes a transaction must hold, so that the fullest batch fits into one
+)
+
+// Rows of the meta table.
+var (
+	metaFormat  = []byte{tabMeta, 'f'}
+	metaRegion  = []byte{tabMeta, 'r'}
+	metaEpoch   = []byte{tabMeta, 'e'}
+	metaRestate = []byte{tabMeta, 's'} // there while NewEpoch is at work
+)
+
+// Open opens the index in db. The db must be opened with SyncWrites, so that what Append returned is on disk, and a
+// MemTableSize of 16 MiB or more. Closing it is the caller's, after the last call to the index.
+func Open(db *badger.DB, opt Options) (*Index, error) {
+	switch {
+	case len(opt.Self) != ed25519.PrivateKeySize:
+		return nil, errors.New("index: Options.Self is not an Ed25519 private key")
+	case !opt.Trust.Valid():
+		return nil, badTrust
+	case opt.FoldName == nil || opt.NamesAgree == nil || opt.Rand == nil || opt.Log == nil:
+		return nil, errors.New("index: Options lack FoldName, NamesAgree, Rand or Log")
+	case db.MaxBatchSize() < minTxn:
+		return nil, &LimitError{What: "bytes of a database transaction (set MemTableSize to 16 MiB or more), want at least its limit", Got: int(db.MaxBatchSize()), Limit: minTxn}
+	}
+	x := &Index{
+		db: db, opt: opt, self: NodeIDOf(opt.Self), fold: opt.FoldName,
+		checked: signatures{}, epoch: 1, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
+	}
+	if err := x.openMeta(); err != nil {
+		return nil, err
+	}
+	if err := x.db.View(x.loadLogs); err != nil {
+		return nil, err
+	}
+	if err := x.reload(); err != nil {
+		return nil, err
+	}
+	var restate bool
+	err := x.db.View(func(txn *badger.Txn) (err error) {
+		_, restate, err = get(txn, metaRestate)
+		return err
+	})
+	if err == nil && restate {
+		err = x.restate(context.Background())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// RegionError says that a database belongs to another region.
+type RegionError struct{ Have, Want RegionID }
+
+func (e *RegionError) Error() string {
+	return fmt.Sprintf("this index belongs to region %.8s, not %.8s: a node joins one region in its life; use another home folder for another", e.Have, e.Want)
+}
+
+func (x *Index) openMeta() error {
+	return x.db.Update(func(txn *badger.Txn) error {
+		v, ok, err := get(txn, metaFormat)
+		switch {
+		case err != nil:
+			return err
+		case ok && (len(v) != 1 || v[0] != formatVersion):
+			return &VersionError{What: "index database", Got: uint64(v[0])}
+		case !ok:
+			if err := txn.Set(metaFormat, []byte{formatVersion}); err != nil {
+				return err
+			}
+		}
+		v, ok, err = get(txn, metaRegion)
+		switch {
+		case err != nil:
+			return err
+		case ok && len(v) != 32:
+			return errDamaged("its region")
+		case ok && RegionID(v) != x.opt.Region:
+			return &RegionError{Have: RegionID(v), Want: x.opt.Region}
+		case !ok && !x.opt.Region.IsZero():
+			if err := txn.Set(metaRegion, x.opt.Region[:]); err != nil {
+				return err
+			}
+		}
+		v, ok, err = get(txn, metaEpoch)
+		if err == nil && ok {
+			if len(v) != 1 || v[0] == 0 {
+				return errDamaged("its epoch")
+			}
+			x.epoch = Epoch(v[0])
+		}
+		return err
+	})
+}
+
+func (x *Index) loadLogs(txn *badger.Txn) error {
+	err := scan(txn, []byte{tabLog}, []byte{tabLog}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+		v, err := value()
+		if err != nil {
+			return false, err
+		}
+		var row logRow
+		if decode(factMode, "log", v, &row) != nil || len(k) != 41 {
+			return false, errDamaged("a log")
+		}
+		id := logID{row.Head.Node, row.Head.Epoch}
+		last, ok, err := coverIn(txn, id, row.Head.Seq)
+		if err != nil {
+			return false, err
+		}
+		if !ok || !last.head.same(row.Head) {
+			return false, errDamaged("the end of a log")
+		}
+		x.logs[id] = logState{last: last, trust: row.Trust, missing: row.Missing, unread: row.Unread, votes: row.Votes}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	return scan(txn, []byte{tabFork}, []byte{tabFork}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+		v, err := value()
+		if err != nil {
+			return false, err
+		}
+		var f Fork
+		if decode(factMode, "fork", v, &f) != nil {
+			return false, errDamaged("the proof of a fork")
+		}
+		id := logID{f.Node, f.Epoch}
+		st := x.logs[id]
+		st.fork = &f
+		x.logs[id] = st
+		return true, nil
+	})
+}
 
 // Self names this node.
-func (x *Index) Self() NodeID { return NodeID{} }
+func (x *Index) Self() NodeID { return x.self }
+
+// Append says statements in this node's own log as one signed batch of at most MaxFacts facts and MaxBatch bytes. It is
+// durable on return. A *ForkError says that peers hold another history of this log: this home was copied or restored from an older
+// state; NewEpoch is the way on.
+func (x *Index) Append(ctx context.Context, st ...Statement) (Head, error) {
+	for _, s := range st {
+		if err := understand(s); err != nil {
+			return Head{}, err
+		}
+	}
+	x.write.Lock()
+	head, err := x.say(ctx, st)
+	x.write.Unlock()
+	x.tell()
+	return head, err
+}
+
+// understand checks the facts this version can read, so that it never says one it could not.
+func understand(s Statement) (err error) {
+	switch s.Kind {
+	case KindStudy:
+		_, err = decodeStudy(s.Subject, s.Body)
+	case KindHolding:
+		_, err = decodeHolding(s.Subject, s.Body)
+	case KindNode:
+		_, err = decodeNodeFact(s.Subject, s.Body)
+	case KindVote:
+		_, err = decodeVoteFact(s.Subject, s.Body)
+	}
+	return err
+}
+
+func (x *Index) say(ctx context.Context, st []Statement) (Head, error) {
+	if err := ctx.Err(); err != nil {
+		return Head{}, err
+	}
+	id := logID{x.self, x.ownEpoch()}
+	state := x.state(id)
+	if state.fork != nil {
+		return Head{}, &ForkError{Fork: *state.fork}
+	}
+	v, err := sealBatch(x.opt.Self, state.last.head, id.Epoch, st, x.opt.Rand)
+	if err != nil {
+		return Head{}, err
+	}
+	w := x.begin()
+	defer w.discard()
+	if err := w.append(v, x.opt.Trust); err != nil {
+		return Head{}, err
+	}
+	return v.Head(), w.commit()
+}
+
+func (x *Index) ownEpoch() Epoch {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.epoch
+}
+
+func (x *Index) state(id logID) logState {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.logs[id]
+}
+
+// NewEpoch starts the next epoch of this node's log and says in it whatever this node currently says, for peers may
+// lack some of it. It is for a home restored from backup or copied, and for a log that Forks lists. An interruption is made good by the
+// next Open.
+func (x *Index) NewEpoch(ctx context.Context) error {
+	x.write.Lock()
+	err := x.newEpoch()
+	x.write.Unlock()
+	if err != nil {
+		return err
+	}
+	return x.restate(ctx)
+}
+
+func (x *Index) newEpoch() error {
+	x.mu.RLock()
+	next := x.epoch
+	for id, st := range x.logs {
+		if id.Node == x.self {
+			next = max(next, id.Epoch, st.heard.Epoch)
+		}
+	}
+	x.mu.RUnlock()
+	next++
+	if next > MaxEpoch {
+		return &LimitError{What: "epochs of a log (give this node a new key)", Got: int(next), Limit: int(MaxEpoch)}
+	}
+	err := x.db.Update(func(txn *badger.Txn) error {
+		if err := txn.Set(metaRestate, nil); err != nil {
+			return err
+		}
+		return txn.Set(metaEpoch, []byte{byte(next)})
+	})
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	x.epoch = next
+	x.mu.Unlock()
+	return nil
+}
+
+// restate says again what this node said in earlier epochs and has not replaced since.
+func (x *Index) restate(ctx context.Context) error {
+	epoch := x.ownEpoch()
+	var st []Statement
+	size := 0
+	flush := func() error {
+		if len(st) == 0 {
+			return nil
+		}
+		_, err := x.Append(ctx, st...)
+		st, size = nil, 0
+		return err
+	}
+	err := x.db.View(func(txn *badger.Txn) error {
+		return scan(txn, []byte{tabFact}, []byte{tabFact}, false, func(k []byte, value func() ([]byte, error)) (bool, error) {
+			kind, subject, author, ok := readFactKey(k)
+			if !ok {
+				return false, errDamaged("the key of a fact")
+			}
+			if author != x.self {
+				return true, nil
+			}
+			// A newer word may have been said since this view began: the row as it is now decides.
+			v, err := x.row(k)
+			if err != nil {
+				return false, err
+			}
+			r, err := readRecord(v)
+			if err != nil || r.epoch >= epoch {
+				return err == nil, err
+			}
+			if len(st) == MaxFacts || size+len(subject)+len(r.body) > MaxBatch/2 {
+				if err := flush(); err != nil {
+					return false, err
+				}
+			}
+			st = append(st, Statement{Kind: kind, Subject: subject, Body: r.body})
+			size += len(subject) + len(r.body) + 128
+			return true, nil
+		})
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
+		return err
+	}
+	return x.db.Update(func(txn *badger.Txn) error { return txn.Delete(metaRestate) })
+}
+
+func (x *Index) row(k []byte) (v []byte, err error) {
+	err = x.db.View(func(txn *badger.Txn) error {
+		var ok bool
+		if v, ok, err = get(txn, k); err == nil && !ok {
+			err = errDamaged("a fact")
+		}
+		return err
+	})
+	return v, err
+}
 
 // Heads lists the head of every log, sorted by node, then epoch.
-func (x *Index) Heads() []Head { return nil }
+func (x *Index) Heads() []Head {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	out := make([]Head, 0, len(x.logs))
+	for _, st := range x.logs {
+		if st.last.head.Seq > 0 {
+			out = append(out, st.last.head)
+		}
+	}
+	slices.SortFunc(out, compareHeads)
+	return out
+}
+
+func compareHeads(a, b Head) int { return logID{a.Node, a.Epoch}.compare(logID{b.Node, b.Epoch}) }
 
 // Head returns the head of a node's newest epoch.
-func (x *Index) Head(n NodeID) (Head, bool) { return Head{}, false }
+func (x *Index) Head(n NodeID) (Head, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var out Head
+	for id, st := range x.logs {
+		if id.Node == n && st.last.head.Seq > 0 && id.Epoch >= out.Epoch {
+			out = st.last.head
+		}
+	}
+	return out, out.Seq > 0
+}
 
 // Heard implements Logs.
-func (x *Index) Heard(h Head) (after Seq, behind bool, err error) { return 0, false, errNotYet }
+func (x *Index) Heard(h Head) (after Seq, behind bool, err error) {
+	if _, err := x.certified(h.Node); err != nil {
+		return 0, false, err
+	}
+	if err := h.check(); err != nil {
+		return 0, false, err
+	}
+	id := logID{h.Node, h.Epoch}
+	st := x.state(id)
+	if st.fork != nil {
+		return 0, false, &ForkError{Fork: *st.fork}
+	}
+	verdict, fork, err := x.chain(id, st).judgeHead(h)
+	switch {
+	case err != nil:
+		return 0, false, err
+	case verdict == forked:
+		return 0, false, x.quarantine(fork)
+	case verdict == known:
+		if st.missing > 0 && h.Seq == st.last.head.Seq {
+			return x.nextHole(id)
+		}
+		return 0, false, nil
+	}
+	if !st.heard.same(h) {
+		if err := h.verify(); err != nil {
+			return 0, false, err
+		}
+		x.mu.Lock()
+		st = x.logs[id]
+		if h.Seq > st.heard.Seq {
+			st.heard = h
+			x.logs[id] = st
+		}
+		x.mu.Unlock()
+	}
+	return st.last.head.Seq, h.Seq > st.last.head.Seq, nil
+}
+
+// nextHole returns the position before a fact whose payload is missing: each time another, round and round.
+func (x *Index) nextHole(id logID) (Seq, bool, error) {
+	var hole Seq
+	err := x.db.View(func(txn *badger.Txn) error {
+		prefix := logPrefix(tabHole, id)
+		from := x.state(id).hole + 1
+		for range 2 {
+			err := scan(txn, prefix, logKey(tabHole, id, from), false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
+				hole = keySeq(k)
+				return false, nil
+			})
+			if err != nil || hole > 0 {
+				return err
+			}
+			from = 1
+		}
+		return nil
+	})
+	if err != nil || hole == 0 {
+		return 0, false, err
+	}
+	x.mu.Lock()
+	st := x.logs[id]
+	st.hole = hole
+	x.logs[id] = st
+	x.mu.Unlock()
+	return hole - 1, true, nil
+}
+
+// certified returns the trust of a node whose log is taken.
+func (x *Index) certified(n NodeID) (TrustID, error) {
+	if n == x.self {
+		return x.opt.Trust, nil
+	}
+	if t, ok := x.Roster().Allowed(n); ok {
+		return t, nil
+	}
+	return "", &UncertifiedError{Node: n}
+}
+
+func (x *Index) chain(id logID, st logState) chain {
+	return chain{last: st.last, cover: func(seq Seq) (l link, ok bool, err error) {
+		err = x.db.View(func(txn *badger.Txn) error {
+			l, ok, err = coverIn(txn, id, seq)
+			return err
+		})
+		return l, ok, err
+	}}
+}
+
+// coverIn reads the stored batch that contains a position: batches are keyed by their last.
+func coverIn(txn *badger.Txn, id logID, seq Seq) (l link, ok bool, err error) {
+	err = scan(txn, logPrefix(tabBatch, id), logKey(tabBatch, id, seq), true, func(_ []byte, value func() ([]byte, error)) (bool, error) {
+		v, err := value()
+		if err != nil {
+			return false, err
+		}
+		l, err = readStored(v)
+		ok = err == nil && l.first <= seq
+		return false, err
+	})
+	return l, ok, err
+}
+
+// storedBatch is a row of the batch table.
+type storedBatch struct {
+	_      struct{} `cbor:",toarray"`
+	Header []byte
+	Sig    []byte
+}
+
+func readStored(v []byte) (link, error) {
+	var s storedBatch
+	if decode(batchMode, "batch", v, &s) != nil {
+		return link{}, errDamaged("a batch")
+	}
+	l, err := parseLink(s.Header, s.Sig)
+	if err != nil {
+		return link{}, errDamaged("a batch")
+	}
+	return l, nil
+}
+
+// quarantine keeps the proof of a fork and returns it as the error it is. The first proof of an epoch is kept.
+func (x *Index) quarantine(f *Fork) error {
+	x.write.Lock()
+	defer x.write.Unlock()
+	id := logID{f.Node, f.Epoch}
+	if st := x.state(id); st.fork != nil {
+		return &ForkError{Fork: *st.fork}
+	}
+	if err := x.keepFork(id, f); err != nil {
+		return err
+	}
+	return &ForkError{Fork: *f}
+}
+
+func (x *Index) keepFork(id logID, f *Fork) error {
+	err := x.db.Update(func(txn *badger.Txn) error { return txn.Set(logPrefix(tabFork, id), encode(f)) })
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	st := x.logs[id]
+	st.fork = f
+	x.logs[id] = st
+	x.mu.Unlock()
+	x.opt.Log.Error("a node signed two histories of its log; nothing more is taken from this epoch",
+		"node", f.Node.String(), "epoch", uint64(f.Epoch), "position", uint64(f.Seq))
+	return nil
+}
 
 // Range implements Logs.
 func (x *Index) Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batch, error) {
-	return nil, errNotYet
+	id := logID{node, epoch}
+	var out []Batch
+	size := 0
+	err := x.db.View(func(txn *badger.Txn) error {
+		return scan(txn, logPrefix(tabBatch, id), logKey(tabBatch, id, after+1), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+			v, err := value()
+			if err != nil {
+				return false, err
+			}
+			b, err := loadBatch(txn, id, v)
+			if err != nil {
+				return false, err
+			}
+			if size += b.size(); size > maxBytes && len(out) > 0 {
+				return false, nil
+			}
+			out = append(out, b)
+			return size < maxBytes, nil
+		})
+	})
+	return out, err
 }
 
-// Take implements Logs.
-func (x *Index) Take(batches []Verified) (fresh int, err error) { return 0, errNotYet }
-
-// Watch calls fn for every fact, own or foreign, after it is durable and applied, in order for each author.
-// fn may call the index, Append included, but must not block long.
-func (x *Index) Watch(fn func(Fact)) (stop func()) { return func() {} }
-
-// Roster returns the roster by the votes known now.
-func (x *Index) Roster() Roster { return Roster{} }
-
-// Votes lists the votes known now, for an invitation.
-func (x *Index) Votes() []Vote { return nil }
-
-// KnownNode is a certified node and where it is reached.
-type KnownNode struct {
-	Node  NodeID
-	Trust TrustID
-	Addrs []string
-	URL   string
-	Cert  NodeCert
+func loadBatch(txn *badger.Txn, id logID, row []byte) (Batch, error) {
+	l, err := readStored(row)
+	if err != nil {
+		return Batch{}, err
+	}
+	b := Batch{Header: l.header, Sig: l.head.Sig}
+	for seq := l.first; seq <= l.head.Seq; seq++ {
+		v, ok, err := get(txn, logKey(tabPayload, id, seq))
+		switch {
+		case err != nil:
+			return Batch{}, err
+		case !ok:
+			b.Payloads = append(b.Payloads, Payload{})
+		case len(v) < saltSize:
+			return Batch{}, errDamaged("a payload")
+		default:
+			b.Payloads = append(b.Payloads, Payload{Salt: v[:saltSize], Data: v[saltSize:]})
+		}
+	}
+	return b, nil
 }
 
-// Nodes lists the nodes certified by members, with their addresses by their own word, a sibling's, or their card, in this order.
-func (x *Index) Nodes() []KnownNode { return nil }
-
-// Facts returns the current fact of each author about a subject.
-func (x *Index) Facts(kind Kind, subject string) ([]Authored[[]byte], error) { return nil, errNotYet }
-
-// Forks lists the proofs that nodes signed two histories.
-func (x *Index) Forks() []Fork { return nil }
+// Forks lists the proofs that nodes signed two histories, sorted by node and epoch.
+func (x *Index) Forks() []Fork {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var out []Fork
+	for _, st := range x.logs {
+		if st.fork != nil {
+			out = append(out, *st.fork)
+		}
+	}
+	slices.SortFunc(out, func(a, b Fork) int { return logID{a.Node, a.Epoch}.compare(logID{b.Node, b.Epoch}) })
+	return out
+}
 
 // Lag says how far this node's copy of a log is behind what it has heard of it.
 type Lag struct {
@@ -92,11 +645,220 @@ type Lag struct {
 	Trust       TrustID
 	Epoch       Epoch
 	Applied     Seq  // the last fact stored
-	Heard       Seq  // the highest head heard of
+	Heard       Seq  // the highest head heard of since Open
 	Missing     int  // facts whose payload did not come, or was dropped
 	Unread      int  // facts this version could not read
 	Quarantined bool // see Forks
 }
 
-// Lags lists every log of every certified node; a node never heard of has Epoch 0.
-func (x *Index) Lags() []Lag { return nil }
+// Lags lists every log, and with Epoch 0 every certified node of which no log is known, sorted by node and epoch.
+func (x *Index) Lags() []Lag {
+	r := x.Roster()
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var out []Lag
+	seen := map[NodeID]bool{}
+	for id, st := range x.logs {
+		seen[id.Node] = true
+		trust := st.trust
+		if t, ok := r.Allowed(id.Node); ok {
+			trust = t
+		}
+		out = append(out, Lag{
+			Node: id.Node, Trust: trust, Epoch: id.Epoch, Applied: st.last.head.Seq, Heard: max(st.heard.Seq, st.last.head.Seq),
+			Missing: st.missing, Unread: st.unread, Quarantined: st.fork != nil,
+		})
+	}
+	for _, n := range r.nodes {
+		if !seen[n.id] {
+			out = append(out, Lag{Node: n.id, Trust: n.trust})
+		}
+	}
+	slices.SortFunc(out, func(a, b Lag) int { return logID{a.Node, a.Epoch}.compare(logID{b.Node, b.Epoch}) })
+	return out
+}
+
+// Watch calls fn for every fact, own or foreign, after it is durable and applied, in order for each log.
+// fn may call the index, Append included, but must not block long: it holds up whoever brought the fact.
+func (x *Index) Watch(fn func(Fact)) (stop func()) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.watchID++
+	id := x.watchID
+	x.watchers[id] = fn
+	return func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.watchers, id)
+	}
+}
+
+// tell hands committed facts to the watchers. One caller does it at a time, for all: so the order holds, and a
+// watcher that appends finds its own fact told after it returns.
+func (x *Index) tell() {
+	x.mu.Lock()
+	if x.telling {
+		x.mu.Unlock()
+		return
+	}
+	x.telling = true
+	for len(x.events) > 0 {
+		events := x.events
+		x.events = nil
+		ids := make([]int, 0, len(x.watchers))
+		for id := range x.watchers {
+			ids = append(ids, id)
+		}
+		slices.Sort(ids)
+		fns := make([]func(Fact), len(ids))
+		for i, id := range ids {
+			fns[i] = x.watchers[id]
+		}
+		x.mu.Unlock()
+		for _, f := range events {
+			for _, fn := range fns {
+				fn(f)
+			}
+		}
+		x.mu.Lock()
+	}
+	x.telling = false
+	x.mu.Unlock()
+}
+
+// Roster returns the roster by the votes known now.
+func (x *Index) Roster() Roster { return *x.roster.Load() }
+
+// Votes lists the votes known now, for an invitation.
+func (x *Index) Votes() []Vote {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return slices.Clone(x.votes)
+}
+
+// KnownNode is a certified node and where it is reached.
+type KnownNode struct {
+	Node  NodeID
+	Trust TrustID
+	Cert  NodeCert
+	Addrs []string
+	URL   string
+}
+
+// Nodes lists the nodes certified by members, sorted, with their addresses by their own word, else a sibling's, else an
+// invitation's, else their card's.
+func (x *Index) Nodes() []KnownNode {
+	r := x.Roster()
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	out := make([]KnownNode, 0, len(r.nodes))
+	for _, n := range r.nodes {
+		k := KnownNode{Node: n.id, Trust: n.trust, Cert: n.cert, Addrs: n.addrs}
+		rank := 0
+		for _, w := range x.nodes[n.id] {
+			its := 1 // an invitation's word
+			if t, ok := r.Allowed(w.author); ok && t == n.trust {
+				its = 2
+			}
+			if w.author == n.id {
+				its = 3
+			}
+			if w.fact.Cert.Trust == n.trust && its > rank && (its > 1 || w.author.IsZero()) {
+				rank, k.Addrs, k.URL = its, w.fact.Addrs, w.fact.URL
+			}
+		}
+		out = append(out, k)
+	}
+	return out
+}
+
+// Facts returns the current fact of each author about a subject, sorted by author.
+func (x *Index) Facts(kind Kind, subject string) ([]Authored[[]byte], error) {
+	if err := (Statement{Kind: kind, Subject: subject}).check(); err != nil {
+		return nil, err
+	}
+	var out []Authored[[]byte]
+	err := x.db.View(func(txn *badger.Txn) error {
+		prefix := factPrefix(kind, subject)
+		return scan(txn, prefix, prefix, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+			v, err := value()
+			if err != nil {
+				return false, err
+			}
+			r, err := readRecord(v)
+			if err != nil {
+				return false, err
+			}
+			out = append(out, authored(x, NodeID(k[len(k)-32:]), r, r.body))
+			return true, nil
+		})
+	})
+	return out, err
+}
+
+func authored[T any](x *Index, author NodeID, r record, v T) Authored[T] {
+	return Authored[T]{
+		Author: author, Trust: r.trust, Epoch: r.epoch, Seq: r.seq,
+		Quarantined: x.state(logID{author, r.epoch}).fork != nil, Value: v,
+	}
+}
+
+// reload computes the roster from the votes and certificates in the database and the options.
+func (x *Index) reload() error {
+	votes := slices.Clone(x.opt.Votes)
+	nodes := map[NodeID][]nodeWord{}
+	var certs []NodeCert
+	for _, n := range x.opt.Nodes {
+		nodes[n.Cert.Node] = append(nodes[n.Cert.Node], nodeWord{fact: n})
+		certs = append(certs, n.Cert)
+	}
+	seen := map[[32]byte]bool{}
+	votes = slices.DeleteFunc(votes, func(v Vote) bool { h := v.Hash(); dup := seen[h]; seen[h] = true; return dup })
+	err := x.db.View(func(txn *badger.Txn) error {
+		err := scan(txn, []byte{tabVote}, []byte{tabVote}, true, func(_ []byte, value func() ([]byte, error)) (bool, error) {
+			raw, err := value()
+			if err != nil {
+				return false, err
+			}
+			v, err := DecodeVote(raw)
+			if err != nil {
+				return false, errDamaged("a vote")
+			}
+			votes = append(votes, v)
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+		prefix := append(append([]byte{tabFact}, KindNode...), 0)
+		return scan(txn, prefix, prefix, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+			v, err := value()
+			if err != nil {
+				return false, err
+			}
+			r, err := readRecord(v)
+			if err != nil {
+				return false, err
+			}
+			n, err := decodeNode(r.body)
+			if err != nil {
+				return false, errDamaged("a node")
+			}
+			// A node of another trust's is that trust's to speak of.
+			if r.trust == n.Cert.Trust {
+				nodes[n.Cert.Node] = append(nodes[n.Cert.Node], nodeWord{author: NodeID(k[len(k)-32:]), fact: n})
+				certs = append(certs, n.Cert)
+			}
+			return true, nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	r := evalRoster(x.opt.Region, votes, certs, x.checked)
+	x.mu.Lock()
+	x.votes, x.nodes = votes, nodes
+	x.mu.Unlock()
+	x.roster.Store(&r)
+	return nil
+}

@@ -1,0 +1,154 @@
+package index
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// A DICOM person name (PS3.5 6.2.1) has up to three groups (alphabetic,
+// ideographic, phonetic) divided by =, each of up to five components divided by ^.
+// Here a name is compared group by group in canonical form: each component
+// folded by Options.FoldName, joined by ^, without trailing ^.
+
+const (
+	nameGroups     = 3
+	nameComponents = 5
+	nameWords      = 16
+)
+
+type folder func(string) string
+
+// canonical returns the name's groups in canonical form; empty groups stay in place.
+func (fold folder) canonical(name string) []string {
+	var out []string
+	for _, g := range strings.SplitN(name, "=", nameGroups) {
+		comps := strings.SplitN(g, "^", nameComponents)
+		for i, c := range comps {
+			comps[i] = strings.TrimSpace(fold(c))
+		}
+		out = append(out, strings.TrimRight(strings.Join(comps, "^"), "^"))
+	}
+	return out
+}
+
+// words returns the distinct words of all groups.
+func (fold folder) words(name string) []string {
+	var out []string
+	for _, g := range fold.canonical(name) {
+		for _, w := range strings.FieldsFunc(g, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) }) {
+			if len(out) < nameWords && !slices.Contains(out, w) {
+				out = append(out, w)
+			}
+		}
+	}
+	return out
+}
+
+// pattern folds a pattern and leaves its wildcards standing. A fold may trim, so one blank beside a wildcard is put back.
+func (fold folder) pattern(p string) string {
+	var out strings.Builder
+	for len(p) > 0 {
+		i := strings.IndexAny(p, "*?")
+		lit := p
+		if i >= 0 {
+			lit = p[:i]
+		}
+		f := strings.TrimSpace(fold(lit))
+		if f != "" && strings.HasPrefix(lit, " ") && out.Len() > 0 {
+			out.WriteByte(' ')
+		}
+		out.WriteString(f)
+		if i < 0 {
+			break
+		}
+		if f != "" && strings.HasSuffix(lit, " ") {
+			out.WriteByte(' ')
+		}
+		out.WriteByte(p[i])
+		p = p[i+1:]
+	}
+	return out.String()
+}
+
+// namePattern is a query's name made ready.
+type namePattern struct {
+	groups  []string // canonical patterns
+	anyways bool     // one pattern, for whichever group
+}
+
+func (fold folder) namePattern(q string) namePattern {
+	groups := strings.SplitN(q, "=", nameGroups)
+	p := namePattern{anyways: len(groups) == 1}
+	for _, g := range groups {
+		comps := strings.SplitN(g, "^", nameComponents)
+		for i, c := range comps {
+			comps[i] = fold.pattern(c)
+		}
+		p.groups = append(p.groups, strings.TrimRight(strings.Join(comps, "^"), "^"))
+	}
+	return p
+}
+
+// matches compares with a name in canonical form.
+func (p namePattern) matches(name []string) bool {
+	if p.anyways {
+		return slices.ContainsFunc(name, func(g string) bool { return g != "" && matchGroup(p.groups[0], g) })
+	}
+	for i, g := range p.groups {
+		if g != "" && (i >= len(name) || !matchGroup(g, name[i])) {
+			return false
+		}
+	}
+	return true
+}
+
+// matchGroup matches one group. Absent components count as empty, so DOE^* finds DOE;
+// and a plain family name finds all who bear it.
+func matchGroup(pattern, group string) bool {
+	if matchWild(pattern, group) {
+		return true
+	}
+	if n := nameComponents - 1 - strings.Count(group, "^"); n > 0 && strings.Contains(pattern, "^") {
+		if matchWild(pattern, group+strings.Repeat("^", n)) {
+			return true
+		}
+	}
+	family, _, more := strings.Cut(group, "^")
+	return more && !strings.ContainsAny(pattern, "^*?") && pattern == family
+}
+
+// literal is what every match of a pattern begins with.
+func literal(pattern string) string {
+	if i := strings.IndexAny(pattern, "*?"); i >= 0 {
+		return pattern[:i]
+	}
+	return pattern
+}
+
+func wild(pattern string) bool { return strings.ContainsAny(pattern, "*?") }
+
+// matchWild matches * (any run) and ? (any one character), in time proportional to the product of the lengths at worst.
+func matchWild(pattern, s string) bool {
+	p, t := []rune(pattern), []rune(s)
+	i, j, star, mark := 0, 0, -1, 0
+	for j < len(t) {
+		switch {
+		case i < len(p) && p[i] == '*':
+			star, mark = i, j
+			i++
+		case i < len(p) && (p[i] == '?' || p[i] == t[j]):
+			i++
+			j++
+		case star >= 0:
+			mark++
+			i, j = star+1, mark
+		default:
+			return false
+		}
+	}
+	for i < len(p) && p[i] == '*' {
+		i++
+	}
+	return i == len(p)
+}
