@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -32,28 +33,32 @@ const tail = 8 << 10
 
 // process is a running program whose output is kept.
 type process struct {
-	name string
-	log  string // file with stdout and stderr
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
-	err  error         // its end; read after done
+	name           string
+	stdout, stderr string // files
+	cmd            *exec.Cmd
+	done           chan struct{} // closed when it has ended
+	err            error         // its end; read after done
 }
 
 // start runs a program until the test ends or the test ends it.
 func start(t *testing.T, name, program string, args ...string) *process {
 	t.Helper()
-	log, err := os.Create(filepath.Join(t.TempDir(), "output"))
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	p := &process{name: name, stdout: filepath.Join(dir, "stdout"), stderr: filepath.Join(dir, "stderr"),
+		cmd: exec.Command(program, args...), done: make(chan struct{})}
+	cmd := p.cmd
+	for path, to := range map[string]*io.Writer{p.stdout: &cmd.Stdout, p.stderr: &cmd.Stderr} {
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		*to = f
 	}
-	defer log.Close()
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = endWithParent()
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
-	p := &process{name: name, log: log.Name(), cmd: cmd, done: make(chan struct{})}
 	go func() {
 		p.err = cmd.Wait()
 		close(p.done)
@@ -69,7 +74,7 @@ func start(t *testing.T, name, program string, args ...string) *process {
 			}
 		}
 		if t.Failed() {
-			t.Logf("---- end of the output of %s (process %d)\n%s", name, cmd.Process.Pid, p.lastOutput())
+			t.Logf("---- end of the output of %s (process %d)\n%s%s", name, cmd.Process.Pid, end(p.stdout), end(p.stderr))
 		}
 	})
 	return p
@@ -109,24 +114,23 @@ func (p *process) kill(t *testing.T) {
 	<-p.done
 }
 
-func (p *process) output(t *testing.T) string {
+// read is what the process has written so far to one of its outputs.
+func read(t *testing.T, path string) string {
 	t.Helper()
-	b, err := os.ReadFile(p.log)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(b)
 }
 
-func (p *process) lastOutput() string {
-	b, err := os.ReadFile(p.log)
+// end is the last of an output.
+func end(path string) []byte {
+	b, err := os.ReadFile(path)
 	if err != nil {
-		return err.Error()
+		return []byte(err.Error())
 	}
-	if len(b) > tail {
-		b = b[len(b)-tail:]
-	}
-	return string(b)
+	return b[max(0, len(b)-tail):]
 }
 
 // peakRSS is the largest resident size the process has had (VmHWM), in bytes.

@@ -3,7 +3,9 @@ package interop
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +43,7 @@ func TestFourNodesFormARegion(t *testing.T) {
 	t.Run("one endorsement is not a quorum", func(t *testing.T) {
 		e := newNode(t, "RFF", "")
 		var adm api.Admission
-		a.ask(t, &adm, "admit", e.card(t))
+		a.ask(t, &adm, "admit", []string{e.card(t)}, codeNotYet)
 		if adm.Admitted || adm.Need != 3 || adm.Have != 1 {
 			t.Fatalf("after one endorsement in a region of four: %+v", adm)
 		}
@@ -57,7 +59,7 @@ func TestFourNodesFormARegion(t *testing.T) {
 		peer := e.status(t).Peer
 		mentions := func() int {
 			n := 0
-			for line := range strings.Lines(a.output(t)) {
+			for line := range strings.Lines(read(t, a.stderr)) {
 				if strings.Contains(line, peer) {
 					n++
 				}
@@ -165,4 +167,45 @@ func TestHolderStopped(t *testing.T) {
 	a.has(t, uid, len(files))
 	a.serves(t, uid, sums(files))
 	eventually(t, startDeadline, "A's answers are complete again", func() error { return completeness(t, a, query) })
+}
+
+// When a study arrives at a trust, the patient's studies at other trusts come
+// without anybody asking; the studies of others stay where they are.
+func TestPriorsComeBeforeTheyAreAskedFor(t *testing.T) {
+	members := region(t, "RAA", "RBB", "RCC")
+	a, b, c := members[0], members[1], members[2]
+	all := bundledFiles(t)
+	priors := byStudy(priorsOf(t, demoPatient))
+	uids := slices.Sorted(maps.Keys(priors))
+	arriving := uids[0]
+	var atB, atC []file
+	for _, f := range all {
+		switch {
+		case f.study == arriving:
+		case f.study == uids[1] || f.patient != demoPatient:
+			atB = append(atB, f)
+		default:
+			atC = append(atC, f)
+		}
+	}
+	b.take(t, paths(atB)...)
+	c.take(t, paths(atC)...)
+	studies := byStudy(all)
+	for uid, files := range studies {
+		if uid != arriving {
+			a.knows(t, uid, len(files))
+		}
+	}
+	if n := a.status(t).Studies.Copies; n != 0 {
+		t.Fatalf("%d studies were brought although none had arrived", n)
+	}
+
+	curlStores(t, a.web, priors[arriving])
+	for uid, files := range priors {
+		a.has(t, uid, len(files))
+		a.serves(t, uid, sums(files))
+	}
+	if s := a.status(t); s.Studies.Copies != len(priors)-1 || len(s.Fetches) != 0 {
+		t.Fatalf("%d studies were brought, want the %d priors; under way: %+v", s.Studies.Copies, len(priors)-1, s.Fetches)
+	}
 }
