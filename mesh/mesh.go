@@ -3,10 +3,19 @@ package mesh
 import (
 	"context"
 	"crypto/ed25519"
+	crand "crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
@@ -23,21 +32,24 @@ type Config struct {
 	Limits Limits // zero fields take their defaults
 }
 
-// Timing is how often and how patiently.
+// Timing is how often and how patiently. The deadlines of sockets and the
+// intervals are real time, whatever Config.Now says.
 type Timing struct {
-	Probe        time.Duration // between probes of a member by gossip
-	ProbeTimeout time.Duration // within which a probed member must answer
-	Gossip       time.Duration // between rounds of gossip
-	Tick         time.Duration // between exchanges of log heads with a random peer
-	RedialMin    time.Duration // first wait after a failed dial; it doubles
-	RedialMax    time.Duration // up to this
-	Idle         time.Duration // a stream without progress for this long is given up
+	Probe        time.Duration // between probes of a member by gossip (1 s)
+	ProbeTimeout time.Duration // within which a probed member must answer (500 ms)
+	Gossip       time.Duration // between rounds of gossip (200 ms)
+	Beat         time.Duration // a connected peer hears at least this often (2 s)
+	Tick         time.Duration // between exchanges of log heads with a random peer (2.5 s), jittered
+	RedialMin    time.Duration // first wait after a failed dial (500 ms); it doubles
+	RedialMax    time.Duration // up to this (15 s)
+	Idle         time.Duration // a stream without progress for this long is given up (20 s)
+	Refusal      time.Duration // a refusal is sent at a multiple of this after the question (100 ms)
 }
 
 // Limits bound what peers can make this node hold.
 type Limits struct {
-	StudyStreams        int // study streams served at once, all peers together
-	StudyStreamsPerPeer int // and for one peer
+	StudyStreams        int // study streams served at once, all peers together (128)
+	StudyStreamsPerPeer int // and for one peer (16)
 }
 
 // Deps is what a Mesh asks of the node around it. None of these functions may
@@ -64,12 +76,13 @@ type Logs interface {
 
 // Peer is a known member as this node sees it.
 type Peer struct {
-	ID        index.NodeID
-	Connected bool          // there is an authenticated connection
-	Alive     bool          // gossip holds it for running: a hint, not a promise
-	LastHeard time.Time     // last authenticated word of any kind; zero if none
-	RTT       time.Duration // of the last probe it answered; zero if unknown
-	Addrs     []string
+	ID          index.NodeID
+	Connected   bool          // there is an authenticated connection
+	Alive       bool          // gossip holds it for running: a hint, not a promise
+	LastHeard   time.Time     // last authenticated word of any kind; zero if none
+	RTT         time.Duration // of the last probe it answered; zero if unknown
+	WrongBlocks int           // how often it sent bytes that were not those asked for
+	Addrs       []string
 }
 
 var (
@@ -80,45 +93,264 @@ var (
 	ErrNotConnected = errors.New("no connection to the peer")
 )
 
-// Mesh is this node among its peers.
-type Mesh struct{}
+const (
+	maxRefusedNames = 1024 // strangers that are named in the log
+	closeLeave      = 500 * time.Millisecond
+)
 
-// Open starts listening, dialling and gossiping.
-func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
-	return nil, errors.New("not yet")
+// Mesh is this node among its peers.
+type Mesh struct {
+	cfg  Config
+	deps Deps
+	self index.NodeID
+	log  *slog.Logger
+
+	host     host.Host
+	gossip   *gossip
+	logs     *logSync
+	bitswap  *bitswap
+	studies  *limiter
+	counters counters
+	refused  *once // strangers that were named in the log
+	unwanted *once // members that do not let this node in
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	tasks  tasks
+
+	rng struct {
+		sync.Mutex
+		*rand.Rand
+	}
+	life struct { // held while Deps are asked from goroutines that are not ours
+		sync.RWMutex
+		over bool
+	}
+	peers peers
+	wake  chan struct{} // a token makes the steward look again
 }
 
-// Close takes leave of the peers, ends everything and waits for it.
-func (m *Mesh) Close() error { return nil }
+// Open starts listening, dialling and gossiping. The Mesh lives until Close;
+// ctx bounds only the opening.
+func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
+	if len(cfg.Key) != ed25519.PrivateKeySize {
+		return nil, errors.New("mesh: the node's key is missing")
+	}
+	if deps.Allowed == nil || deps.Addrs == nil || deps.Index == nil || deps.Studies == nil || deps.Blocks == nil {
+		return nil, errors.New("mesh: every field of Deps is needed")
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	var seed [32]byte
+	if _, err := io.ReadFull(cfg.Rand, seed[:]); err != nil {
+		return nil, fmt.Errorf("mesh: no randomness: %w", err)
+	}
+	m := &Mesh{
+		cfg: cfg, deps: deps, self: index.NodeIDOf(cfg.Key), log: cfg.Log,
+		studies:  newLimiter(cfg.Limits.StudyStreams, cfg.Limits.StudyStreamsPerPeer),
+		refused:  newOnce(maxRefusedNames, cfg.Now),
+		unwanted: newOnce(maxRefusedNames, cfg.Now),
+		wake:     make(chan struct{}, 1),
+	}
+	m.rng.Rand = rand.New(rand.NewChaCha8(seed))
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.peers.init()
+
+	var err error
+	m.host, err = newHost(cfg.Key, cfg.Listen, &gate{
+		allowed: m.allowed, refused: func() { m.counters.refusedConnections.Add(1) }, once: m.refused, log: m.log,
+	}, cfg.Limits.StudyStreamsPerPeer)
+	if err != nil {
+		m.cancel()
+		return nil, fmt.Errorf("mesh: %w", err)
+	}
+	if m.gossip, err = newGossip(m); err != nil {
+		m.cancel()
+		return nil, errors.Join(fmt.Errorf("mesh: gossip does not start: %w", err), m.host.Close())
+	}
+	m.logs = newLogSync(m)
+	m.bitswap = newBitswap(m)
+	m.handle(protocolGossip, m.gossip.serve)
+	m.handle(protocolLog, m.logs.serve)
+	m.handle(protocolStudy, m.serveStudy)
+	m.tasks.run(m.logs.run)
+	m.tasks.run(m.gossip.join)
+	m.tasks.run(m.steward)
+	return m, nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = crand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&c.Timing.Probe, time.Second},
+		{&c.Timing.ProbeTimeout, 500 * time.Millisecond},
+		{&c.Timing.Gossip, 200 * time.Millisecond},
+		{&c.Timing.Beat, 2 * time.Second},
+		{&c.Timing.Tick, 2500 * time.Millisecond},
+		{&c.Timing.RedialMin, 500 * time.Millisecond},
+		{&c.Timing.RedialMax, 15 * time.Second},
+		{&c.Timing.Idle, 20 * time.Second},
+		{&c.Timing.Refusal, 100 * time.Millisecond},
+	} {
+		if *d.field <= 0 {
+			*d.field = d.value
+		}
+	}
+	if c.Limits.StudyStreams <= 0 {
+		c.Limits.StudyStreams = 128
+	}
+	if c.Limits.StudyStreamsPerPeer <= 0 {
+		c.Limits.StudyStreamsPerPeer = 16
+	}
+	return c
+}
+
+// Close takes leave of the peers, ends everything and waits for it. After it
+// returns no function of Deps is called any more.
+func (m *Mesh) Close() error {
+	if !m.tasks.stop() {
+		m.tasks.wait()
+		return nil
+	}
+	m.gossip.close(closeLeave)
+	m.cancel()
+	err := errors.Join(m.bitswap.Close(), m.host.Close())
+	m.tasks.wait()
+	m.life.Lock()
+	m.life.over = true
+	m.life.Unlock()
+	return err
+}
+
+// allowed asks the roster, as long as there is one to ask.
+func (m *Mesh) allowed(id index.NodeID) bool {
+	m.life.RLock()
+	defer m.life.RUnlock()
+	return !m.life.over && id != m.self && m.deps.Allowed(id)
+}
 
 // Self names this node.
-func (m *Mesh) Self() index.NodeID { return index.NodeID{} }
+func (m *Mesh) Self() index.NodeID { return m.self }
 
 // Addrs lists the multiaddrs under which this node can be dialled, as far as
-// it can know them.
-func (m *Mesh) Addrs() []string { return nil }
-
-// Recheck closes the connections of peers that are not allowed any more, and
-// dials those that are newly allowed at once. Call it when the roster changed.
-func (m *Mesh) Recheck() {}
-
-// Peers lists all known members but this node, sorted.
-func (m *Mesh) Peers() []Peer { return nil }
-
-// Counters returns a snapshot of the mesh's counters.
-func (m *Mesh) Counters() Counters { return Counters{} }
-
-// Counters only ever grow, except those that say "now".
-type Counters struct {
-	ConnectedNow, AliveNow            uint64
-	RefusedConnections                uint64
-	GossipSent, GossipReceived        uint64
-	GossipDropped, GossipRefused      uint64
-	LogSent, LogReceived              uint64
-	LogDropped, LogMisbehaved         uint64
-	StudiesGranted, StudiesRefused    uint64
-	StudyStreamsNow, StudyStreamsBusy uint64
-	BlocksServed, BytesServed         uint64
-	BlocksFetched, BytesFetched       uint64
-	BlocksByBitswap, WrongBlocks      uint64
+// it can know them: behind a NAT or a firewall it cannot.
+func (m *Mesh) Addrs() []string {
+	var out []string
+	for _, a := range m.host.Addrs() {
+		out = append(out, a.String())
+	}
+	slices.Sort(out)
+	return out
 }
+
+// handle serves inbound streams of a protocol, each in a goroutine that Close
+// waits for. An error of serve resets the stream, with the code of a
+// streamError; after nil it is closed.
+func (m *Mesh) handle(p protocol.ID, serve func(network.Stream, index.NodeID) error) {
+	m.host.SetStreamHandler(p, func(s network.Stream) {
+		id, ok := nodeOf(s.Conn().RemotePeer())
+		if !ok || !m.tasks.enter() {
+			_ = s.ResetWithError(network.StreamShutdown)
+			return
+		}
+		defer m.tasks.leave()
+		err := error(&streamError{network.StreamGated, nil})
+		if m.allowed(id) {
+			err = serve(s, id)
+		}
+		var coded *streamError
+		switch {
+		case err == nil:
+			_ = s.Close()
+		case errors.As(err, &coded):
+			_ = s.ResetWithError(coded.code)
+		default:
+			_ = s.Reset()
+		}
+	})
+}
+
+// streamError is why a stream is reset, in words for this side and a code for
+// the other.
+type streamError struct {
+	code network.StreamErrorCode
+	err  error
+}
+
+func (e *streamError) Error() string {
+	return fmt.Sprintf("stream error 0x%x: %v", uint32(e.code), e.err)
+}
+func (e *streamError) Unwrap() error { return e.err }
+
+// jitter is a random duration between d/2 and d.
+func (m *Mesh) jitter(d time.Duration) time.Duration {
+	m.rng.Lock()
+	defer m.rng.Unlock()
+	return d/2 + time.Duration(m.rng.Int64N(int64(d/2)+1))
+}
+
+// sleep waits for d or the end of ctx, and says whether it was d.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// tasks are the goroutines that Close waits for.
+type tasks struct {
+	mu      sync.Mutex
+	stopped bool
+	wg      sync.WaitGroup
+}
+
+// enter says whether there is still time to begin; then leave must follow.
+func (t *tasks) enter() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stopped {
+		return false
+	}
+	t.wg.Add(1)
+	return true
+}
+
+func (t *tasks) leave() { t.wg.Done() }
+
+// run runs f in a goroutine, unless it is too late.
+func (t *tasks) run(f func()) {
+	if t.enter() {
+		go func() {
+			defer t.leave()
+			f()
+		}()
+	}
+}
+
+// stop lets nothing begin any more; it is true for the first caller.
+func (t *tasks) stop() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := !t.stopped
+	t.stopped = true
+	return first
+}
+
+func (t *tasks) wait() { t.wg.Wait() }
