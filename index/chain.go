@@ -1,5 +1,7 @@
 package index
 
+import "time"
+
 // How a log takes a batch or a head. The same judgement serves every store of logs.
 
 type verdict int
@@ -64,6 +66,7 @@ type Fork struct {
 	Seq    Seq // the first position known to be said twice
 	Ours   Evidence
 	Theirs Evidence
+	Found  time.Time // when this node found it, by its own clock
 }
 
 // Evidence is one side of a fork: a signed head and, when it is at hand, the batch header it signs.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -23,6 +24,7 @@ type Options struct {
 	Nodes      []NodeFact             // nodes known from elsewhere: an invitation's
 	FoldName   func(string) string    // comparable form of a name component: case, accents, padding
 	NamesAgree func(a, b string) bool // whether two DICOM names can be one person's
+	Now        func() time.Time       // dates the proofs of forks, and decides nothing
 	Rand       io.Reader              // salts
 	Log        *slog.Logger
 }
@@ -111,8 +113,8 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 		return nil, errors.New("index: Options.Self is not an Ed25519 private key")
 	case !opt.Trust.Valid():
 		return nil, badTrust
-	case opt.FoldName == nil || opt.NamesAgree == nil || opt.Rand == nil || opt.Log == nil:
-		return nil, errors.New("index: Options lack FoldName, NamesAgree, Rand or Log")
+	case opt.FoldName == nil || opt.NamesAgree == nil || opt.Now == nil || opt.Rand == nil || opt.Log == nil:
+		return nil, errors.New("index: Options lack FoldName, NamesAgree, Now, Rand or Log")
 	case db.MaxBatchSize() < minTxn:
 		return nil, &LimitError{What: "bytes of a database transaction (set MemTableSize to 16 MiB or more), want at least its limit", Got: int(db.MaxBatchSize()), Limit: minTxn}
 	}
@@ -220,6 +222,7 @@ func (x *Index) loadLogs(txn *badger.Txn) error {
 		if decode(factMode, "fork", v, &f) != nil {
 			return false, errDamaged("the proof of a fork")
 		}
+		f.Found = f.Found.UTC()
 		id := logID{f.Node, f.Epoch}
 		st := x.logs[id]
 		st.fork = &f
@@ -564,6 +567,7 @@ func (x *Index) quarantine(f *Fork) error {
 }
 
 func (x *Index) keepFork(id logID, f *Fork) error {
+	f.Found = x.opt.Now().UTC().Truncate(time.Second)
 	err := x.db.Update(func(txn *badger.Txn) error { return txn.Set(logPrefix(tabFork, id), encode(f)) })
 	if err != nil {
 		return err

@@ -32,20 +32,30 @@ func (fold folder) canonical(name string) []string {
 	return out
 }
 
-// words returns the distinct words of all groups.
+// words returns the distinct folded words of a name: each component's, and the component itself where it is of several, for a fold
+// may draw them together. It divides before it folds for the same reason.
 func (fold folder) words(name string) []string {
 	var out []string
-	for _, g := range fold.canonical(name) {
-		for _, w := range strings.FieldsFunc(g, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) }) {
-			if len(out) < nameWords && !slices.Contains(out, w) {
-				out = append(out, w)
-			}
+	add := func(s string) {
+		if w := strings.TrimSpace(fold(s)); w != "" && len(out) < nameWords && !slices.Contains(out, w) {
+			out = append(out, w)
+		}
+	}
+	for _, c := range strings.FieldsFunc(name, func(r rune) bool { return r == '^' || r == '=' }) {
+		parts := strings.FieldsFunc(c, func(r rune) bool {
+			return unicode.IsSpace(r) || unicode.Is(unicode.Pd, r) || r == '*' || r == '?' || r == ','
+		})
+		for _, p := range parts {
+			add(p)
+		}
+		if len(parts) > 1 {
+			add(c)
 		}
 	}
 	return out
 }
 
-// pattern folds a pattern and leaves its wildcards standing. A fold may trim, so one blank beside a wildcard is put back.
+// pattern folds a pattern and leaves its wildcards standing.
 func (fold folder) pattern(p string) string {
 	var out strings.Builder
 	for len(p) > 0 {
@@ -54,16 +64,9 @@ func (fold folder) pattern(p string) string {
 		if i >= 0 {
 			lit = p[:i]
 		}
-		f := strings.TrimSpace(fold(lit))
-		if f != "" && strings.HasPrefix(lit, " ") && out.Len() > 0 {
-			out.WriteByte(' ')
-		}
-		out.WriteString(f)
+		out.WriteString(strings.TrimSpace(fold(lit)))
 		if i < 0 {
 			break
-		}
-		if f != "" && strings.HasSuffix(lit, " ") {
-			out.WriteByte(' ')
 		}
 		out.WriteByte(p[i])
 		p = p[i+1:]

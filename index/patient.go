@@ -27,7 +27,8 @@ const (
 // that carries one of them is certain when all that is said of it agrees with all that is said of the study asked about, never
 // only with a study in between; else it is possible. Two statements agree when both birth dates are there and equal, or the names
 // agree; but equal birth dates do not outweigh names of one family with unlike given names: those are twins.
-// A study that carries none of the identifiers is possible when birth date and names both agree.
+// A study that carries none of the identifiers is possible when birth date and names both agree. A study that any author says is Mixed
+// agrees with none.
 //
 // An unknown study has no patient: both lists are empty.
 func (x *Index) Patient(uid string) (Patient, error) {
@@ -216,6 +217,9 @@ func (g *grouping) agreesWithStart(all []statement) bool {
 }
 
 func (g *grouping) agree(a, b Study) bool {
+	if a.Mixed || b.Mixed {
+		return false
+	}
 	if g.names(a, b) {
 		return true
 	}

@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"cmp"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -63,10 +64,11 @@ type Answer struct {
 	Incomplete bool // the search was given up at MaxExamined records: studies may be missing, narrow the query
 }
 
-// Study returns what each author says of a study, sorted by author; nothing when nobody says anything of it.
-func (x *Index) Study(uid string) ([]Authored[Study], error) {
-	if err := checkUID(uid); err != nil {
-		return nil, err
+// Study returns what each author says of a study, sorted by author, and whether anybody does. A database that cannot be read is
+// logged as such.
+func (x *Index) Study(uid string) ([]Authored[Study], bool) {
+	if checkUID(uid) != nil {
+		return nil, false
 	}
 	var out []Authored[Study]
 	err := x.db.View(func(txn *badger.Txn) error {
@@ -76,7 +78,11 @@ func (x *Index) Study(uid string) ([]Authored[Study], error) {
 		}
 		return err
 	})
-	return out, err
+	if err != nil {
+		x.opt.Log.Error("a study cannot be read from the index", "error", err)
+		return nil, false
+	}
+	return out, len(out) > 0
 }
 
 // Studies answers a query.
@@ -119,8 +125,16 @@ func (x *Index) Studies(q Query) (Answer, error) {
 	return a, err
 }
 
-// Count counts what a query without Offset and Limit would answer. Not exact, it is the least there are.
+// Count counts what a query without Offset and Limit would answer. Not exact, it is the least there are. How many studies there are,
+// and how many of a trust, it knows without looking.
 func (x *Index) Count(q Query) (n int, exact bool, err error) {
+	if trust, ok := q.onlyTrust(); ok {
+		err = x.db.View(func(txn *badger.Txn) error {
+			n, err = readCount(txn, trust)
+			return err
+		})
+		return n, err == nil, err
+	}
 	m, err := x.matcher(q)
 	if err != nil {
 		return 0, false, err
@@ -135,6 +149,13 @@ func (x *Index) Count(q Query) (n int, exact bool, err error) {
 	return n, exact, err
 }
 
+// onlyTrust says whether the query asks for nothing but a trust, or for nothing.
+func (q Query) onlyTrust() (TrustID, bool) {
+	t := q.Trust
+	q.Trust, q.Offset, q.Limit, q.Fuzzy = "", 0, 0, false
+	return t, reflect.ValueOf(q).IsZero()
+}
+
 // Holder is a node that has a copy of a study.
 type Holder struct {
 	Node        NodeID
@@ -145,10 +166,11 @@ type Holder struct {
 	Quarantined bool
 }
 
-// Holders returns the nodes that have a copy of origin's study: origin first, then the newest revisions.
-func (x *Index) Holders(study string, origin NodeID) ([]Holder, error) {
-	if err := checkUID(study); err != nil {
-		return nil, err
+// Holders returns the nodes that have a copy of origin's study: origin first, then the newest revisions. A database that cannot be
+// read is logged as such.
+func (x *Index) Holders(study string, origin NodeID) []Holder {
+	if checkUID(study) != nil {
+		return nil
 	}
 	var out []Holder
 	err := x.db.View(func(txn *badger.Txn) error {
@@ -171,6 +193,10 @@ func (x *Index) Holders(study string, origin NodeID) ([]Holder, error) {
 			}
 		})
 	})
+	if err != nil {
+		x.opt.Log.Error("the holders of a study cannot be read from the index", "error", err)
+		return nil
+	}
 	slices.SortFunc(out, func(a, b Holder) int {
 		switch {
 		case a.Origin:
@@ -180,7 +206,7 @@ func (x *Index) Holders(study string, origin NodeID) ([]Holder, error) {
 		}
 		return cmp.Or(cmp.Compare(b.Revision, a.Revision), a.Node.Compare(b.Node))
 	})
-	return out, err
+	return out
 }
 
 // holdings reads holding facts with one iterator for a whole page.

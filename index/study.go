@@ -40,6 +40,7 @@ type Study struct {
 	Revision        uint64      `cbor:"21,keyasint,omitempty"` // grows with every new manifest
 	Settled         bool        `cbor:"22,keyasint,omitempty"` // no instance has come for a while
 	Received        time.Time   `cbor:"23,keyasint,omitzero"`  // by the author's own clock, to the second
+	Mixed           bool        `cbor:"24,keyasint,omitempty"` // its instances disagree on whose study it is: never certainly anybody's
 }
 
 // Holding is the body of a "holding" fact: a whole copy of Origin's revision is

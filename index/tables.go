@@ -22,6 +22,7 @@ const (
 	tabVote    = 0x07
 	tabFact    = 0x08
 	tabStudy   = 0x09
+	tabCount   = 0x0a
 
 	tabPatient   = 0x10
 	tabNHS       = 0x11
@@ -302,13 +303,16 @@ func (w *writing) applyStudy(author NodeID, trust TrustID, s Study) error {
 	keep := map[string]bool{}
 	var old [][]byte
 	authors := make([]NodeID, 0, len(before)+1)
+	var was TrustID // the author's when it last spoke; what other trusts speak of the study does not change
+	others := map[TrustID]bool{}
 	for _, st := range before {
 		keys := studyKeys(fold, st.study, st.record.trust)
 		if st.author == author {
-			old = keys
+			old, was = keys, st.record.trust
 			continue
 		}
 		authors = append(authors, st.author)
+		others[st.record.trust] = true
 		for _, k := range keys {
 			keep[string(k)] = true
 		}
@@ -330,6 +334,20 @@ func (w *writing) applyStudy(author NodeID, trust TrustID, s Study) error {
 			}
 		}
 	}
+	if trust != was {
+		if was != "" && !others[was] {
+			err = w.count(was, -1)
+		}
+		if err == nil && !others[trust] {
+			err = w.count(trust, 1)
+		}
+		if err == nil && len(before) == 0 {
+			err = w.count("", 1)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if old != nil {
 		return nil
 	}
@@ -340,6 +358,26 @@ func (w *writing) applyStudy(author NodeID, trust TrustID, s Study) error {
 		row.Write(a[:])
 	}
 	return w.set(append([]byte{tabStudy}, s.UID...), row.Bytes())
+}
+
+// count adds to the number of studies of a trust, or of all ("").
+func (w *writing) count(t TrustID, by int) error {
+	n, err := readCount(w.txn, t)
+	if err != nil {
+		return err
+	}
+	return w.set(append([]byte{tabCount}, t...), binary.BigEndian.AppendUint64(nil, uint64(n+by)))
+}
+
+func readCount(txn *badger.Txn, t TrustID) (int, error) {
+	v, ok, err := get(txn, append([]byte{tabCount}, t...))
+	if err != nil || !ok {
+		return 0, err
+	}
+	if len(v) != 8 {
+		return 0, errDamaged("a count")
+	}
+	return int(binary.BigEndian.Uint64(v)), nil
 }
 
 // factEntries bounds the rows one fact may write: what studyKeys lists for the
