@@ -62,6 +62,7 @@ type Node struct {
 	mesh    *mesh.Mesh
 	priors  *priors.Engine
 	hearing *hearing
+	invited map[index.NodeID][]string // addresses from the invitation, until the nodes say their own
 
 	listener net.Listener
 	server   *http.Server
@@ -117,6 +118,10 @@ func (n *Node) openStores() error {
 	region, err := h.Region()
 	if err != nil {
 		return err
+	}
+	n.invited = make(map[index.NodeID][]string)
+	for _, f := range region.Nodes {
+		n.invited[f.Cert.Node] = f.Addrs
 	}
 	if n.db, err = badger.Open(indexOptions(h.path("index"))); err != nil {
 		return fmt.Errorf("the index in %s cannot be opened: %w", h.path("index"), err)
@@ -198,8 +203,12 @@ func (n *Node) openMesh(ctx context.Context) error {
 func (n *Node) addrs() map[index.NodeID][]string {
 	out := make(map[index.NodeID][]string)
 	for _, k := range n.index.Nodes() {
-		if k.Node != n.index.Self() {
-			out[k.Node] = k.Addrs
+		if k.Node == n.index.Self() {
+			continue
+		}
+		out[k.Node] = k.Addrs
+		if len(k.Addrs) == 0 {
+			out[k.Node] = n.invited[k.Node]
 		}
 	}
 	return out
