@@ -66,20 +66,6 @@ type Query struct {
 	Limit, Offset int // Limit is never 0
 }
 
-// Match is one attribute that a search asks for.
-type Match struct {
-	// Path is the attribute, reached through sequences: all but its last tag are
-	// sequences.
-	Path []dicom.Tag
-	// Values is the value asked for, as sent: with wildcards, or a range. Only a
-	// list of UIDs or of code strings (CS) has several values, one of which must
-	// match. Universal matching (an empty value) has none.
-	Values []string
-}
-
-// Tag is the attribute that is matched.
-func (m Match) Tag() dicom.Tag { return m.Path[len(m.Path)-1] }
-
 // Include is the includefield parameter.
 type Include struct {
 	All   bool
@@ -109,11 +95,11 @@ type Object interface {
 	Layout() *Layout
 }
 
-// Layout says where an instance's header and frames are. An instance of a
-// deflated syntax has none.
+// Layout says where an instance's header and frames are. Of an instance that is
+// deflated or big endian it is not asked.
 type Layout struct {
-	HeaderLen    int64       // bytes before the Pixel Data element; without one, before any trailing padding
-	Pixels       bool        // whether there is pixel data; the rest is zero without
+	HeaderLen    int64       // bytes before the Pixel Data element
+	Pixels       bool        // whether there is one; the rest counts only then
 	Value        dicom.Range // of the Pixel Data element, as dicom.PixelData.Value
 	Encapsulated bool
 	NumFrames    int

@@ -1,6 +1,7 @@
 package dicomweb
 
 import (
+	"crypto/rand"
 	"io"
 	"log/slog"
 	"net/http"
@@ -28,35 +29,76 @@ type Options struct {
 
 // Limits bound what a request may ask for. A zero field means its default.
 type Limits struct {
-	Results     int   // matches in one answer; the default where the client names no limit
-	Offset      int   // matches skipped
-	QueryLength int   // bytes of the query string
-	QueryKeys   int   // parameters of a search
-	PathDepth   int   // tags in one attribute path
-	ListValues  int   // UIDs in one list
-	Frames      int   // frames in one request
-	Accept      int   // bytes of Accept headers
-	Parts       int   // parts in one store request
-	Part        int64 // bytes of one part
-	PartHeader  int   // bytes of one part's header
-	Request     int64 // bytes of one store request
-	Instance    dicom.Limits
+	Results     int // matches in one answer of a search across studies
+	InStudy     int // matches in one answer of a search within a study: a viewer that pages past none must see it whole
+	Offset      int // matches skipped
+	QueryLength int // bytes of the query string
+	QueryKeys   int // parameters of a search
+	PathDepth   int // tags in one attribute path
+	ListValues  int // UIDs or code strings in one list
+	Frames      int // frames in one request
+	Rewinds     int // times a deflated instance is inflated anew for one request
+	Accept      int // bytes of Accept headers
+	Inline      int // bytes of a binary value in metadata; longer ones become a BulkDataURI
+
+	Parts      int   // parts in one store request
+	Part       int64 // bytes of one part
+	PartHeader int   // bytes between the content of two parts
+	Request    int64 // bytes of one store request
+
+	Instance dicom.Limits // for reading instances
 }
 
-// New makes the handler.
-func New(a Archive, o Options) http.Handler { return newServer(a, o) }
+// DefaultLimits suit a region: a study of 100 000 instances, an instance of 16 GiB.
+func DefaultLimits() Limits {
+	return Limits{
+		Results:     5_000,
+		InStudy:     100_000,
+		Offset:      10_000_000,
+		QueryLength: 64 << 10,
+		QueryKeys:   128,
+		PathDepth:   8,
+		ListValues:  1_000,
+		Frames:      10_000,
+		Rewinds:     16,
+		Accept:      8 << 10,
+		Inline:      16 << 10,
+		Parts:       100_000,
+		Part:        16 << 30,
+		PartHeader:  16 << 10,
+		Request:     256 << 30,
+		Instance:    dicom.DefaultLimits(),
+	}
+}
 
-// Matches reports whether a dataset satisfies every match as PS3.4 C.2.2.2
-// defines it: single value, list of UIDs, universal, wildcard, range and
-// sequence matching.
-func Matches(ds dicom.Dataset, ms ...Match) bool {
-	for _, m := range ms {
-		if !m.in(ds) {
-			return false
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	for _, f := range []struct{ v, def *int }{
+		{&l.Results, &d.Results}, {&l.InStudy, &d.InStudy}, {&l.Offset, &d.Offset}, {&l.QueryLength, &d.QueryLength},
+		{&l.QueryKeys, &d.QueryKeys}, {&l.PathDepth, &d.PathDepth}, {&l.ListValues, &d.ListValues}, {&l.Frames, &d.Frames},
+		{&l.Rewinds, &d.Rewinds}, {&l.Accept, &d.Accept}, {&l.Inline, &d.Inline}, {&l.Parts, &d.Parts}, {&l.PartHeader, &d.PartHeader},
+	} {
+		if *f.v <= 0 {
+			*f.v = *f.def
 		}
 	}
-	return true
+	if l.Part <= 0 {
+		l.Part = d.Part
+	}
+	if l.Request <= 0 {
+		l.Request = d.Request
+	}
+	return l
 }
 
-// LayoutOf is the layout that dicom.Scan found. Nil for a deflated instance.
-func LayoutOf(inst *dicom.Instance) *Layout { return layoutOf(inst) }
+// New makes the handler. Its paths begin at /studies, /series and /instances.
+func New(a Archive, o Options) http.Handler {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	o.Limits = o.Limits.withDefaults()
+	return newServer(a, o)
+}
