@@ -378,3 +378,19 @@ func TestAcknowledgedSurvivesKill(t *testing.T) {
 		closeBadger(t, s)
 	}
 }
+
+// Badger tells of a value log that failed to sync in its log only. The store
+// listens for that line; an upgrade that words it otherwise has to fail here.
+func TestBadgerStillWordsItSo(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/dgraph-io/badger/v4").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "value.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(source, []byte(`Errorf("Error while curlf sync: %v\n", err)`)) {
+		t.Error("Badger no longer logs a failed sync in these words; see badgerLog")
+	}
+}

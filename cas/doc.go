@@ -1,3 +1,112 @@
 // Package cas keeps bytes at rest: blocks that are sealed before they are
-// addressed, the manifests that name them, and the keys that open them.
+// addressed, the manifests that name them, and the keys that open them. It
+// knows no DICOM and no network.
+//
+// A Store holds sealed blocks by address; Badger keeps them on disk, Memory
+// for tests. A Key seals and opens. A Writer cuts an instance into blocks, an
+// InstanceManifest names them, its Reader reads them back. A Keyring keeps
+// study keys. Everything below is what is on disk and on the wire; numbers
+// are big-endian, || joins bytes.
+//
+// # Address
+//
+// The address of a block is the CIDv1 of its sealed bytes with the raw codec
+// and SHA2-256: 01 55 12 20 || SHA-256(sealed bytes). Nothing else is ever
+// an address here.
+//
+// # Sealed block
+//
+// At most MaxBlock bytes:
+//
+//	offset  size  field
+//	0       1     version: 1
+//	1       1     codec of the payload: 0 the plaintext itself,
+//	              1 one zstd frame (RFC 8878) that tells its content size
+//	2       12    nonce
+//	14      n     AES-256-GCM ciphertext of the payload
+//	14+n    16    tag
+//
+// With two keys drawn from the study key by HKDF-SHA256 without salt,
+//
+//	K_seal  = HKDF(study key, info "priormesh cas 1: seal")
+//	K_nonce = HKDF(study key, info "priormesh cas 1: nonce")
+//
+// the ciphertext is made under K_seal with additional data
+// version || codec || domain, and the nonce is the first 12 bytes of
+// HMAC-SHA256(K_nonce, version || codec || domain || payload). The domain is
+// one byte that is not stored, because whoever follows an address knows what
+// to expect there:
+//
+//	0  part of an instance      2  chunk of an object
+//	1  whole object             3  chunk list of an object
+//
+// Codec 1 is used when it saves at least an eighth of the plaintext. Which
+// plaintexts that are, and the frame's bytes, belong to the version of the
+// compressor; what is stored stays readable whatever a later one does.
+//
+// # Object and reference
+//
+// An object is up to MaxObject bytes, a Ref names it. Up to MaxPlain bytes it
+// is one block. A larger one is cut every MaxPlain bytes, and the Ref names
+// its chunk list:
+//
+//	{"v": 1, "size": bytes of the object, "chunks": [link, ...]}
+//
+// A Ref is [link, size]. A size over MaxPlain tells that the link is to a
+// chunk list; lists do not nest.
+//
+// # Manifests
+//
+// Manifests are objects in DAG-CBOR, in its only canonical form: shortest
+// heads, definite lengths, map keys in the order shown here (by length, then
+// bytes), a link as tag 42 over 00 || CID, no floats. Decoding refuses every
+// other form, so a manifest has one encoding. UIDs are texts of 1 to MaxName
+// bytes; class and syntax may be empty. Attributes are bytes that cas does
+// not look into.
+//
+//	instance  {"v": 1, "uid": text, "kind": "instance", "size": bytes,
+//	           "class": text, "pixel": pixel or null,
+//	           "blocks": [[link, plaintext bytes], ...],
+//	           "header": bytes before the Pixel Data element,
+//	           "sha256": SHA-256 of the instance, "syntax": text}
+//	pixel     {"len": bytes, "off": offset, "run": [offset, bits of a frame, frames]}
+//	       or {"len": bytes, "off": offset, "frames": [[gap, bytes, ...], ...]}
+//	series    {"v": 1, "uid": text, "kind": "series", "attrs": bytes,
+//	           "instances": [[uid, attrs, size, Ref], ...]}
+//	study     {"v": 1, "uid": text, "kind": "study", "attrs": bytes,
+//	           "series": [[uid, attrs, Ref], ...], "revision": number}
+//
+// The plaintexts of the blocks, in order, are the instance. len and off are
+// of the value of the Pixel Data element. A run is native pixel data: equal
+// frames back to back from its offset. frames is encapsulated pixel data: for
+// each frame its parts, each as the gap since the end of the part before it
+// (of the first: since off; negative when it lies before) and its length.
+//
+// # Keyring
+//
+// The KEK file is one line, "priormesh-kek-1:" and 64 hex digits, mode 0600.
+// From its 32 bytes come, by HKDF-SHA256 without salt, with the infos
+// "priormesh keyring 1: wrap", "… names" and "… mark", the keys K_wrap and
+// K_names and the mark.
+//
+// The file "keyring" in the folder is version 1 || mark (32 bytes): it tells
+// whether the KEK is the right one. Each study key is a file named
+// hex(HMAC-SHA256(K_names, name)) || ".key" of 61 bytes:
+//
+//	0   1   version: 1
+//	1   12  random nonce
+//	13  48  AES-256-GCM of the study key under K_wrap, with additional data
+//	        version || HMAC-SHA256(K_names, name), and its tag
+//
+// A file of 61 bytes ff is a key that was destroyed; files ending in ".tmp"
+// are left from a crash and are destroyed when the keyring is opened.
+//
+// # Badger
+//
+// The database of blocks holds nothing else; keys begin with a byte for the
+// table:
+//
+//	00                  → "priormesh blocks 1", the format
+//	01 || SHA-256       → the sealed block of that address
+//	02                  → empty; written and dropped to have tables flushed
 package cas

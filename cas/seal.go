@@ -166,10 +166,22 @@ func (s *sealer) openTrusting(dom domain, b Block) ([]byte, error) {
 }
 
 // pack compresses when that saves at least an eighth; less is not worth the
-// time it costs each reader.
+// time it costs each reader. Of a large plaintext samples are tried first,
+// because most large ones are compressed images.
 func pack(plain []byte) (codec byte, payload []byte) {
+	const samples, each = 4, 8 << 10
+	if len(plain) >= 4*samples*each {
+		try := make([]byte, 0, samples*each)
+		for i := range samples {
+			at := (len(plain) - each) / (samples - 1) * i
+			try = append(try, plain[at:at+each]...)
+		}
+		if c := compressor().EncodeAll(try, make([]byte, 0, len(try))); len(c) > len(try)-len(try)/16 {
+			return codecStored, plain
+		}
+	}
 	c := compressor().EncodeAll(plain, make([]byte, 0, len(plain)))
-	if len(c) > len(plain)-len(plain)/8-1 {
+	if len(c) >= len(plain)-len(plain)/8 {
 		return codecStored, plain
 	}
 	return codecZstd, c

@@ -44,7 +44,8 @@ func image(seed uint64, n int) []byte {
 }
 
 func plaintext(t *rapid.T) []byte {
-	n := rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(0, 100_000), rapid.IntRange(MaxPlain-3, MaxPlain)).Draw(t, "size")
+	small, large := rapid.IntRange(0, 3000), rapid.IntRange(MaxPlain-3, MaxPlain)
+	n := rapid.OneOf(small, small, small, small, small, rapid.IntRange(0, 100_000), large).Draw(t, "size")
 	seed := rapid.Uint64().Draw(t, "seed")
 	switch rapid.IntRange(0, 2).Draw(t, "kind") {
 	case 0:
