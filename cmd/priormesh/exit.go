@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/priormesh/priormesh/node"
+	"github.com/priormesh/priormesh/node/api"
+)
+
+// Exit codes. They do not change: scripts rely on them.
+const (
+	exitDone       = 0 // what was asked for is done
+	exitFailed     = 1 // it is not; the error says why
+	exitWrongUse   = 2 // the command line, a file named on it or what is in it is wrong
+	exitNotRunning = 3 // the node is not running or does not answer
+	exitNotFound   = 4 // nothing matched, or no such study is known
+	exitPartly     = 5 // done but for some files
+	exitNotYet     = 6 // somebody else has to act first: endorse, invite, be reachable
+)
+
+const exitHelp = `Exit codes:
+  0  done
+  1  failed; the error says why
+  2  wrong use: the command line, or what it names
+  3  the node is not running or does not answer
+  4  nothing matched, or no such study is known
+  5  partly done: some files were refused or could not be read
+  6  not yet: endorsements are missing, or a study has not come so far`
+
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	code int
+	error
+}
+
+func (e exitError) Unwrap() error { return e.error }
+
+func exit(code int, format string, args ...any) error {
+	return exitError{code, fmt.Errorf(format, args...)}
+}
+
+// exitCode is what an error means to whoever called the program.
+func exitCode(err error) int {
+	var own exitError
+	var said *api.Error
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &own):
+		return own.code
+	case errors.Is(err, node.ErrNotRunning), errors.Is(err, api.ErrUnreachable):
+		return exitNotRunning
+	case errors.Is(err, node.ErrNoHome), errors.Is(err, node.ErrHomeExists):
+		return exitWrongUse
+	case errors.Is(err, node.ErrNoRegion):
+		return exitNotYet
+	case errors.As(err, &said) && said.Status == http.StatusNotFound:
+		return exitNotFound
+	case errors.As(err, &said) && said.Status == http.StatusBadRequest:
+		return exitWrongUse
+	}
+	return exitFailed
+}
+
+// report says an error to whoever called the program.
+func report(w io.Writer, err error, asJSON bool) {
+	text := err.Error()
+	if errors.Is(err, api.ErrUnreachable) {
+		text += "; see whether the node runs, and start it with `priormesh run` if it does not"
+	}
+	if !asJSON {
+		fmt.Fprintln(w, "priormesh: "+text)
+		return
+	}
+	b, merr := json.Marshal(struct {
+		Error string `json:"error"`
+		Code  int    `json:"code"`
+	}{text, exitCode(err)})
+	if merr != nil {
+		panic(merr) // a string and a number always marshal
+	}
+	fmt.Fprintf(w, "%s\n", b)
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/node/api"
+)
+
+// pollEvery is how often a command asks how far a fetch is.
+const pollEvery = 250 * time.Millisecond
+
+type fetchCmd struct {
+	homeFlag
+	Wait  time.Duration `placeholder:"DURATION" default:"-1ns" help:"Give up waiting after this long (90s, 10m, 0s); the node goes on. Without it the command waits until the study is here."`
+	Study string        `arg:"" name:"studyuid" help:"Study Instance UID, as find prints it."`
+}
+
+func (fetchCmd) Help() string {
+	return `Asks the node to bring a study from whichever trust holds it, and waits until it is here whole. The request is kept on the node's disk: it outlives this command, the node's process and the absence of the holder. The exit code is 0 once the study is here, 4 if no trust says that it has it, 6 if the wait ended first or was interrupted.
+
+Example:
+
+    priormesh fetch --home /srv/priormesh --wait 10m 1.3.6.1.4.1.5962.1.1.0.0.0.1194734704.16302.0.1`
+}
+
+func (c *fetchCmd) Run(p *program) error {
+	if !dicom.UID(c.Study).Valid() {
+		return exit(exitWrongUse, "%q is no Study Instance UID: it has 1 to 64 digits and dots; `priormesh find` prints it", short(c.Study, 70))
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	ctx := p.ctx
+	if c.Wait >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.Wait)
+		defer cancel()
+	}
+	f, err := client.Fetch(p.ctx, c.Study)
+	if err != nil {
+		return err
+	}
+	f, err = c.follow(ctx, p, client, f)
+	switch {
+	case err != nil && p.ctx.Err() != nil:
+		return p.queued(f, "interrupted; the study stays in the node's queue and comes by itself")
+	case err != nil && ctx.Err() != nil:
+		return p.queued(f, fmt.Sprintf("not here after %v; the study stays in the node's queue and comes by itself", c.Wait))
+	case err != nil:
+		return err
+	}
+	return p.result(f, func(w io.Writer) { fmt.Fprintf(w, "here: %s\n", f.Study) })
+}
+
+// queued says that a study has not come yet.
+func (p *program) queued(f api.Fetch, text string) error {
+	if p.json {
+		if err := p.line(f); err != nil {
+			return err
+		}
+	}
+	if f.Error != "" {
+		text += "; the last attempt failed: " + plain(f.Error)
+	}
+	return exit(exitNotYet, "%s", text)
+}
+
+// follow waits until a study is here. Beside an error it gives what was known last.
+func (c *fetchCmd) follow(ctx context.Context, p *program, client *api.Client, f api.Fetch) (api.Fetch, error) {
+	bar := p.progress("fetching")
+	defer bar.end()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	var trouble string
+	gone := false
+	for {
+		bar.of(f.Bytes)
+		bar.at(f.BytesHere)
+		switch f.State {
+		case "here":
+			return f, nil
+		case "unknown":
+			return f, exit(exitNotFound, "no trust says that it has this study; check the UID with `priormesh find --study`")
+		case "elsewhere":
+			// Its task may have ended between two looks of the node; if it is
+			// still not here at the next answer, the task was given up.
+			if gone {
+				return f, errors.New("the node has given up bringing this study; its log says why; repeat the command to ask again")
+			}
+			gone = true
+		default:
+			gone = false
+		}
+		if f.Error != "" && f.Error != trouble && !p.json {
+			fmt.Fprintf(bar, "attempt %d failed: %s; the node tries again\n", f.Attempts, plain(f.Error))
+		}
+		trouble = f.Error
+		select {
+		case <-ctx.Done():
+			return f, ctx.Err()
+		case <-tick.C:
+		}
+		next, err := client.FetchStatus(ctx, c.Study)
+		if err != nil {
+			return f, err
+		}
+		f = next
+	}
+}

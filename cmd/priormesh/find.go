@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/priormesh/priormesh/node/api"
+)
+
+type findCmd struct {
+	homeFlag
+	Patient  string `placeholder:"ID" help:"Patient ID."`
+	Issuer   string `placeholder:"WHO" help:"Who issued the Patient ID."`
+	NHS      string `name:"nhs" placeholder:"NUMBER" help:"NHS number, with or without spaces."`
+	Name     string `placeholder:"NAME" help:"Patient's name; * and ? stand for anything."`
+	Modality string `placeholder:"CS" help:"Modality, such as CT."`
+	Since    string `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31."`
+	Until    string `placeholder:"DATE" help:"Studies of this day and earlier."`
+	Study    string `placeholder:"UID" help:"Study Instance UID."`
+	Limit    int    `default:"100" help:"At most this many, newest first (1 to 1000)."`
+	Offset   int    `help:"Leave out this many."`
+}
+
+func (findCmd) Help() string {
+	return `Answered at once from this node's own index of the whole region. What is marked elsewhere comes with ` + "`priormesh fetch`" + `, or by itself when a viewer opens it. Trusts that have not been heard from are named on stderr: their newest studies may be missing, above all when nothing was found. The exit code is 4 when nothing matched.
+
+Examples:
+
+    priormesh find --home /srv/priormesh --patient 98890234
+    priormesh find --home /srv/priormesh --name 'DOE^*' --modality MR --since 2023-01-01`
+}
+
+func (c *findCmd) Run(p *program) error {
+	for flag, v := range map[string]*string{"since": &c.Since, "until": &c.Until} {
+		if err := day(v); err != nil {
+			return exit(exitWrongUse, "--%s: %w", flag, err)
+		}
+	}
+	if c.Limit < 1 || c.Limit > 1000 || c.Offset < 0 {
+		return exit(exitWrongUse, "--limit is 1 to 1000, --offset 0 or more")
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	got, err := client.Find(p.ctx, api.Filter{Patient: c.Patient, Issuer: c.Issuer, NHS: c.NHS, Name: c.Name, Modality: c.Modality,
+		Since: c.Since, Until: c.Until, Study: c.Study, Limit: c.Limit, Offset: c.Offset})
+	if err != nil {
+		return err
+	}
+	if !p.json {
+		for _, w := range got.Warnings {
+			p.note("warning: %s", plain(w))
+		}
+	}
+	if len(got.Studies) > 0 || p.json {
+		if err := p.result(got, func(w io.Writer) { studyTable(w, got.Studies) }); err != nil {
+			return err
+		}
+	}
+	if rest := got.Total - c.Offset - len(got.Studies); rest > 0 && !p.json {
+		p.note("%d more: go on with --offset %d", rest, c.Offset+len(got.Studies))
+	}
+	if len(got.Studies) > 0 {
+		return nil
+	}
+	if got.Total > 0 {
+		return exit(exitNotFound, "no study from --offset %d on: there are %d", c.Offset, got.Total)
+	}
+	if len(got.Warnings) > 0 {
+		return exit(exitNotFound, "no study matched in what this node has heard; that is not the whole region: %s", plain(strings.Join(got.Warnings, "; ")))
+	}
+	return exit(exitNotFound, "no study matched")
+}
+
+// day brings a date to the form that the node reads.
+func day(v *string) error {
+	if *v == "" {
+		return nil
+	}
+	for _, form := range []string{"2006-01-02", "20060102"} {
+		if t, err := time.Parse(form, *v); err == nil {
+			*v = t.Format("20060102")
+			return nil
+		}
+	}
+	return errors.New("write the date like 2024-03-31")
+}
+
+func studyTable(out io.Writer, studies []api.Study) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PATIENT\tNAME\tDATE\tMODALITY\tDESCRIPTION\tINSTANCES\tTRUSTS\tWHERE\tSTUDY")
+	for _, s := range studies {
+		where := "elsewhere"
+		if s.Availability == "ONLINE" {
+			where = "here"
+		}
+		patient := s.PatientID
+		if s.Issuer != "" {
+			patient += " (" + s.Issuer + ")"
+		}
+		name := short(s.Name, 30)
+		if s.MixedPatient {
+			name += " [instances name several patients]"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", or(short(patient, 40)), or(name), or(dateText(s.Date)), list(s.Modalities),
+			or(short(s.Description, 40)), s.Instances, list(s.Trusts), where, plain(s.Study))
+	}
+	w.Flush()
+}
+
+func or(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func dateText(da string) string {
+	if t, err := time.Parse("20060102", da); err == nil {
+		return t.Format(time.DateOnly)
+	}
+	return short(da, 20)
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
+	"github.com/priormesh/priormesh/node"
+	"github.com/priormesh/priormesh/node/api"
+)
+
+// version is set by the linker.
+var version = "unversioned"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal ends the program as if there were no handler
+	p := &program{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	os.Exit(p.run(os.Args[1:]))
+}
+
+// program is what commands get from outside.
+type program struct {
+	ctx            context.Context // ends at the first SIGINT or SIGTERM
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	json           bool
+}
+
+type commands struct {
+	JSON    bool             `name:"json" help:"Print the result, and errors, as JSON."`
+	Version kong.VersionFlag `help:"Print the version and exit."`
+
+	Init   initCmd   `cmd:"" help:"Make a node's home folder, and found a region if asked."`
+	Card   cardCmd   `cmd:"" help:"Print this trust's card, to give to a member of the region."`
+	Admit  admitCmd  `cmd:"" help:"Endorse a trust; prints an invitation once enough members have."`
+	Join   joinCmd   `cmd:"" help:"Take an invitation: this node becomes part of the region."`
+	Run    runCmd    `cmd:"" help:"Run the node until SIGTERM or Ctrl-C."`
+	Import importCmd `cmd:"" help:"Store DICOM files and folders of them in the running node."`
+	Find   findCmd   `cmd:"" help:"Find studies, wherever in the region they are."`
+	Fetch  fetchCmd  `cmd:"" help:"Bring a study here, and wait until it is."`
+	Status statusCmd `cmd:"" help:"Say how the node is and which trusts it hears."`
+	Peers  peersCmd  `cmd:"" help:"List the other nodes of the region."`
+	Demo   demoCmd   `cmd:"" help:"Run a region on this machine and watch priors arrive."`
+}
+
+const description = `One trust's node of a region that shares imaging without a hub: it keeps what it
+receives, knows every study of the region, and brings a patient's earlier studies
+from the trust that has them, byte for byte.
+
+  priormesh demo --once                                  see it work
+  priormesh init --home /srv/priormesh --trust RX1 --found "My region"
+  priormesh run --home /srv/priormesh
+
+` + exitHelp
+
+// exited carries kong's wish to end (after --help, --version) up to run.
+type exited int
+
+// run carries out one command line and gives its exit code.
+func (p *program) run(args []string) (code int) {
+	defer func() {
+		switch v := recover().(type) {
+		case nil:
+		case exited:
+			code = int(v)
+		default:
+			panic(v)
+		}
+	}()
+	var c commands
+	parser, err := kong.New(&c, kong.Name("priormesh"), kong.Description(description),
+		kong.Writers(p.stdout, p.stderr), kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, NoAppDescFormat: true, WrapUpperBound: 100}),
+		kong.Vars{"version": version, "http": node.DefaultConfig().HTTP, "mesh": strings.Join(node.DefaultConfig().Mesh, ", ")})
+	if err != nil {
+		panic(err) // the grammar above is wrong, whatever the arguments
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	cmd, err := parser.Parse(args)
+	if err != nil {
+		report(p.stderr, exit(exitWrongUse, "%w; `priormesh %s--help` shows how it is used", err, named(err)), slices.Contains(args, "--json"))
+		return exitWrongUse
+	}
+	p.json = c.JSON
+	if err := cmd.Run(p); err != nil {
+		if errors.Is(err, context.Canceled) && p.ctx.Err() != nil && exitCode(err) == exitFailed {
+			err = errors.New("interrupted before it was done")
+		}
+		report(p.stderr, err, p.json)
+		return exitCode(err)
+	}
+	return exitDone
+}
+
+// named is the command that a mistaken command line is about, with a space.
+func named(err error) string {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil && parse.Context.Selected() != nil {
+		return parse.Context.Selected().Name + " "
+	}
+	return ""
+}
+
+// result prints v as JSON, or by text when no JSON was asked for.
+func (p *program) result(v any, text func(w io.Writer)) error {
+	if !p.json {
+		text(p.stdout)
+		return nil
+	}
+	return p.line(v)
+}
+
+// line prints one line of JSON.
+func (p *program) line(v any) error {
+	e := json.NewEncoder(p.stdout)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// note is for people who watch: not part of the result.
+func (p *program) note(format string, args ...any) {
+	fmt.Fprintf(p.stderr, format+"\n", args...)
+}
+
+// watched reports whether a person sees stderr.
+func (p *program) watched() bool {
+	f, ok := p.stderr.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// homeFlag is the flag that all commands about one node have.
+type homeFlag struct {
+	Home string `required:"" placeholder:"DIR" env:"PRIORMESH_HOME" help:"Home folder of the node."`
+}
+
+// client reaches the running node of a home folder.
+func (h homeFlag) client() (*api.Client, error) {
+	home, err := node.OpenHome(h.Home)
+	if err != nil {
+		return nil, err
+	}
+	return clientOf(home)
+}
+
+func clientOf(home *node.Home) (*api.Client, error) {
+	running, err := home.Running()
+	if err != nil {
+		return nil, err
+	}
+	token, err := home.Token()
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient("http://"+running.HTTP, token, nil), nil
+}
+
+// plain makes text from outside harmless to a terminal.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
+}
+
+// short cuts text for a column.
+func short(s string, runes int) string {
+	s = plain(s)
+	if r := []rune(s); len(r) > runes {
+		return string(r[:runes-1]) + "…"
+	}
+	return s
+}
+
+// list joins what may be empty.
+func list(s []string) string {
+	if len(s) == 0 {
+		return "-"
+	}
+	return plain(strings.Join(s, ", "))
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+)
+
+// progress is a bar of bytes on stderr while a person watches, and nothing
+// otherwise.
+type progress struct {
+	io.Writer // for lines above the bar
+	bars      *mpb.Progress
+	bar       *mpb.Bar
+}
+
+// progress starts a bar. With --json there is none: whoever reads the result
+// may be reading it on the same terminal.
+func (p *program) progress(label string) *progress {
+	if p.json || !p.watched() {
+		return &progress{Writer: p.stderr}
+	}
+	bars := mpb.New(mpb.WithOutput(p.stderr), mpb.WithWidth(40))
+	bar := bars.AddBar(0,
+		mpb.PrependDecorators(decor.Name(label), decor.CountersKibiByte(" % .1f / % .1f")),
+		mpb.AppendDecorators(decor.Percentage(decor.WC{W: 5}), decor.Name("  "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")))
+	return &progress{bars, bars, bar}
+}
+
+// of says how many bytes there are to come in all, as far as is known.
+func (p *progress) of(total int64) {
+	if p.bar != nil {
+		p.bar.SetTotal(total, false)
+	}
+}
+
+// add says that n more bytes are done.
+func (p *progress) add(n int64) {
+	if p.bar != nil {
+		p.bar.IncrInt64(n)
+	}
+}
+
+// at says that n bytes are done in all.
+func (p *progress) at(n int64) {
+	if p.bar != nil {
+		p.bar.SetCurrent(n)
+	}
+}
+
+// end leaves the bar as it is.
+func (p *progress) end() {
+	if p.bar != nil {
+		p.bar.Abort(false)
+		p.bars.Wait()
+	}
+}
+
+// counted adds to a bar what is read.
+type counted struct {
+	io.ReadSeeker
+	bar *progress
+	n   int64
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.ReadSeeker.Read(b)
+	c.n += int64(n)
+	c.bar.add(int64(n))
+	return n, err
+}
+
+// bytesText is a size for people.
+func bytesText(n int64) string { return fmt.Sprintf("% .1f", decor.SizeB1000(n)) }

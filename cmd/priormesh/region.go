@@ -1,0 +1,270 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node"
+	"github.com/priormesh/priormesh/node/api"
+)
+
+// Making a node and bringing it into a region: init, card, admit, join.
+
+type initCmd struct {
+	homeFlag
+	Trust string   `required:"" placeholder:"ODS" help:"ODS code of the trust, such as RX1."`
+	Name  string   `placeholder:"NAME" help:"The trust's name as other trusts see it; the ODS code if not given."`
+	HTTP  string   `name:"http" placeholder:"ADDR" default:"${http}" help:"Where DICOMweb and the operator API are served (default ${http}). Keep it on loopback or behind a proxy that authenticates."`
+	DIMSE string   `name:"dimse" placeholder:"ADDR" help:"Reserved for the DIMSE service; nothing listens there yet."`
+	Mesh  []string `sep:"none" placeholder:"MULTIADDR" help:"Where other nodes reach this one; may be repeated (default ${mesh})."`
+	Found string   `placeholder:"REGION" help:"Found a region of this name, with this trust as its first member."`
+}
+
+func (initCmd) Help() string {
+	return `Makes the folder with keys, card and config.toml. Nothing is made if the folder already holds a node.
+
+Example: the first trust of a region, and a second one that will join it.
+
+    priormesh init --home /srv/priormesh --trust RX1 --name "Upper Vale" --found "Three Valleys"
+    priormesh init --home /srv/priormesh --trust RX2 --name "Harbour"
+
+Keep trust.key safe: it speaks for the trust. Only ` + "`admit`" + ` needs it; in between it may be kept offline.`
+}
+
+type made struct {
+	Home        string   `json:"home"`
+	Trust       string   `json:"trust"`
+	Name        string   `json:"name"`
+	HTTP        string   `json:"http"`
+	Mesh        []string `json:"mesh"`
+	Region      string   `json:"region,omitempty"` // founded
+	Card        string   `json:"card"`
+	Fingerprint string   `json:"fingerprint"` // of the trust key, to compare by telephone
+}
+
+func (c *initCmd) Run(p *program) error {
+	conf := node.DefaultConfig()
+	conf.Trust, conf.Name, conf.HTTP, conf.DIMSE = index.TrustID(c.Trust), c.Name, c.HTTP, c.DIMSE
+	if conf.Name == "" {
+		conf.Name = c.Trust
+	}
+	if len(c.Mesh) > 0 {
+		conf.Mesh = c.Mesh
+	}
+	if err := conf.Check(); err != nil {
+		return exitError{exitWrongUse, err}
+	}
+	home, err := node.InitHome(c.Home, node.InitOptions{Config: conf, Found: c.Found})
+	if err != nil {
+		return err
+	}
+	text, card, err := cardOf(home)
+	if err != nil {
+		return err
+	}
+	m := made{home.Dir, c.Trust, conf.Name, conf.HTTP, conf.Mesh, c.Found, text, card.Fingerprint()}
+	return p.result(m, func(w io.Writer) {
+		fmt.Fprintf(w, "made a node of %s (%s) in %s\n", m.Trust, plain(m.Name), m.Home)
+		fmt.Fprintf(w, "  settings     %s\n", home.Dir+"/config.toml")
+		fmt.Fprintf(w, "  trust key    %s, fingerprint %s\n", home.Dir+"/trust.key", m.Fingerprint)
+		if c.Found != "" {
+			fmt.Fprintf(w, "founded the region %q with %s as its member\n", c.Found, m.Trust)
+			fmt.Fprintf(w, "next: priormesh run --home %s\n", quoted(home.Dir))
+			return
+		}
+		fmt.Fprintf(w, "next: give a member of the region what `priormesh card --home %s` prints, and tell them the fingerprint by telephone\n", quoted(home.Dir))
+	})
+}
+
+type cardCmd struct{ homeFlag }
+
+func (cardCmd) Help() string {
+	return `The card holds the trust's code, name, public key and address; nothing in it is secret. A member endorses it, and compares the fingerprint with what you tell them by telephone, so that nobody slips in a card of their own.
+
+Example:
+
+    priormesh card --home /srv/priormesh > rx2.card`
+}
+
+func (c *cardCmd) Run(p *program) error {
+	home, err := node.OpenHome(c.Home)
+	if err != nil {
+		return err
+	}
+	text, card, err := cardOf(home)
+	if err != nil {
+		return err
+	}
+	if !p.json {
+		p.note("fingerprint %s: tell it to the member by telephone", card.Fingerprint())
+	}
+	return p.result(struct {
+		Trust       string `json:"trust"`
+		Name        string `json:"name"`
+		Fingerprint string `json:"fingerprint"`
+		Card        string `json:"card"`
+	}{string(card.Trust), card.Name, card.Fingerprint(), text}, func(w io.Writer) { fmt.Fprintln(w, text) })
+}
+
+func cardOf(home *node.Home) (string, index.Card, error) {
+	text, err := home.Card()
+	if err != nil {
+		return "", index.Card{}, err
+	}
+	card, err := index.ParseCard(text)
+	if err != nil {
+		return "", index.Card{}, fmt.Errorf("the card in %s cannot be read: %w", home.Dir, err)
+	}
+	return text, card, nil
+}
+
+type admitCmd struct {
+	homeFlag
+	Fingerprint string `placeholder:"XXXX-XXXX-XXXX-XXXX" help:"What the trust told you by telephone; the card is refused if it has another."`
+	Card        string `arg:"" help:"The card, a file that holds it, or - for stdin."`
+}
+
+func (admitCmd) Help() string {
+	return `A trust is admitted when more than half of the members have endorsed it. This prints the invitation once that is so, and ends with exit code 6 while endorsements are missing. Endorsing twice changes nothing, so repeat it to get the invitation after the others have endorsed.
+
+Example:
+
+    priormesh admit --home /srv/priormesh --fingerprint ABCD-EFGH-IJKL-MNOP rx2.card > rx2.invitation`
+}
+
+func (c *admitCmd) Run(p *program) error {
+	text, err := p.text("card", c.Card, index.MaxCard)
+	if err != nil {
+		return err
+	}
+	card, err := index.ParseCard(text)
+	if err != nil {
+		return exitError{exitWrongUse, err}
+	}
+	if c.Fingerprint != "" && !strings.EqualFold(c.Fingerprint, card.Fingerprint()) {
+		return exit(exitWrongUse, "the card's fingerprint is %s and not %s: it is not the card of whom you spoke to, or one of you misread; nothing was endorsed", card.Fingerprint(), c.Fingerprint)
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	a, err := client.Admit(p.ctx, text)
+	if err != nil {
+		return err
+	}
+	if !p.json {
+		p.note("%s (%s), fingerprint %s: endorsed by %d of the %d members needed (%s)", card.Trust, plain(card.Name), card.Fingerprint(), a.Have, a.Need, list(a.By))
+	}
+	if a.Admitted || p.json {
+		if err := p.result(a, func(w io.Writer) { fmt.Fprintln(w, a.Invitation) }); err != nil {
+			return err
+		}
+	}
+	if a.Admitted {
+		return nil
+	}
+	return exit(exitNotYet, "%s is endorsed, %d of %d; ask %s to run `priormesh admit` with this card, then repeat this command for the invitation", a.Trust, a.Have, a.Need, p.others(client, a))
+}
+
+// others are the members that have not endorsed yet, as far as can be told.
+func (p *program) others(client *api.Client, a api.Admission) string {
+	s, err := client.Status(p.ctx)
+	if err != nil {
+		return "other members"
+	}
+	var rest []string
+	for _, t := range s.Trusts {
+		if !slices.Contains(a.By, t.Trust) {
+			rest = append(rest, t.Trust)
+		}
+	}
+	if missing := a.Need - a.Have; len(rest) > missing && missing > 0 {
+		return fmt.Sprintf("%d of %s", missing, list(rest))
+	}
+	return list(rest)
+}
+
+type joinCmd struct {
+	homeFlag
+	Invitation string `arg:"" help:"The invitation, a file that holds it, or - for stdin."`
+}
+
+func (joinCmd) Help() string {
+	return `Checks that the invitation admits this trust, and keeps it in the home folder. The node must not be running.
+
+Example:
+
+    priormesh join --home /srv/priormesh rx2.invitation
+    priormesh run  --home /srv/priormesh`
+}
+
+func (c *joinCmd) Run(p *program) error {
+	text, err := p.text("invitation", c.Invitation, index.MaxInvitation)
+	if err != nil {
+		return err
+	}
+	home, err := node.OpenHome(c.Home)
+	if err != nil {
+		return err
+	}
+	roster, err := home.Join(text)
+	var (
+		malformed *index.MalformedError
+		limit     *index.LimitError
+		unfit     *index.InvitationError
+	)
+	switch {
+	case errors.As(err, &malformed), errors.As(err, &limit), errors.As(err, &unfit):
+		return exitError{exitWrongUse, err}
+	case err != nil:
+		return err
+	}
+	var members []string
+	for _, m := range roster.Members {
+		members = append(members, string(m.Trust))
+	}
+	return p.result(struct {
+		Region  string   `json:"region"`
+		Members []string `json:"members"`
+	}{roster.Name, members}, func(w io.Writer) {
+		fmt.Fprintf(w, "joined the region %q; its members are %s\n", roster.Name, list(members))
+		fmt.Fprintf(w, "next: priormesh run --home %s\n", quoted(home.Dir))
+	})
+}
+
+// text is a card or invitation: the argument itself, a file's content, or stdin.
+func (p *program) text(kind, arg string, limit int64) (string, error) {
+	if strings.HasPrefix(strings.TrimSpace(arg), "priormesh-") {
+		return arg, nil
+	}
+	in := p.stdin
+	if arg != "-" {
+		f, err := os.Open(arg)
+		if err != nil {
+			return "", exit(exitWrongUse, "%q is neither a %s (it would begin with priormesh-%s-1:) nor a file that can be read: %w", short(arg, 60), kind, kind, err)
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, 2*limit+1))
+	if err != nil {
+		return "", err
+	}
+	if len(b) == 0 {
+		return "", exit(exitWrongUse, "there is no %s in it: it is empty", kind)
+	}
+	return string(b), nil
+}
+
+// quoted is a word for a shell.
+func quoted(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:=,@%") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/priormesh/priormesh/node"
+)
+
+type runCmd struct {
+	homeFlag
+	LogLevel slog.Level `placeholder:"LEVEL" default:"info" help:"debug, info, warn or error."`
+	LogJSON  bool       `name:"log-json" help:"Write the log as JSON lines."`
+}
+
+func (runCmd) Help() string {
+	return `The log goes to stderr. One line on stdout says when the node is ready. SIGTERM or Ctrl-C lets what is under way finish and ends with 0; a second one ends at once.
+
+Example:
+
+    priormesh run --home /srv/priormesh --log-level warn`
+}
+
+// ready is what `run --json` prints once the node serves.
+type ready struct {
+	Ready    bool   `json:"ready"`
+	Trust    string `json:"trust"`
+	PID      int    `json:"pid"`
+	HTTP     string `json:"http"`
+	DICOMweb string `json:"dicomweb"`
+}
+
+func (c *runCmd) Run(p *program) error {
+	home, err := node.OpenHome(c.Home)
+	if err != nil {
+		return err
+	}
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	var handler slog.Handler = slog.NewTextHandler(p.stderr, options)
+	if c.LogJSON {
+		handler = slog.NewJSONHandler(p.stderr, options)
+	}
+	log := slog.New(handler)
+	n, err := node.Open(p.ctx, home, node.Options{Now: time.Now, Rand: rand.Reader, Log: log, Version: version})
+	if err != nil {
+		if p.ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // asked to end before it had begun
+		}
+		return err
+	}
+	web := "http://" + n.HTTPAddr()
+	log.Info("the node runs", "version", version, "trust", string(home.Config.Trust), "http", web)
+	if err := p.result(ready{true, string(home.Config.Trust), os.Getpid(), web, web + "/dicom-web"}, func(w io.Writer) {
+		fmt.Fprintf(w, "ready: DICOMweb %s/dicom-web\n", web)
+	}); err != nil {
+		return errors.Join(fmt.Errorf("nobody reads stdout: %w", err), n.Close())
+	}
+	<-p.ctx.Done()
+	log.Info("asked to end; finishing what is under way")
+	if err := n.Close(); err != nil {
+		return fmt.Errorf("the node did not end cleanly; what it acknowledged is on disk: %w", err)
+	}
+	log.Info("the node has ended")
+	return nil
+}

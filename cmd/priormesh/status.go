@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/priormesh/priormesh/node/api"
+)
+
+type statusCmd struct{ homeFlag }
+
+func (statusCmd) Help() string {
+	return `Says which trusts this node hears, how many studies it knows, what it is bringing, and what needs a person: conflicts, quarantined nodes, warnings.
+
+Example:
+
+    priormesh status --home /srv/priormesh --json | jq .studies`
+}
+
+func (c *statusCmd) Run(p *program) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	s, err := client.Status(p.ctx)
+	if err != nil {
+		return err
+	}
+	return p.result(s, func(w io.Writer) { statusText(w, s, time.Now()) })
+}
+
+func statusText(out io.Writer, s api.Status, now time.Time) {
+	fmt.Fprintf(out, "%s (%s) in the region %q, running for %s, version %s\n", plain(s.Trust), plain(s.Name), s.Region, ago(now.Sub(s.Started)), plain(s.Version))
+	fmt.Fprintf(out, "  node      %s\n", s.Peer)
+	fmt.Fprintf(out, "  DICOMweb  http://%s/dicom-web\n", s.HTTP)
+	if s.DIMSE != "" {
+		fmt.Fprintf(out, "  DIMSE     %s\n", s.DIMSE)
+	}
+	for _, a := range s.Mesh {
+		fmt.Fprintf(out, "  mesh      %s\n", plain(a))
+	}
+	fmt.Fprintf(out, "  studies   %d received here, %d copies of other trusts', %d in the region\n", s.Studies.Own, s.Studies.Copies, s.Studies.Region)
+	if len(s.Trusts) > 0 {
+		fmt.Fprintln(out)
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "TRUST\tNAME\tHEARD\tBEHIND\tSTUDIES")
+		for _, t := range s.Trusts {
+			heard := "never"
+			if !t.LastHeard.IsZero() {
+				heard = ago(now.Sub(t.LastHeard)) + " ago"
+			}
+			if !t.Heard {
+				heard += " (silent)"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\n", plain(t.Trust), short(t.Name, 40), heard, t.Behind, t.Studies)
+		}
+		w.Flush()
+	}
+	if len(s.Fetches) > 0 {
+		fmt.Fprintf(out, "\nbringing %d studies:\n", len(s.Fetches))
+		for _, f := range s.Fetches {
+			fmt.Fprintf(out, "  %s  %s, %d of %d instances", plain(f.Study), f.State, f.InstancesHere, f.Instances)
+			if f.Error != "" {
+				fmt.Fprintf(out, ", attempt %d failed: %s", f.Attempts, plain(f.Error))
+			}
+			fmt.Fprintln(out)
+		}
+	}
+	for _, c := range s.Conflicts {
+		fmt.Fprintf(out, "conflict: instance %s of study %s: %s's copy was kept out, because its UID is taken here by other bytes\n", plain(c.Instance), plain(c.Study), plain(c.Trust))
+	}
+	for _, f := range s.Forks {
+		fmt.Fprintf(out, "quarantined: node %s contradicts itself; its statements are no longer taken\n", plain(f))
+	}
+	for _, text := range s.Warnings {
+		fmt.Fprintf(out, "warning: %s\n", plain(text))
+	}
+}
+
+// ago is a duration as people say it.
+func ago(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return "less than a second"
+	case d < time.Minute:
+		return d.Truncate(time.Second).String()
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%d days", d/(24*time.Hour))
+}
+
+type peersCmd struct{ homeFlag }
+
+func (peersCmd) Help() string {
+	return `Lists the nodes of the other trusts: whether this node has a connection to each, and when it last heard from it.
+
+Example:
+
+    priormesh peers --home /srv/priormesh`
+}
+
+func (c *peersCmd) Run(p *program) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	peers, err := client.Peers(p.ctx)
+	if err != nil {
+		return err
+	}
+	return p.result(peers, func(w io.Writer) { peerTable(w, peers, time.Now()) })
+}
+
+func peerTable(out io.Writer, peers []api.Peer, now time.Time) {
+	if len(peers) == 0 {
+		fmt.Fprintln(out, "no other node is known yet; admit a trust with `priormesh admit`")
+		return
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TRUST\tCONNECTED\tHEARD\tRTT\tNODE\tADDRESSES")
+	for _, p := range peers {
+		connected, heard, rtt := "no", "never", "-"
+		if p.Connected {
+			connected = "yes"
+		}
+		if !p.LastHeard.IsZero() {
+			heard = ago(now.Sub(p.LastHeard)) + " ago"
+		}
+		if p.RTT > 0 {
+			rtt = p.RTT.Round(10 * time.Microsecond).String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", or(plain(p.Trust)), connected, heard, rtt, plain(p.Peer), list(p.Addrs))
+	}
+	w.Flush()
+}
