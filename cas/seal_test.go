@@ -45,7 +45,7 @@ func image(seed uint64, n int) []byte {
 
 func plaintext(t *rapid.T) []byte {
 	small, large := rapid.IntRange(0, 3000), rapid.IntRange(MaxPlain-3, MaxPlain)
-	n := rapid.OneOf(small, small, small, small, small, rapid.IntRange(0, 100_000), large).Draw(t, "size")
+	n := rapid.OneOf(small, small, small, small, small, small, small, small, rapid.IntRange(0, 100_000), large).Draw(t, "size")
 	seed := rapid.Uint64().Draw(t, "seed")
 	switch rapid.IntRange(0, 2).Draw(t, "kind") {
 	case 0:
