@@ -32,27 +32,43 @@ func (fold folder) canonical(name string) []string {
 	return out
 }
 
-// words returns the distinct folded words of a name: each component's, and the component itself where it is of several, for a fold
-// may draw them together. It divides before it folds for the same reason.
+// words returns the distinct folded words of what somebody searches for.
 func (fold folder) words(name string) []string {
 	var out []string
-	add := func(s string) {
-		if w := strings.TrimSpace(fold(s)); w != "" && len(out) < nameWords && !slices.Contains(out, w) {
-			out = append(out, w)
-		}
-	}
-	for _, c := range strings.FieldsFunc(name, func(r rune) bool { return r == '^' || r == '=' }) {
-		parts := strings.FieldsFunc(c, func(r rune) bool {
-			return unicode.IsSpace(r) || unicode.Is(unicode.Pd, r) || r == '*' || r == '?' || r == ','
-		})
-		for _, p := range parts {
-			add(p)
-		}
-		if len(parts) > 1 {
-			add(c)
+	for _, c := range nameParts(name) {
+		for _, w := range splitWords(c) {
+			out = fold.addWord(out, w)
 		}
 	}
 	return out
+}
+
+// nameWordsOf returns the words by which a name is found: those of its components, and whole components of several, for a fold may
+// draw them together (van der Berg, vanderberg).
+func (fold folder) nameWordsOf(name string) []string {
+	out := fold.words(name)
+	for _, c := range nameParts(name) {
+		out = fold.addWord(out, c)
+	}
+	return out
+}
+
+func (fold folder) addWord(out []string, s string) []string {
+	if w := strings.TrimSpace(fold(s)); w != "" && len(out) < nameWords && !slices.Contains(out, w) {
+		out = append(out, w)
+	}
+	return out
+}
+
+func nameParts(name string) []string {
+	return strings.FieldsFunc(name, func(r rune) bool { return r == '^' || r == '=' })
+}
+
+// splitWords divides before anything is folded: a fold may drop blanks and hyphens.
+func splitWords(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.Is(unicode.Pd, r) || strings.ContainsRune("*?,", r)
+	})
 }
 
 // pattern folds a pattern and leaves its wildcards standing.

@@ -380,7 +380,7 @@ func (m *matcher) matches(st statement) bool {
 	if !q.Fuzzy {
 		return m.name.matches(m.x.fold.canonical(s.Name))
 	}
-	have := m.x.fold.words(s.Name)
+	have := m.x.fold.nameWordsOf(s.Name)
 	for _, w := range m.words {
 		if !slices.ContainsFunc(have, func(h string) bool { return strings.HasPrefix(h, w) }) {
 			return false

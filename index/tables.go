@@ -222,7 +222,7 @@ func studyKeys(fold folder, s Study, trust TrustID) [][]byte {
 			add(tableKey(tabName, g))
 		}
 	}
-	for _, w := range fold.words(s.Name) {
+	for _, w := range fold.nameWordsOf(s.Name) {
 		add(tableKey(tabWord, w))
 	}
 	if d := cleanDate(s.BirthDate); d != "" {
