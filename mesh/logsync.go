@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	pushEvery  = 100 * time.Millisecond // new heads within this are told together
+	pushEvery  = 100 * time.Millisecond // own facts said within this are pushed together
 	heardHeads = 256                    // heads heard by gossip that wait to be looked at
 
 	messageRate  = 200 // messages a second that are taken of a peer; more wait in its stream
@@ -83,9 +83,7 @@ func newLogSync(m *Mesh) *logSync {
 func (g *logSync) run() {
 	stop := g.m.deps.Index.Watch(func(f index.Fact) { g.grew(f.Author) })
 	defer stop()
-	if _, ok := g.m.deps.Index.Head(g.m.self); ok {
-		g.grew(g.m.self)
-	}
+	g.grew(g.m.self)
 	tick := time.NewTimer(g.m.jitter(g.m.cfg.Timing.Tick))
 	defer tick.Stop()
 	due := time.NewTimer(0)
@@ -112,7 +110,9 @@ func (g *logSync) run() {
 		case h := <-g.heads:
 			g.take(h)
 		case <-g.news:
-			due.Reset(max(0, pushEvery-time.Since(pushed)))
+			if g.gossip() {
+				due.Reset(max(0, pushEvery-time.Since(pushed)))
+			}
 		case <-due.C:
 			pushed = time.Now()
 			g.push()
@@ -159,26 +159,30 @@ func (g *logSync) grew(author index.NodeID) {
 	}
 }
 
-// push tells of logs that grew: everybody by gossip, and the connected peers
-// at once when it is this node's own.
-func (g *logSync) push() {
+// gossip tells everybody, by gossip, of the logs that grew, and says whether
+// this node's own is among them.
+func (g *logSync) gossip() (own bool) {
 	g.mu.Lock()
 	dirty := g.dirty
 	g.dirty = make(map[index.NodeID]bool)
 	g.mu.Unlock()
 	for author := range dirty {
-		h, ok := g.m.deps.Index.Head(author)
-		if !ok {
-			continue
+		if h, ok := g.m.deps.Index.Head(author); ok {
+			g.m.gossip.announce(h)
 		}
-		g.m.gossip.announce(h)
-		if author != g.m.self {
-			continue
-		}
-		msg := index.Heads{Heads: []index.Head{h}}
-		for _, l := range g.m.peers.allLinks() {
-			g.post([]index.Outgoing{{To: l.id, Message: msg}})
-		}
+	}
+	return dirty[g.m.self]
+}
+
+// push tells the connected peers of this node's own head, without the detour
+// of gossip.
+func (g *logSync) push() {
+	h, ok := g.m.deps.Index.Head(g.m.self)
+	if !ok {
+		return
+	}
+	for _, l := range g.m.peers.allLinks() {
+		g.post([]index.Outgoing{{To: l.id, Message: index.Heads{Heads: []index.Head{h}}}})
 	}
 }
 
@@ -194,9 +198,6 @@ func (g *logSync) gossiped(holder index.NodeID, h index.Head) {
 // take asks for what a gossiped head says is missing: the node that says it
 // holds it, else the author.
 func (g *logSync) take(h heardHead) {
-	if h.head.Node == g.m.self {
-		return
-	}
 	from := h.holder
 	if g.m.peers.link(from) == nil {
 		from = h.head.Node

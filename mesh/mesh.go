@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -126,8 +127,9 @@ type Mesh struct {
 		sync.RWMutex
 		over bool
 	}
-	peers peers
-	wake  chan struct{} // a token makes the steward look again
+	peers   peers
+	recheck atomic.Bool
+	wake    chan struct{} // a token makes the steward look again
 }
 
 // Open starts listening, dialling and gossiping. The Mesh lives until Close;

@@ -43,6 +43,9 @@ func (m *Mesh) steward() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		if m.recheck.Swap(false) {
+			m.dropStrangers()
+		}
 		m.reconcile()
 		timer.Reset(min(m.dialDue(), stewardRound))
 		select {
@@ -65,21 +68,26 @@ func (m *Mesh) look() {
 	}
 }
 
-// Recheck closes the connections of peers that are not allowed any more, and
-// dials those that are newly allowed at once. Call it when the roster changed.
+// Recheck soon closes the connections of peers that are not allowed any more,
+// and dials those that are newly allowed. Call it when the roster changed; it
+// does not wait, so it may be called from within a watcher of the index.
 func (m *Mesh) Recheck() {
+	m.recheck.Store(true)
+	m.look()
+}
+
+func (m *Mesh) dropStrangers() {
 	for _, c := range m.host.Network().Conns() {
 		if id, ok := nodeOf(c.RemotePeer()); !ok || !m.allowed(id) {
-			m.log.Warn("a connection was closed: its node is not on the roster any more", "node", c.RemotePeer().String())
+			m.log.Warn("a connection is closed: its node is not on the roster any more", "node", c.RemotePeer().String())
 			_ = c.CloseWithError(network.ConnGated)
 		}
 	}
 	m.peers.mu.Lock()
+	defer m.peers.mu.Unlock()
 	for _, c := range m.peers.contacts {
 		c.dial.wait, c.dial.next = 0, time.Time{}
 	}
-	m.peers.mu.Unlock()
-	m.look()
 }
 
 func (m *Mesh) reconcile() {

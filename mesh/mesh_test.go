@@ -1,0 +1,382 @@
+package mesh_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
+)
+
+func protocolID(s string) protocol.ID { return protocol.ID(s) }
+
+// Facts said at one node are at all others soon.
+func TestFactsTravel(t *testing.T) {
+	r := newRegion(t, 3)
+	begin := time.Now()
+	r.start()
+	t.Logf("met after %v", time.Since(begin))
+	for i := range 6 {
+		author := r.nodes[i%3]
+		uid := fmt.Sprintf("1.2.%d", i)
+		begin := time.Now()
+		author.say(uid)
+		for _, n := range r.nodes {
+			eventually(t, "the fact is everywhere", func() bool { return n.knows(uid) })
+		}
+		t.Logf("fact %d everywhere after %v", i, time.Since(begin))
+	}
+}
+
+// A node that starts late gets what was said before, also from authors that
+// are away.
+func TestLateNodeCatchesUp(t *testing.T) {
+	r := newRegion(t, 3)
+	a, b, c := r.nodes[0], r.nodes[1], r.nodes[2]
+	a.start()
+	b.start()
+	for i := range 100 {
+		a.say(fmt.Sprintf("1.2.%d", i))
+	}
+	eventually(t, "b has all of a's facts", func() bool { return b.knows("1.2.99") })
+	must(t, a.mesh.Close())
+	c.start()
+	eventually(t, "c has all of a's facts", func() bool { return c.knows("1.2.0") && c.knows("1.2.99") })
+}
+
+// Facts reach a node that has no connection to their author.
+func TestFactsGoAround(t *testing.T) {
+	r := newRegion(t, 3)
+	a, b, c := r.nodes[0], r.nodes[1], r.nodes[2]
+	for _, n := range r.nodes {
+		n.tune = func(_ *mesh.Config, d *mesh.Deps) {
+			allowed := d.Allowed
+			d.Allowed = func(id index.NodeID) bool {
+				if (n == a && id == c.id) || (n == c && id == a.id) {
+					return false
+				}
+				return allowed(id)
+			}
+		}
+	}
+	for _, n := range r.nodes {
+		n.start()
+	}
+	r.meet(a, b)
+	r.meet(b, c)
+	a.say("1.2.1")
+	eventually(t, "c knows by way of b", func() bool { return c.knows("1.2.1") })
+	if p := c.peer(a); p.Connected {
+		t.Fatal("c is connected to a")
+	}
+}
+
+// Whoever is not on the roster gets no stream, and the log says so once.
+func TestStrangerIsRefused(t *testing.T) {
+	r := newRegion(t, 2)
+	r.start()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	h := rawHost(t, key)
+	n := r.nodes[0]
+	for range 5 {
+		_ = dial(t, h, n) // TLS 1.3 tells the dialling side of a refusal only afterwards
+		for _, p := range []string{gossip, logs, study, "/ipfs/bitswap/1.2.0", "/ipfs/id/1.0.0"} {
+			s, err := tryStream(h, n, p)
+			if err != nil {
+				continue
+			}
+			_ = s.SetDeadline(time.Now().Add(10 * time.Second))
+			_, _ = s.Write([]byte{'p'})
+			if k, err := s.Read(make([]byte, 1)); err == nil {
+				t.Fatalf("a stranger read %d bytes on %s", k, p)
+			}
+		}
+	}
+	eventually(t, "the refusals are counted", func() bool { return n.mesh.Counters().RefusedConnections >= 5 })
+	if got := n.log.count("not on the roster"); got != 1 {
+		t.Fatalf("the refusal was logged %d times, want once", got)
+	}
+	if len(h.Network().Peers()) != 0 {
+		eventually(t, "the stranger is rid of its connections", func() bool { return len(h.Network().Peers()) == 0 })
+	}
+}
+
+// A key that is no Ed25519 key names no node, whatever the roster says.
+func TestOtherKeysAreRefused(t *testing.T) {
+	r := newRegion(t, 1)
+	r.nodes[0].tune = func(_ *mesh.Config, d *mesh.Deps) { d.Allowed = func(index.NodeID) bool { return true } }
+	r.start()
+	h := rawHostRSA(t)
+	_ = dial(t, h, r.nodes[0])
+	eventually(t, "the refusal is counted", func() bool { return r.nodes[0].mesh.Counters().RefusedConnections > 0 })
+}
+
+// The side that is refused says in its log what it must do, once.
+func TestRefusedSideKnowsWhy(t *testing.T) {
+	r := newRegion(t, 2)
+	a, b := r.nodes[0], r.nodes[1]
+	for _, n := range r.nodes {
+		n.tune = func(c *mesh.Config, d *mesh.Deps) {
+			c.Timing.RedialMin, c.Timing.RedialMax = 20*time.Millisecond, 100*time.Millisecond
+			if n == a {
+				d.Allowed = func(index.NodeID) bool { return false }
+			}
+		}
+		n.start()
+	}
+	eventually(t, "b says why", func() bool { return b.log.count("was admitted") > 0 })
+	before := a.mesh.Counters().RefusedConnections
+	eventually(t, "b has tried more often", func() bool { return a.mesh.Counters().RefusedConnections > before+5 })
+	if got := b.log.count("was admitted"); got != 1 {
+		t.Fatalf("b said %d times why, want once", got)
+	}
+	if got := a.log.count("not on the roster"); got != 1 {
+		t.Fatalf("a said %d times that b is refused, want once", got)
+	}
+	if !b.peer(a).LastHeard.IsZero() {
+		t.Fatal("b thinks that it heard from a, which lets it in nowhere")
+	}
+}
+
+// An expelled node loses its connections at once and gets them back when it is
+// let in again.
+func TestRecheck(t *testing.T) {
+	r := newRegion(t, 3)
+	r.start()
+	out := r.nodes[2]
+	r.mu.Lock()
+	r.barred[out.id] = true
+	r.mu.Unlock()
+	for _, n := range r.nodes[:2] {
+		n.mesh.Recheck()
+	}
+	eventually(t, "nobody is connected to the expelled node", func() bool {
+		for _, p := range out.mesh.Peers() {
+			if p.Connected {
+				return false
+			}
+		}
+		return true
+	})
+	r.nodes[0].say("1.2.3")
+	eventually(t, "the others go on", func() bool { return r.nodes[1].knows("1.2.3") })
+	if out.knows("1.2.3") {
+		t.Fatal("the expelled node still hears facts")
+	}
+	for _, n := range r.nodes[:2] {
+		for _, p := range n.mesh.Peers() {
+			if p.ID == out.id {
+				t.Fatal("the expelled node is still listed")
+			}
+		}
+	}
+	r.mu.Lock()
+	delete(r.barred, out.id)
+	r.mu.Unlock()
+	for _, n := range r.nodes {
+		n.mesh.Recheck()
+	}
+	r.meet(r.nodes...)
+	eventually(t, "it hears again", func() bool { return out.knows("1.2.3") })
+}
+
+// Changed addresses are picked up without a restart.
+func TestAddressesChange(t *testing.T) {
+	r := newRegion(t, 2)
+	a, b := r.nodes[0], r.nodes[1]
+	a.start()
+	b.tune = func(_ *mesh.Config, d *mesh.Deps) {
+		d.Addrs = func() map[index.NodeID][]string { return nil } // b dials nobody
+	}
+	b.start()
+	good := b.mesh.Addrs()
+	r.mu.Lock()
+	r.addrs[b.id] = []string{"/ip4/127.0.0.1/tcp/1", "nonsense", good[0] + "/p2p/" + a.id.String()}
+	r.mu.Unlock()
+	time.Sleep(500 * time.Millisecond) // long enough for a dial to fail
+	if a.peer(b).Connected {
+		t.Fatal("a reached b by addresses that are not b's")
+	}
+	r.mu.Lock()
+	r.addrs[b.id] = []string{good[0] + "/p2p/" + b.id.String()}
+	r.mu.Unlock()
+	eventually(t, "a reaches b", func() bool { return a.peer(b).Connected })
+}
+
+// When a process stops, however it does, it is soon not alive and not heard;
+// when it comes back it is soon both.
+func TestDeathAndReturn(t *testing.T) {
+	for _, way := range []string{"closed", "killed"} {
+		t.Run(way, func(t *testing.T) {
+			r := newRegion(t, 3)
+			r.start()
+			a, b, c := r.nodes[0], r.nodes[1], r.nodes[2]
+			if way == "closed" {
+				must(t, c.mesh.Close())
+			} else {
+				c.mesh.Crash()
+			}
+			begin := time.Now()
+			for _, n := range []*node{a, b} {
+				eventually(t, "the stopped node is not connected", func() bool { return !n.peer(c).Connected })
+				last := n.peer(c).LastHeard
+				eventually(t, "the stopped node is not alive", func() bool { return !n.peer(c).Alive })
+				if p := n.peer(c); p.LastHeard.After(last) {
+					t.Fatal("a stopped node was heard")
+				}
+				if !n.peer(r.other(n, c)).Alive {
+					t.Fatal("a running node is not held for alive")
+				}
+			}
+			t.Logf("not alive after %v", time.Since(begin))
+			a.say("1.2.9")
+			last := a.peer(c).LastHeard
+			begin = time.Now()
+			c.start()
+			r.meet(r.nodes...)
+			t.Logf("back after %v", time.Since(begin))
+			eventually(t, "it is heard again", func() bool { return a.peer(c).LastHeard.After(last) })
+			eventually(t, "it has caught up", func() bool { return c.knows("1.2.9") })
+		})
+	}
+}
+
+// other is the third of three nodes.
+func (r *region) other(a, b *node) *node {
+	for _, n := range r.nodes {
+		if n != a && n != b {
+			return n
+		}
+	}
+	return nil
+}
+
+// A line that goes dead without a word is noticed, and its stale connection
+// does not stand in the way of a new one.
+func TestDeadLine(t *testing.T) {
+	r := newRegion(t, 2)
+	a, b := r.nodes[0], r.nodes[1]
+	for _, n := range r.nodes {
+		n.tune = func(c *mesh.Config, _ *mesh.Deps) {
+			c.Timing.Beat = 200 * time.Millisecond
+			c.Timing.Probe, c.Timing.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
+			c.Timing.RedialMin, c.Timing.RedialMax = 50*time.Millisecond, 500*time.Millisecond
+		}
+	}
+	lineTo := map[index.NodeID]*relay{}
+	cfgs := []*node{a, b}
+	for _, n := range cfgs {
+		n.start()
+		addr := n.mesh.Addrs()[0]
+		line := newRelay(t, strings.NewReplacer("/ip4/", "", "/tcp/", ":").Replace(addr))
+		lineTo[n.id] = line
+	}
+	// Before they meet, only the lines' addresses are known.
+	r.mu.Lock()
+	for id, line := range lineTo {
+		r.addrs[id] = []string{"/ip4/127.0.0.1/tcp/" + line.l.Addr().String()[len("127.0.0.1:"):]}
+	}
+	r.mu.Unlock()
+	eventually(t, "they meet", func() bool { return a.peer(b).Connected && b.peer(a).Connected })
+	dropAll(a, b)
+	r.meet(a, b)
+	for _, line := range lineTo {
+		line.silence(true)
+	}
+	eventually(t, "the dead line is noticed at both ends", func() bool {
+		pa, pb := a.peer(b), b.peer(a)
+		return !pa.Connected && !pb.Connected && !pa.Alive && !pb.Alive
+	})
+	for _, line := range lineTo {
+		line.silence(false)
+	}
+	r.meet(a, b)
+	a.say("1.2.4")
+	eventually(t, "facts travel again", func() bool { return b.knows("1.2.4") })
+}
+
+// dropAll makes two nodes connect anew, by the addresses known now.
+func dropAll(a, b *node) {
+	for _, n := range []*node{a, b} {
+		n.r.mu.Lock()
+		n.r.barred[a.id], n.r.barred[b.id] = true, true
+		n.r.mu.Unlock()
+		n.mesh.Recheck()
+	}
+	eventually(a.r.t, "both are alone", func() bool {
+		return len(a.mesh.Peers()) == 0 && len(b.mesh.Peers()) == 0 && a.mesh.Counters().ConnectedNow == 0 && b.mesh.Counters().ConnectedNow == 0
+	})
+	a.r.mu.Lock()
+	clear(a.r.barred)
+	a.r.mu.Unlock()
+	a.mesh.Recheck()
+	b.mesh.Recheck()
+}
+
+// Close is prompt, also while peers hang in a question, and can be repeated.
+func TestClosePromptly(t *testing.T) {
+	r := newRegion(t, 2)
+	r.start()
+	a, b := r.nodes[0], r.nodes[1]
+	hung := make(chan error, 1)
+	asked := make(chan struct{})
+	b.study.mu.Lock() // the holder's node hangs
+	go func() {
+		close(asked)
+		_, err := a.mesh.OpenStudy(context.Background(), b.id, mesh.StudyRequest{Study: "1.2.3", Origin: b.id, Purpose: "direct-care"})
+		hung <- err
+	}()
+	<-asked
+	begin := time.Now()
+	must(t, a.mesh.Close())
+	t.Logf("closed after %v", time.Since(begin))
+	if err := <-hung; err == nil {
+		t.Fatal("a question ended well on a mesh that was closed")
+	}
+	b.study.mu.Unlock()
+	must(t, a.mesh.Close())
+	if _, err := a.mesh.OpenStudy(context.Background(), b.id, mesh.StudyRequest{Study: "1"}); !errors.Is(err, mesh.ErrClosed) {
+		t.Fatalf("a closed mesh says %v, want ErrClosed", err)
+	}
+	if _, err := a.mesh.FetchBlocks(context.Background(), nil, nil, nil); err != nil {
+		t.Fatalf("fetching nothing: %v", err)
+	}
+}
+
+func TestOpenNeedsItsParts(t *testing.T) {
+	n := newRegion(t, 1).nodes[0]
+	cfg, deps := n.config()
+	bad := cfg
+	bad.Key = nil
+	if _, err := mesh.Open(context.Background(), bad, deps); err == nil {
+		t.Error("opened without a key")
+	}
+	bad = cfg
+	bad.Listen = []string{"/ip4/127.0.0.1/tcp/not-a-port"}
+	if _, err := mesh.Open(context.Background(), bad, deps); err == nil {
+		t.Error("opened without an address to listen on")
+	}
+	none := deps
+	none.Studies = nil
+	if _, err := mesh.Open(context.Background(), cfg, none); err == nil {
+		t.Error("opened without a study server")
+	}
+	// The port of a mesh that failed to open, or was closed, is free again.
+	m, err := mesh.Open(context.Background(), cfg, deps)
+	must(t, err)
+	at := m.Addrs()
+	must(t, m.Close())
+	cfg.Listen = at
+	m, err = mesh.Open(context.Background(), cfg, deps)
+	must(t, err)
+	must(t, m.Close())
+}
