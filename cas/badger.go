@@ -157,6 +157,11 @@ func (b *Badger) checkFormat() error {
 	return b.db.Update(func(txn *badger.Txn) error {
 		item, err := txn.Get([]byte{keyFormat})
 		if errors.Is(err, badger.ErrKeyNotFound) {
+			it := txn.NewIterator(badger.IteratorOptions{})
+			defer it.Close()
+			if it.Rewind(); it.Valid() {
+				return fmt.Errorf("block store: %w: the database is of something else; give the store a folder of its own", ErrVersion)
+			}
 			return txn.Set([]byte{keyFormat}, formatValue)
 		}
 		if err != nil {

@@ -121,17 +121,22 @@ func TestBadgerIsForOneProcess(t *testing.T) {
 }
 
 func TestBadgerRefusesAnotherFormat(t *testing.T) {
-	dir := t.TempDir()
-	db, err := badger.Open(badger.DefaultOptions(dir).WithLogger(nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = db.Update(func(txn *badger.Txn) error { return txn.Set([]byte{0}, []byte("priormesh blocks 2")) })
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := cas.OpenBadger(dir, cas.BadgerOptions{}); !errors.Is(err, cas.ErrVersion) {
-		t.Fatalf("opened a later format: %v", err)
+	for name, entry := range map[string][2]string{
+		"a later format":      {"\x00", "priormesh blocks 2"},
+		"some other database": {"\x05key", "value"},
+	} {
+		dir := t.TempDir()
+		db, err := badger.Open(badger.DefaultOptions(dir).WithLogger(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(entry[0]), []byte(entry[1])) })
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cas.OpenBadger(dir, cas.BadgerOptions{}); !errors.Is(err, cas.ErrVersion) {
+			t.Errorf("opened %s: %v", name, err)
+		}
 	}
 }
 

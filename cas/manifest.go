@@ -320,11 +320,9 @@ func (p *PixelLayout) checkRun() error {
 		return fmt.Errorf("%w: native pixel data with a list of frames", ErrMalformed)
 	case r.Count > MaxFrames:
 		return fmt.Errorf("%w: %d frames, the limit is %d", ErrTooMany, r.Count, MaxFrames)
-	case r.Count == 0:
-		if r != (FrameRun{}) {
-			return fmt.Errorf("%w: a run of no frames has a size", ErrMalformed)
-		}
-	case r.Count < 0 || r.Bits < 1 || r.Off < p.Off || r.Off-p.Off > p.Len,
+	case r.Count == 0 && r.Off >= 0 && r.Bits >= 0:
+		// Pixel data whose frames nobody could tell; they are kept all the same.
+	case r.Count < 1 || r.Bits < 1 || r.Off < p.Off || r.Off-p.Off > p.Len,
 		r.Bits > math.MaxInt64/int64(r.Count) || (r.Bits*int64(r.Count)-1)/8 >= p.Len-(r.Off-p.Off):
 		return fmt.Errorf("%w: %d frames of %d bits from %d are not inside the pixel data of %d bytes at %d", ErrLengths, r.Count, r.Bits, r.Off, p.Len, p.Off)
 	}

@@ -100,7 +100,9 @@ func isNamed(err error) bool {
 }
 
 func TestManifestsComeBack(t *testing.T) {
-	for _, want := range []InstanceManifest{nativeManifest(), encapsulatedManifest(), {UID: "1"}} {
+	unknown := nativeManifest() // pixel data whose frames cannot be told
+	unknown.Pixel.Run = FrameRun{Off: 1012}
+	for _, want := range []InstanceManifest{nativeManifest(), encapsulatedManifest(), unknown, {UID: "1"}} {
 		b, err := EncodeInstance(want)
 		if err != nil {
 			t.Fatal(err)
@@ -235,7 +237,7 @@ func TestManifestRefusals(t *testing.T) {
 		{"run beyond all numbers", with(func(m *InstanceManifest) { m.Pixel.Run.Bits = math.MaxInt64 }), ErrLengths},
 		{"run of no bits", with(func(m *InstanceManifest) { m.Pixel.Run.Bits = 0 }), ErrLengths},
 		{"run of negative count", with(func(m *InstanceManifest) { m.Pixel.Run.Count = -1 }), ErrLengths},
-		{"run of no frames with a size", with(func(m *InstanceManifest) { m.Pixel.Run.Count = 0 }), ErrMalformed},
+		{"run of no frames at a negative offset", with(func(m *InstanceManifest) { m.Pixel.Run = FrameRun{Off: -1} }), ErrLengths},
 		{"a billion frames in a run", with(func(m *InstanceManifest) { m.Pixel.Run.Count = 1e9 }), ErrTooMany},
 		{"run and list", with(func(m *InstanceManifest) { m.Pixel.Frames = make([][]Range, 1) }), ErrMalformed},
 		{"list and run", with(func(m *InstanceManifest) { m.Pixel.Encapsulated = true }), ErrMalformed},

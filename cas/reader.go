@@ -107,7 +107,7 @@ func (r *Reader) ReadFrame(i int) ([]byte, error) {
 	}
 	var size int64
 	for _, p := range parts {
-		if p.Len > MaxFrame-size {
+		if p.Len < 0 || p.Len > MaxFrame-size {
 			return nil, fmt.Errorf("%w: frame %d has over %d bytes; read it by its ranges", ErrTooLarge, i, MaxFrame)
 		}
 		size += p.Len
@@ -153,6 +153,9 @@ func (r *Reader) read(p []byte, off int64) (int, error) {
 		return 0, nil
 	}
 	i := blockAt(r.ends, off)
+	if i == len(r.ends) {
+		return 0, fmt.Errorf("%w: no block holds byte %d of %d", ErrLengths, off, r.m.Size)
+	}
 	plain, err := r.block(i)
 	if err != nil {
 		return 0, err

@@ -222,6 +222,12 @@ func TestReaderTellsWhatIsWrong(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 
+	beyond := m
+	beyond.Size += 10
+	if n, err := beyond.Reader(t.Context(), s, k).ReadAt(make([]byte, 3005), 0); n != 3000 || !errors.Is(err, ErrLengths) {
+		t.Errorf("a size beyond the blocks: %d, %v", n, err)
+	}
+
 	huge := m
 	huge.Pixel = &PixelLayout{Encapsulated: true, Frames: [][]Range{{{0, MaxFrame}, {0, 1}}}}
 	if _, err := huge.Reader(t.Context(), s, k).ReadFrame(0); !errors.Is(err, ErrTooLarge) {
