@@ -15,14 +15,14 @@ type PatientID struct {
 	ID     string
 	Issuer string // "" when the instance does not say
 	Type   string // Type of Patient ID, "" when the instance does not say
-	// Other: from Other Patient IDs Sequence. Somebody else than the sender's own
-	// organisation gave it, so a missing issuer must not be filled in.
-	Other bool
 }
 
-// PatientIDs are the identifiers an instance states: Patient ID with its
-// issuer, then those of Other Patient IDs Sequence, each once. The retired
-// Other Patient IDs (0010,1000) never say whose they are and are left out.
+// PatientIDs are the identifiers an instance states: Patient ID, first, then
+// those of Other Patient IDs Sequence that name their issuer, each once. Only
+// the first may lack an issuer, which then is whoever sent the instance. An
+// other identifier is by its name somebody else's, so without an issuer nobody
+// can tell whose it is; such ones, and the retired Other Patient IDs
+// (0010,1000) that never say, are left out.
 //
 // An issuer is Issuer of Patient ID (0010,0021), else the Universal Entity ID
 // of Issuer of Patient ID Qualifiers Sequence (0010,0024).
@@ -33,13 +33,15 @@ func (d Dataset) PatientIDs() []PatientID {
 			ID:     d.String(TagPatientID),
 			Issuer: d.String(TagIssuerOfPatientID),
 			Type:   d.String(TagTypeOfPatientID),
-			Other:  other,
 		}
 		if id.ID == "" {
 			return
 		}
 		if id.Issuer == "" {
 			id.Issuer = issuer(d.Items(TagIssuerOfPatientIDQualifiers), TagUniversalEntityID)
+		}
+		if other && id.Issuer == "" {
+			return
 		}
 		same := func(o PatientID) bool { return o.ID == id.ID && o.Issuer == id.Issuer }
 		if !slices.ContainsFunc(out, same) {

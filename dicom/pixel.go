@@ -348,8 +348,10 @@ func (s *scanner) trimFrames(p *PixelData, extended int) {
 }
 
 // marked reports syntaxes whose codestreams begin with a mark that cannot
-// stand within one: all but RLE and deflated frames.
-func marked(ts UID) bool { return ts != RLELossless && ts != DeflatedImageFrame }
+// stand within one: all but RLE, deflated and uncompressed frames.
+func marked(ts UID) bool {
+	return ts != RLELossless && ts != DeflatedImageFrame && ts != EncapsulatedUncompressed
+}
 
 // beginsCodestream recognises the first bytes of JPEG and JPEG-LS (SOI and
 // another marker), JPEG 2000 (SOC and SIZ, or the JP2 box) and JPEG XL.

@@ -13,12 +13,13 @@ type UID string
 type TransferSyntax = UID
 
 const (
-	ImplicitVRLittleEndian TransferSyntax = "1.2.840.10008.1.2"
-	ExplicitVRLittleEndian TransferSyntax = "1.2.840.10008.1.2.1"
-	ExplicitVRBigEndian    TransferSyntax = "1.2.840.10008.1.2.2"
-	DeflatedLittleEndian   TransferSyntax = "1.2.840.10008.1.2.1.99"
-	DeflatedImageFrame     TransferSyntax = "1.2.840.10008.1.2.8.1"
-	RLELossless            TransferSyntax = "1.2.840.10008.1.2.5"
+	ImplicitVRLittleEndian   TransferSyntax = "1.2.840.10008.1.2"
+	ExplicitVRLittleEndian   TransferSyntax = "1.2.840.10008.1.2.1"
+	ExplicitVRBigEndian      TransferSyntax = "1.2.840.10008.1.2.2"
+	DeflatedLittleEndian     TransferSyntax = "1.2.840.10008.1.2.1.99"
+	DeflatedImageFrame       TransferSyntax = "1.2.840.10008.1.2.8.1"
+	EncapsulatedUncompressed TransferSyntax = "1.2.840.10008.1.2.1.98"
+	RLELossless              TransferSyntax = "1.2.840.10008.1.2.5"
 
 	mediaStorageDirectory UID = "1.2.840.10008.1.3.10"
 )
@@ -57,18 +58,19 @@ func (u UID) Deflated() bool {
 	return u == DeflatedLittleEndian || u == "1.2.840.10008.1.2.4.95" || u == "1.2.840.10008.1.2.4.205"
 }
 
-// Encapsulated reports the standard's syntaxes with compressed frames. Unknown
+// Encapsulated reports the standard's syntaxes that write frames as fragments. Unknown
 // and private syntaxes report false; Scan goes by how Pixel Data is written.
 func (u UID) Encapsulated() bool {
 	if u.Deflated() || u == "1.2.840.10008.1.2.4.94" || u == "1.2.840.10008.1.2.4.204" {
 		return false // JPIP: the pixels are not in the instance
 	}
-	return u == RLELossless || u == DeflatedImageFrame || strings.HasPrefix(string(u), "1.2.840.10008.1.2.4.")
+	return u == RLELossless || u == DeflatedImageFrame || u == EncapsulatedUncompressed || strings.HasPrefix(string(u), "1.2.840.10008.1.2.4.")
 }
 
 // Video reports syntaxes whose fragments are one stream of pictures, in which
-// no frame can be found without decoding (PS3.5 8.2.5 to 8.2.9).
+// no frame can be found without decoding (PS3.5 8.2.5 to 8.2.12): MPEG-2, MPEG-4
+// AVC and HEVC, 1.2.840.10008.1.2.4.100 to .108 and their fragmentable forms.
 func (u UID) Video() bool {
-	return strings.HasPrefix(string(u), "1.2.840.10008.1.2.4.10") && len(u) == len("1.2.840.10008.1.2.4.100") ||
-		strings.HasPrefix(string(u), "1.2.840.10008.1.2.4.10") && strings.HasSuffix(string(u), ".1") // fragmentable
+	rest, ok := strings.CutPrefix(string(u), "1.2.840.10008.1.2.4.10")
+	return ok && rest != "" && rest[0] >= '0' && rest[0] <= '8' && (len(rest) == 1 || rest[1:] == ".1")
 }
