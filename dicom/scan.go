@@ -199,7 +199,7 @@ func showsVR(b []byte, t Tag) bool {
 	if !vr.Known() {
 		return false
 	}
-	if t.Private() || t.Element() == 0 {
+	if t.Private() || t.Element() == 0 || vr == UN {
 		return true
 	}
 	info, ok := t.lookup()
