@@ -79,12 +79,16 @@ func TestBatchRefusals(t *testing.T) {
 		batch Batch
 		want  any
 	}{
-		"nothing":               {Batch{}, new(*MalformedError)},
-		"another signature":     {changed(func(b *Batch) { b.Sig[5] ^= 1 }), new(*ForgedError)},
-		"short signature":       {changed(func(b *Batch) { b.Sig = b.Sig[:63] }), new(*MalformedError)},
-		"another payload":       {changed(func(b *Batch) { b.Payloads[0].Data[3] ^= 1 }), new(*ForgedError)},
-		"another salt":          {changed(func(b *Batch) { b.Payloads[0].Salt[3] ^= 1 }), new(*ForgedError)},
-		"salt and data shifted": {changed(func(b *Batch) { p := &b.Payloads[0]; p.Data = append(p.Salt[15:16:16], p.Data...); p.Salt = p.Salt[:15] }), new(*MalformedError)},
+		"nothing":           {Batch{}, new(*MalformedError)},
+		"another signature": {changed(func(b *Batch) { b.Sig[5] ^= 1 }), new(*ForgedError)},
+		"short signature":   {changed(func(b *Batch) { b.Sig = b.Sig[:63] }), new(*MalformedError)},
+		"another payload":   {changed(func(b *Batch) { b.Payloads[0].Data[3] ^= 1 }), new(*ForgedError)},
+		"another salt":      {changed(func(b *Batch) { b.Payloads[0].Salt[3] ^= 1 }), new(*ForgedError)},
+		"salt and data shifted": {changed(func(b *Batch) {
+			p := &b.Payloads[0]
+			p.Data = append(p.Salt[15:16:16], p.Data...)
+			p.Salt = p.Salt[:15]
+		}), new(*MalformedError)},
 		"payloads swapped":      {changed(func(b *Batch) { b.Payloads[0], b.Payloads[1] = b.Payloads[1], b.Payloads[0] }), new(*ForgedError)},
 		"a payload too few":     {changed(func(b *Batch) { b.Payloads = b.Payloads[:1] }), new(*MalformedError)},
 		"data without its salt": {changed(func(b *Batch) { b.Payloads[0].Salt = nil }), new(*MalformedError)},

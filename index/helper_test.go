@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -26,8 +27,15 @@ func nodeKeyOf(t TrustID) ed25519.PrivateKey  { return testKey("node of " + stri
 func trustKeyOf(t TrustID) ed25519.PrivateKey { return testKey("trust " + string(t)) }
 func nodeOf(t TrustID) NodeID                 { return NodeIDOf(nodeKeyOf(t)) }
 
+var cards sync.Map // signing is slow, and the same cards are used over and over
+
 func cardOf(t TrustID) Card {
-	return cardWith(t, trustKeyOf(t), nodeKeyOf(t))
+	if c, ok := cards.Load(t); ok {
+		return c.(Card)
+	}
+	c := cardWith(t, trustKeyOf(t), nodeKeyOf(t))
+	cards.Store(t, c)
+	return c
 }
 
 func cardWith(t TrustID, trustKey, nodeKey ed25519.PrivateKey) Card {
@@ -43,8 +51,9 @@ func cardWith(t TrustID, trustKey, nodeKey ed25519.PrivateKey) Card {
 
 // region is a founded region with admitted trusts, and the votes that made it.
 type region struct {
-	id    RegionID
-	votes []Vote
+	id      RegionID
+	votes   []Vote
+	checked signatures
 }
 
 // foundRegion founds a region by the first trust and admits the others in order, each by all members before it.
@@ -53,14 +62,14 @@ func foundRegion(trusts ...TrustID) *region {
 	if err != nil {
 		panic(err)
 	}
-	r := &region{id: v.Hash(), votes: []Vote{v}}
+	r := &region{id: v.Hash(), votes: []Vote{v}, checked: signatures{}}
 	for _, t := range trusts[1:] {
 		r.admit(cardOf(t))
 	}
 	return r
 }
 
-func (r *region) roster() Roster { return EvalRoster(r.id, r.votes, nil) }
+func (r *region) roster() Roster { return evalRoster(r.id, r.votes, nil, r.checked) }
 
 // admit lets every member vote for a card, on the roster as it was before the first of them.
 func (r *region) admit(card Card) {
@@ -218,3 +227,5 @@ func signHeader(key ed25519.PrivateKey, raw []byte, seq Seq) []byte {
 	h := Head{Node: NodeIDOf(key), Epoch: 1, Seq: seq, Hash: sha256.Sum256(raw)}
 	return ed25519.Sign(key, h.signed())
 }
+
+type badgerTxn = badger.Txn

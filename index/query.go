@@ -128,16 +128,16 @@ func (x *Index) Studies(q Query) (Answer, error) {
 // Count counts what a query without Offset and Limit would answer. Not exact, it is the least there are. How many studies there are,
 // and how many of a trust, it knows without looking.
 func (x *Index) Count(q Query) (n int, exact bool, err error) {
+	m, err := x.matcher(q)
+	if err != nil {
+		return 0, false, err
+	}
 	if trust, ok := q.onlyTrust(); ok {
 		err = x.db.View(func(txn *badger.Txn) error {
 			n, err = readCount(txn, trust)
 			return err
 		})
 		return n, err == nil, err
-	}
-	m, err := x.matcher(q)
-	if err != nil {
-		return 0, false, err
 	}
 	err = x.db.View(func(txn *badger.Txn) (err error) {
 		exact, err = m.each(txn, func(string, []statement, int) (bool, error) {
@@ -480,7 +480,8 @@ func (m *matcher) plans() []plan {
 		out = append(out, plan{spans: []span{prefixSpan(append([]byte{tabWord}, keyText(longest)...))}})
 	}
 	if q.Name != "" && !q.Fuzzy && m.name.anyways {
-		if lit := literal(m.name.groups[0]); lit != "" {
+		// Rows end where a name does: without trailing ^.
+		if lit := strings.TrimRight(literal(m.name.groups[0]), "^"); lit != "" {
 			out = append(out, plan{spans: []span{prefixSpan(append([]byte{tabName}, keyText(lit)...))}})
 		}
 	}

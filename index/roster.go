@@ -59,8 +59,18 @@ func DecodeVote(b []byte) (Vote, error) {
 	return v, v.check()
 }
 
-// check says whether the vote has the form of a vote, of whatever operation.
+// check says whether the vote has the form of a vote, of whatever operation, and its card holds.
 func (v Vote) check() error {
+	if err := v.form(); err != nil {
+		return err
+	}
+	if v.Op != OpFound && v.Op != OpAdmit {
+		return nil
+	}
+	return v.Card.Verify()
+}
+
+func (v Vote) form() error {
 	malformed := func(why string) error { return &MalformedError{What: "vote", Why: why} }
 	switch {
 	case !v.By.Valid():
@@ -93,10 +103,8 @@ func (v Vote) check() error {
 		if v.Region.IsZero() || v.Name != "" || !contains(v.Basis, v.By) || contains(v.Basis, v.Card.Trust) {
 			return malformed("a vote to admit names a region, and its basis holds its author but not whom it admits")
 		}
-	default:
-		return nil
 	}
-	return v.Card.Verify()
+	return nil
 }
 
 func (v Vote) verify(key ed25519.PublicKey) bool {
@@ -306,29 +314,46 @@ func EvalRoster(region RegionID, votes []Vote, certs []NodeCert) Roster {
 	return evalRoster(region, votes, certs, signatures{})
 }
 
-// signatures remembers which signatures of votes were checked, and with what result.
+// signatures remembers which signatures were checked, and with what result.
 type signatures map[[32]byte]bool
 
-func (s signatures) verify(v Vote, key ed25519.PublicKey) bool {
-	h := v.Hash()
-	k := sha256.Sum256(slices.Concat(h[:], key, v.Sig))
+// maxSignatures bounds what is remembered: then all is forgotten, and checked again.
+const maxSignatures = 1 << 16
+
+func (s signatures) once(k [32]byte, check func() bool) bool {
 	ok, done := s[k]
 	if !done {
-		ok = v.verify(key)
+		if len(s) >= maxSignatures {
+			clear(s)
+		}
+		ok = check()
 		s[k] = ok
 	}
 	return ok
 }
 
+func (s signatures) vote(v Vote, key ed25519.PublicKey) bool {
+	h := v.Hash()
+	return s.once(sha256.Sum256(slices.Concat([]byte("vote"), h[:], key, v.Sig)), func() bool { return v.verify(key) })
+}
+
+func (s signatures) card(c Card) bool {
+	return s.once(sha256.Sum256(append([]byte("card"), encode(c)...)), func() bool { return c.Verify() == nil })
+}
+
+func (s signatures) cert(c NodeCert, key ed25519.PublicKey) bool {
+	return s.once(sha256.Sum256(slices.Concat([]byte("cert"), key, encode(c))), func() bool { return c.Verify(key) == nil })
+}
+
 // evalRoster is EvalRoster with a memory of signatures.
 func evalRoster(region RegionID, votes []Vote, certs []NodeCert, checked signatures) Roster {
-	e := election{region: region, verify: checked.verify, by: map[TrustID][]Vote{}, keys: map[string]*voter{}}
+	e := election{region: region, signatures: checked, by: map[TrustID][]Vote{}, keys: map[string]*voter{}}
 	if !e.open(votes) {
 		return Roster{Region: region}
 	}
 	e.run()
 	r := e.roster(certs)
-	lenient := election{region: region, verify: checked.verify, by: e.by, founding: e.founding, keys: map[string]*voter{}, lenient: true}
+	lenient := election{region: region, signatures: checked, by: e.by, founding: e.founding, keys: map[string]*voter{}, lenient: true}
 	lenient.run()
 	for t := range lenient.admitted {
 		if _, ok := r.Member(t); !ok {
@@ -340,8 +365,8 @@ func evalRoster(region RegionID, votes []Vote, certs []NodeCert, checked signatu
 }
 
 type election struct {
+	signatures
 	region   RegionID
-	verify   func(Vote, ed25519.PublicKey) bool
 	lenient  bool // two votes at one serial both count
 	founding Vote
 	by       map[TrustID][]Vote // well-formed votes of the region, by who they say their author is
@@ -371,9 +396,9 @@ func (e *election) open(votes []Vote) bool {
 	found := false
 	for _, v := range votes {
 		switch {
-		case v.check() != nil:
+		case v.form() != nil || (v.Op == OpFound || v.Op == OpAdmit) && !e.card(v.Card):
 		case v.Op == OpFound:
-			if !found && v.Hash() == e.region && e.verify(v, v.Card.TrustKey) {
+			if !found && v.Hash() == e.region && e.vote(v, v.Card.TrustKey) {
 				e.founding, found = v, true
 			}
 		case v.Region == e.region:
@@ -448,7 +473,7 @@ func (e *election) count(basis []TrustID, votes []Vote) {
 		for _, card := range e.cardsBefore(v.By, basis) {
 			w := e.voter(v.By, card.TrustKey)
 			h := v.Hash()
-			if !w.hash[h] || w.void[h] != "" || !e.verify(v, card.TrustKey) {
+			if !w.hash[h] || w.void[h] != "" || !e.vote(v, card.TrustKey) {
 				continue
 			}
 			if _, ok := e.counted[h]; !ok {
@@ -500,7 +525,7 @@ func (e *election) voter(t TrustID, key ed25519.PublicKey) *voter {
 		take(e.founding)
 	}
 	for _, v := range e.by[t] {
-		if e.verify(v, key) {
+		if e.vote(v, key) {
 			take(v)
 		}
 	}
@@ -624,13 +649,13 @@ func (e *election) placeNodes(r *Roster, certs []NodeCert) {
 			continue
 		}
 		if p, ok := placed[c.Node]; ok {
-			if p.trust != c.Trust && !twice[c.Node] && c.Verify(m.TrustKey) == nil {
+			if p.trust != c.Trust && !twice[c.Node] && e.cert(c, m.TrustKey) {
 				twice[c.Node] = true
 				r.Faults = append(r.Faults, Fault{By: c.Trust, Why: fmt.Sprintf("node %s is certified by %s too, so it is let in for neither", c.Node, p.trust)})
 			}
 			continue
 		}
-		if count[c.Trust] >= MaxNodes || c.Verify(m.TrustKey) != nil {
+		if count[c.Trust] >= MaxNodes || !e.cert(c, m.TrustKey) {
 			continue
 		}
 		count[c.Trust]++

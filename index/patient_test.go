@@ -1,0 +1,240 @@
+package index
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	nhsAnna = "9434765919"
+	nhsBen  = "4010232137"
+)
+
+func TestNHSNumbers(t *testing.T) {
+	for s, want := range map[string]bool{
+		"9434765919": true, "4010232137": true, "9434765918": false, "943476591": false, "94347659190": false,
+		"1111111111": false, "0000000000": false, "943476591x": false, "": false, "123 456 7": false,
+		"1000000028": true, "1000000029": false, "1000000060": true, // checks 8 and 0
+		"1000000010": false, "1000000011": false, // a check of 10 is no digit
+	} {
+		if got := validNHS(s); got != want {
+			t.Errorf("%q: %v", s, got)
+		}
+	}
+}
+
+// Who is one patient: the studies of each table are said by as many trusts as they name, and the first is asked about.
+func TestOnePatient(t *testing.T) {
+	type said struct {
+		by TrustID
+		s  Study
+	}
+	id := func(id, issuer string) []PatientID { return []PatientID{{id, issuer}} }
+	for name, c := range map[string]struct {
+		studies           []said
+		certain, possible string // besides the first study
+	}{
+		"the same number, name and birth date": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+		}, "2", ""},
+		"the same number of two issuers": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "2", Patient: id("7", "RBB"), Name: "ROE^MARY", BirthDate: "19820202"}},
+		}, "", ""},
+		"123456 used by three people": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("123456", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id("123456", "RAA"), Name: "ROE^MARY", BirthDate: "19820202"}},
+			{"RAA", Study{UID: "3", Patient: id("123456", "RAA"), Name: "POE^EDGAR", BirthDate: "19400303"}},
+			{"RAA", Study{UID: "4", Patient: id("123456", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+		}, "4", "2 3"},
+		"a married name": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMITH^JANE", BirthDate: "19700101"}},
+		}, "2", ""},
+		"a mistyped birth date": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700110"}},
+		}, "2", ""},
+		"twins with numbers of their own": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), NHS: nhsAnna, Name: "DOE^ANNA", BirthDate: "20200101"}},
+			{"RAA", Study{UID: "2", Patient: id("8", "RAA"), NHS: nhsBen, Name: "DOE^BEN", BirthDate: "20200101"}},
+		}, "", ""},
+		"a twin under the other twin's number": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^ANNA", BirthDate: "20200101"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^BEN", BirthDate: "20200101"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "DOE^A", BirthDate: "20200101"}},
+		}, "3", "2"},
+		"mother and child under one number": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19900101"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^BABY", BirthDate: "20200606"}},
+		}, "", "2"},
+		"swapped digits": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("1234", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id("1243", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "3", Patient: id("1243", "RAA"), Name: "ROE^MARY", BirthDate: "19820202"}},
+		}, "", "2"},
+		"swapped digits into another patient's number": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("1234", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id("1234", "RAA"), Name: "ROE^MARY", BirthDate: "19820202"}},
+		}, "", "2"},
+		"no birth dates, but the name": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JOHN"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^JOHN"}},
+		}, "2", ""},
+		"no birth date on one, another name": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "ROE^MARY"}},
+		}, "", "2"},
+		"nothing but the number": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA")}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA")}},
+		}, "", "2"},
+		"birth dates that are none": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JOHN", BirthDate: "unknown"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "ROE^MARY", BirthDate: "unknown"}},
+		}, "", "2"},
+		"no name, the same birth date": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^JOHN", BirthDate: "19700101"}},
+		}, "2", ""},
+		"the NHS number across trusts": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), NHS: nhsAnna, Name: "DOE^ANNA", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "2", Patient: id("9", "RBB"), NHS: nhsAnna, Name: "DOE^ANNA", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "3", Patient: id("9", "RBB"), Name: "DOE^ANNA", BirthDate: "19700101"}},
+		}, "2 3", ""},
+		"an NHS number that is none": {[]said{
+			{"RAA", Study{UID: "1", NHS: "1111111111", Name: "DOE^ANNA", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "2", NHS: "1111111111", Name: "ROE^MARY", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "3", NHS: "9434765918", Name: "DOE^ANNA", BirthDate: "19700101"}},
+		}, "", "3"},
+		"name and birth date without a number": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^ANNA", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "2", Patient: id("8", "RBB"), Name: "Doe^Anna", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "3", Patient: id("9", "RBB"), Name: "DOE^ANNA", BirthDate: "19700102"}},
+			{"RBB", Study{UID: "4", Patient: id("9", "RBB"), Name: "DOE^ANNA"}},
+		}, "", "2"},
+		// 1 and 2 agree in name, 2 and 3 in birth date: 3 is not brought in by 2.
+		"agreement does not chain": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: []PatientID{{"7", "RAA"}, {"9", "RBB"}}, Name: "DOE^JANE", BirthDate: "19820202"}},
+			{"RBB", Study{UID: "3", Patient: id("9", "RBB"), Name: "ROE^MARY", BirthDate: "19820202"}},
+			{"RBB", Study{UID: "4", Patient: id("9", "RBB"), Name: "DOE^JANE", BirthDate: "19700101"}},
+		}, "2 4", "3"},
+		"identifiers do not chain through a stranger": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: []PatientID{{"7", "RAA"}, {"9", "RBB"}}, Name: "ROE^MARY", BirthDate: "19820202"}},
+			{"RBB", Study{UID: "3", Patient: id("9", "RBB"), Name: "DOE^JANE", BirthDate: "19710101"}},
+		}, "", "2"},
+		"two trusts contradict each other about the study": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "1", Patient: id("9", "RBB"), Name: "ROE^MARY", BirthDate: "19820202"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "3", Patient: id("9", "RBB"), Name: "ROE^MARY", BirthDate: "19820202"}},
+		}, "", "2 3"},
+		"two trusts contradict each other about the other study": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "2", Patient: id("9", "RBB"), Name: "ROE^MARY", BirthDate: "19820202"}},
+		}, "", "2"},
+		"two trusts agree": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "1", Patient: id("9", "RBB"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RBB", Study{UID: "2", Patient: id("9", "RBB"), Name: "DOE^JANE", BirthDate: "19700101"}},
+		}, "2", ""},
+		"instances of two people in the study asked about": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101", Mixed: true}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+		}, "", "2"},
+		"instances of two people in another study": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: []PatientID{{"7", "RAA"}, {"9", "RAA"}}, Name: "DOE^JANE", BirthDate: "19700101", Mixed: true}},
+			{"RAA", Study{UID: "3", Patient: id("9", "RAA"), Name: "DOE^JANE", BirthDate: "19710101"}},
+		}, "", "2"},
+		"long identifiers that begin alike": {[]said{
+			{"RAA", Study{UID: "1", Patient: id(strings.Repeat("7", 64)+"1", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "2", Patient: id(strings.Repeat("7", 64)+"2", "RAA"), Name: "ROE^JANE", BirthDate: "19700101"}},
+			{"RAA", Study{UID: "3", Patient: id(strings.Repeat("7", 64)+"1", "RAA"), Name: "ROE^JANE", BirthDate: "19700101"}},
+		}, "3", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := openTest(t, "RAA", foundRegion("RAA", "RBB"))
+			logs := map[TrustID][]Statement{}
+			for _, s := range c.studies {
+				logs[s.by] = append(logs[s.by], mustStudy(t, s.s))
+			}
+			for by, st := range logs {
+				if _, err := x.Take(sealed(t, nodeKeyOf(by), 1, st)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			first := c.studies[0].s.UID
+			p, err := x.Patient(first)
+			if err != nil || p.Incomplete {
+				t.Fatalf("%+v, %v", p, err)
+			}
+			if !slices.Contains(p.Certain, first) {
+				t.Fatal("the study itself is not its patient's")
+			}
+			p.Certain = slices.DeleteFunc(p.Certain, func(u string) bool { return u == first })
+			slices.Sort(p.Certain)
+			slices.Sort(p.Possible)
+			if got := strings.Join(p.Certain, " "); got != c.certain {
+				t.Errorf("certain %q, want %q", got, c.certain)
+			}
+			if got := strings.Join(p.Possible, " "); got != c.possible {
+				t.Errorf("possible %q, want %q", got, c.possible)
+			}
+			// Nobody is certainly one with whom it is not certainly one the other way round.
+			for _, u := range p.Certain {
+				back, err := x.Patient(u)
+				if err != nil || !slices.Contains(back.Certain, first) {
+					t.Errorf("%s is certain of %s, but not the other way: %+v, %v", u, first, back, err)
+				}
+			}
+		})
+	}
+}
+
+func TestPatientOfNoStudy(t *testing.T) {
+	x := openTest(t, "RAA", foundRegion("RAA"))
+	if p, err := x.Patient("1.2.3"); err != nil || len(p.Certain)+len(p.Possible) > 0 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if _, err := x.Patient("no uid"); err == nil {
+		t.Fatal("asked about no UID")
+	}
+}
+
+func TestPatientStudiesComeNewestFirst(t *testing.T) {
+	x := openTest(t, "RAA", foundRegion("RAA"))
+	for uid, date := range map[string]string{"1": "20200101", "2": "20240101", "3": "", "4": "20220101"} {
+		say(t, x, mustStudy(t, Study{UID: uid, Patient: []PatientID{{"7", "RAA"}}, Name: "DOE^JANE", Date: date}))
+	}
+	p, err := x.Patient("1")
+	if err != nil || strings.Join(p.Certain, " ") != "2 4 1 3" {
+		t.Fatalf("%+v, %v", p, err)
+	}
+}
+
+// A number that everybody bears is given up on, and it is said that it was.
+func TestPatientIsBounded(t *testing.T) {
+	x := openTest(t, "RAA", foundRegion("RAA", "RBB"))
+	var groups [][]Statement
+	for i := 0; i <= MaxPatient; {
+		var g []Statement
+		for range MaxFacts {
+			g = append(g, mustStudy(t, Study{UID: uidOf(i), Patient: []PatientID{{"0", "RBB"}}, Name: "DOE^JOHN"}))
+			i++
+		}
+		groups = append(groups, g)
+	}
+	if _, err := x.Take(sealed(t, nodeKeyOf("RBB"), 1, groups...)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := x.Patient(uidOf(0))
+	if err != nil || !p.Incomplete || len(p.Certain) != MaxPatient {
+		t.Fatalf("%d certain, incomplete %v, %v", len(p.Certain), p.Incomplete, err)
+	}
+}
