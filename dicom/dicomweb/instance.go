@@ -127,6 +127,11 @@ func (in *instance) width(vr dicom.VR) int {
 	if !in.uids.TransferSyntax.BigEndian() {
 		return 1
 	}
+	return wordSize(vr)
+}
+
+// wordSize is the size of what byte order matters to in a value of vr, PS3.5 7.3.
+func wordSize(vr dicom.VR) int {
 	switch vr {
 	case dicom.AT, dicom.OW, dicom.SS, dicom.US:
 		return 2

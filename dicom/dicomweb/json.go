@@ -160,7 +160,12 @@ func appendNumbers(b []byte, e dicom.Element) (_ []byte, numeric bool) {
 			b = append(b, ',')
 		}
 	}
+	size := wordSize(e.VR)
+	if e.VR == dicom.AT {
+		size = 4
+	}
 	switch {
+	case (e.VR.IsInt() || e.VR.IsFloat()) && len(e.Value)%size != 0:
 	case e.VR == dicom.AT:
 		for _, n := range e.Ints() {
 			sep()
