@@ -30,7 +30,7 @@ func (d Dataset) append(b []byte, around *charset) []byte {
 	for i, e := range sorted {
 		switch {
 		case i > 0 && e.Tag == sorted[i-1].Tag, e.Bulk != nil, e.Tag == TagSpecificCharacterSet,
-			e.Tag.Element() == 0, e.Tag.Group() <= 2, e.Tag.Group() == 0xFFFE, isPixels(e.Tag):
+			e.Tag.Element() == 0, e.Tag.Group() <= 2, e.Tag.Group() == 0xFFFE:
 			continue
 		}
 		switch {
