@@ -25,20 +25,12 @@ func (m *Mesh) FetchBlocks(ctx context.Context, streams []*StudyStream, cids []c
 	// has run out.
 	lacks := make(map[index.NodeID]map[cid.Cid]bool)
 	for _, s := range streams {
-		if lacks[s.holder] == nil {
-			lacks[s.holder] = make(map[cid.Cid]bool)
-		}
-	}
-	for _, s := range streams {
 		if len(todo) == 0 {
 			return nil, nil
 		}
 		var stop error // of got
-		delivered := make(map[cid.Cid]bool)
 		left, err := s.Blocks(ctx, todo, func(b cas.Block) error {
-			if stop = got(b); stop == nil {
-				delivered[b.CID] = true
-			}
+			stop = got(b)
 			return stop
 		})
 		switch {
@@ -46,19 +38,23 @@ func (m *Mesh) FetchBlocks(ctx context.Context, streams []*StudyStream, cids []c
 			return left, stop
 		case ctx.Err() != nil:
 			return left, ctx.Err()
-		case errors.Is(err, ErrWrongBlock), errors.Is(err, ErrExpired):
-			delete(lacks, s.holder)
-			failures = append(failures, err)
 		case err != nil:
 			failures = append(failures, err)
-		default:
-			for _, c := range left {
-				if lacked := lacks[s.holder]; lacked != nil {
-					lacked[c] = true
-				}
-			}
 		}
 		todo = left
+		if lacks[s.holder] == nil {
+			lacks[s.holder] = make(map[cid.Cid]bool)
+		}
+		if err == nil {
+			for _, c := range left {
+				lacks[s.holder][c] = true
+			}
+		}
+	}
+	for _, s := range streams {
+		if s.spoilt.Load() {
+			delete(lacks, s.holder)
+		}
 	}
 	if len(todo) == 0 {
 		return nil, nil

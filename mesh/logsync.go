@@ -20,8 +20,7 @@ const (
 	messageRate  = 200 // messages a second that are taken of a peer; more wait in its stream
 	messageBurst = 400
 
-	penaltyMin = time.Second
-	penaltyMax = time.Minute
+	maxPenalty = 64               // times Timing.Penalty
 	sayAgain   = 10 * time.Minute // before the log names a misbehaving peer again
 )
 
@@ -245,8 +244,7 @@ func (g *logSync) serve(s network.Stream, from index.NodeID) error {
 		}
 		g.mu.Unlock()
 	}()
-	t := g.m.cfg.Timing
-	f := newFrames(s, index.MaxMessage, t.Idle, t.Idle, func() { g.m.heard(from) })
+	f := newFrames(s, index.MaxMessage, g.m.silence(), g.m.cfg.Timing.Idle, func() { g.m.heard(from) })
 	answer := make(chan error, 1)
 	pace := rate.NewLimiter(messageRate, messageBurst)
 	for {
@@ -300,7 +298,8 @@ func (g *logSync) misbehaved(from index.NodeID, err error) error {
 		f = new(fault)
 		g.faults[from] = f
 	}
-	f.wait = min(max(2*f.wait, penaltyMin), penaltyMax)
+	p := g.m.cfg.Timing.Penalty
+	f.wait = min(max(2*f.wait, p), maxPenalty*p)
 	f.until = now.Add(f.wait)
 	say := f.said.IsZero() || now.Sub(f.said) > sayAgain
 	if say {
@@ -332,7 +331,7 @@ func (g *logSync) troubled(err error) error {
 func (g *logSync) behaved(from index.NodeID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if f := g.faults[from]; f != nil && time.Since(f.until) > penaltyMax {
+	if f := g.faults[from]; f != nil && time.Since(f.until) > maxPenalty*g.m.cfg.Timing.Penalty {
 		delete(g.faults, from)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
@@ -45,6 +46,7 @@ type Timing struct {
 	RedialMax    time.Duration // up to this (15 s)
 	Idle         time.Duration // a stream without progress for this long is given up (20 s)
 	Refusal      time.Duration // a refusal is sent at a multiple of this after the question (100 ms)
+	Penalty      time.Duration // first wait of a peer whose log messages misbehave (1 s); it doubles, 64 times at most
 }
 
 // Limits bound what peers can make this node hold.
@@ -206,6 +208,7 @@ func (c Config) withDefaults() Config {
 		{&c.Timing.RedialMax, 15 * time.Second},
 		{&c.Timing.Idle, 20 * time.Second},
 		{&c.Timing.Refusal, 100 * time.Millisecond},
+		{&c.Timing.Penalty, time.Second},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.value
@@ -248,14 +251,22 @@ func (m *Mesh) allowed(id index.NodeID) bool {
 func (m *Mesh) Self() index.NodeID { return m.self }
 
 // Addrs lists the multiaddrs under which this node can be dialled, as far as
-// it can know them: behind a NAT or a firewall it cannot.
+// it can know them: behind a NAT or a firewall it cannot. Loopback and
+// link-local addresses are only among them when there are no others.
 func (m *Mesh) Addrs() []string {
-	var out []string
+	var near, far []string
 	for _, a := range m.host.Addrs() {
-		out = append(out, a.String())
+		if manet.IsIPLoopback(a) || manet.IsIP6LinkLocal(a) {
+			near = append(near, a.String())
+		} else {
+			far = append(far, a.String())
+		}
 	}
-	slices.Sort(out)
-	return out
+	if len(far) == 0 {
+		far = near
+	}
+	slices.Sort(far)
+	return far
 }
 
 // handle serves inbound streams of a protocol, each in a goroutine that Close

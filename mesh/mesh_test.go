@@ -20,7 +20,11 @@ func protocolID(s string) protocol.ID { return protocol.ID(s) }
 
 // Facts said at one node are at all others soon.
 func TestFactsTravel(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 3)
+	for _, n := range r.nodes {
+		n.tune = func(c *mesh.Config, _ *mesh.Deps) { c.Timing = mesh.Timing{} } // a node's own
+	}
 	begin := time.Now()
 	r.start()
 	t.Logf("met after %v", time.Since(begin))
@@ -39,6 +43,7 @@ func TestFactsTravel(t *testing.T) {
 // A node that starts late gets what was said before, also from authors that
 // are away.
 func TestLateNodeCatchesUp(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 3)
 	a, b, c := r.nodes[0], r.nodes[1], r.nodes[2]
 	a.start()
@@ -54,6 +59,7 @@ func TestLateNodeCatchesUp(t *testing.T) {
 
 // Facts reach a node that has no connection to their author.
 func TestFactsGoAround(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 3)
 	a, b, c := r.nodes[0], r.nodes[1], r.nodes[2]
 	for _, n := range r.nodes {
@@ -81,6 +87,7 @@ func TestFactsGoAround(t *testing.T) {
 
 // Whoever is not on the roster gets no stream, and the log says so once.
 func TestStrangerIsRefused(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 2)
 	r.start()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
@@ -112,6 +119,7 @@ func TestStrangerIsRefused(t *testing.T) {
 
 // A key that is no Ed25519 key names no node, whatever the roster says.
 func TestOtherKeysAreRefused(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 1)
 	r.nodes[0].tune = func(_ *mesh.Config, d *mesh.Deps) { d.Allowed = func(index.NodeID) bool { return true } }
 	r.start()
@@ -122,6 +130,7 @@ func TestOtherKeysAreRefused(t *testing.T) {
 
 // The side that is refused says in its log what it must do, once.
 func TestRefusedSideKnowsWhy(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 2)
 	a, b := r.nodes[0], r.nodes[1]
 	for _, n := range r.nodes {
@@ -150,6 +159,7 @@ func TestRefusedSideKnowsWhy(t *testing.T) {
 // An expelled node loses its connections at once and gets them back when it is
 // let in again.
 func TestRecheck(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 3)
 	r.start()
 	out := r.nodes[2]
@@ -191,6 +201,7 @@ func TestRecheck(t *testing.T) {
 
 // Changed addresses are picked up without a restart.
 func TestAddressesChange(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 2)
 	a, b := r.nodes[0], r.nodes[1]
 	a.start()
@@ -215,6 +226,7 @@ func TestAddressesChange(t *testing.T) {
 // When a process stops, however it does, it is soon not alive and not heard;
 // when it comes back it is soon both.
 func TestDeathAndReturn(t *testing.T) {
+	t.Parallel()
 	for _, way := range []string{"closed", "killed"} {
 		t.Run(way, func(t *testing.T) {
 			r := newRegion(t, 3)
@@ -263,6 +275,7 @@ func (r *region) other(a, b *node) *node {
 // A line that goes dead without a word is noticed, and its stale connection
 // does not stand in the way of a new one.
 func TestDeadLine(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 2)
 	a, b := r.nodes[0], r.nodes[1]
 	for _, n := range r.nodes {
@@ -324,6 +337,7 @@ func dropAll(a, b *node) {
 
 // Close is prompt, also while peers hang in a question, and can be repeated.
 func TestClosePromptly(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t, 2)
 	r.start()
 	a, b := r.nodes[0], r.nodes[1]
@@ -353,6 +367,7 @@ func TestClosePromptly(t *testing.T) {
 }
 
 func TestOpenNeedsItsParts(t *testing.T) {
+	t.Parallel()
 	n := newRegion(t, 1).nodes[0]
 	cfg, deps := n.config()
 	bad := cfg

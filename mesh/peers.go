@@ -19,8 +19,8 @@ const (
 	queuedBytes    = 4 << 20 // for each queue of each connected peer
 
 	senderWaitMin = 250 * time.Millisecond
-	senderWaitMax = 30 * time.Second
-	senderProven  = 30 * time.Second // a stream that lived this long was a good one
+	senderWaitMax = 10 * time.Second
+	senderProven  = 10 * time.Second // a stream that lived this long was a good one
 )
 
 // peers is what is known of everybody.

@@ -151,6 +151,19 @@ func newRegion(t *testing.T, size int) *region {
 		})
 		must(t, err)
 	}
+	t.Cleanup(func() {
+		var wg sync.WaitGroup
+		for _, n := range r.nodes {
+			if n.mesh != nil {
+				wg.Go(func() {
+					if err := n.mesh.Close(); err != nil {
+						t.Errorf("closing %s: %v", n.trust, err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+	})
 	return r
 }
 
@@ -165,7 +178,8 @@ func must(t testing.TB, err error) {
 func (n *node) config() (mesh.Config, mesh.Deps) {
 	cfg := mesh.Config{
 		Key: n.key, Listen: []string{"/ip4/127.0.0.1/tcp/0"},
-		Log: slog.New(slog.NewTextHandler(n.log, nil)),
+		Log:    slog.New(slog.NewTextHandler(n.log, nil)),
+		Timing: mesh.Timing{Gossip: 50 * time.Millisecond, Penalty: time.Millisecond},
 	}
 	deps := mesh.Deps{
 		Allowed: func(id index.NodeID) bool {
@@ -201,7 +215,6 @@ func (n *node) start() {
 	n.r.mu.Lock()
 	n.r.addrs[n.id] = m.Addrs()
 	n.r.mu.Unlock()
-	n.r.t.Cleanup(func() { must(n.r.t, m.Close()) })
 }
 
 func (r *region) start() {

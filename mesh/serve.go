@@ -70,7 +70,8 @@ func (m *Mesh) serveStudy(s network.Stream, from index.NodeID) error {
 	if err := f.write(reply); err != nil {
 		return err
 	}
-	return m.serveBlocks(s, from, g)
+	f.max = maxWantLen
+	return m.serveBlocks(f, from, g)
 }
 
 // grant asks the node, and signs.
@@ -95,16 +96,14 @@ func (m *Mesh) grant(from index.NodeID, req StudyRequest) (Grant, []byte, error)
 // serveBlocks answers wants, each address once and in order, until the other
 // side closes, rests for too long or the grant expires. One goroutine reads
 // wants, bounded by maxQueuedWants, while this one sends.
-func (m *Mesh) serveBlocks(s network.Stream, from index.NodeID, g Grant) error {
+func (m *Mesh) serveBlocks(f *frames, from index.NodeID, g Grant) error {
 	ctx, cancel := context.WithCancel(m.ctx)
 	defer cancel()
 
-	t := m.cfg.Timing
-	out := newFrames(s, 0, t.Idle, t.Idle, func() {})
 	wants := make(chan cid.Cid, maxQueuedWants)
 	ended := make(chan error, 1)
-	m.tasks.run(func() { ended <- m.readWants(ctx, s, from, wants) })
-	rest := time.NewTimer(serverIdle * t.Idle)
+	m.tasks.run(func() { ended <- m.readWants(ctx, f, from, wants) })
+	rest := time.NewTimer(serverIdle * m.cfg.Timing.Idle)
 	defer rest.Stop()
 	for {
 		var c cid.Cid
@@ -124,7 +123,7 @@ func (m *Mesh) serveBlocks(s network.Stream, from index.NodeID, g Grant) error {
 			if err != nil {
 				return err
 			}
-			return out.write(expired)
+			return f.write(expired)
 		}
 		data, err := m.block(from, c)
 		if err != nil {
@@ -135,18 +134,18 @@ func (m *Mesh) serveBlocks(s network.Stream, from index.NodeID, g Grant) error {
 			if err != nil {
 				return err
 			}
-			err = out.write(missing)
+			err = f.write(missing)
 			if err != nil {
 				return err
 			}
 		} else {
-			if err := out.write(blockHeader(c, len(data)), data); err != nil {
+			if err := f.write(blockHeader(c, len(data)), data); err != nil {
 				return err
 			}
 			m.counters.blocksServed.Add(1)
 			m.counters.bytesServed.Add(uint64(len(data)))
 		}
-		rest.Reset(serverIdle * t.Idle)
+		rest.Reset(serverIdle * m.cfg.Timing.Idle)
 	}
 }
 
@@ -184,13 +183,11 @@ func (m *Mesh) granted(from index.NodeID, c cid.Cid) bool {
 
 // readWants reads Want messages until the stream ends. nil says that the
 // other side closed it.
-func (m *Mesh) readWants(ctx context.Context, s network.Stream, from index.NodeID, wants chan<- cid.Cid) error {
-	// How long the other side may rest is judged by the sender, who knows
-	// whether it is still busy sending; a want that has begun must come on.
-	t := m.cfg.Timing
-	f := newFrames(s, maxWantLen, t.Idle, t.Idle, func() { m.heard(from) })
+func (m *Mesh) readWants(ctx context.Context, f *frames, from index.NodeID, wants chan<- cid.Cid) error {
 	for {
-		err := f.await(t.Idle)
+		// How long the other side may rest is judged by the sender, who knows
+		// whether it is still busy sending; a want that has begun must come on.
+		err := f.await(f.idle)
 		if errors.Is(err, ErrIdle) && ctx.Err() == nil {
 			continue
 		}

@@ -145,7 +145,7 @@ func (m *Mesh) endLink(l *link) {
 // without a goodbye: TCP would notice only after minutes, and until then
 // would be preferred to the peer's new connection.
 func (m *Mesh) dropStale(l *link, now time.Time) {
-	limit := staleBeats * m.cfg.Timing.Beat
+	limit := m.silence()
 	var heard time.Time
 	m.peers.with(l.id, func(c *contact) { heard = c.heardAt })
 	if now.Sub(l.since) < limit || now.Sub(heard) < limit {
@@ -213,6 +213,10 @@ func (m *Mesh) dialDue() time.Duration {
 	}
 	return max(next, 10*time.Millisecond)
 }
+
+// silence is how long a connected peer may say nothing: it beats far more
+// often.
+func (m *Mesh) silence() time.Duration { return staleBeats * m.cfg.Timing.Beat }
 
 func (m *Mesh) backOff(d *dialState, now time.Time) {
 	d.wait = min(max(2*d.wait, m.cfg.Timing.RedialMin), m.cfg.Timing.RedialMax)

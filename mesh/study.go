@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -68,6 +69,7 @@ type StudyStream struct {
 	s      network.Stream
 	f      *frames
 	turn   chan struct{} // holds a token while nobody fetches
+	spoilt atomic.Bool   // it gave a wrong block or its grant has run out: not to be asked by bitswap either
 	ended  chan struct{}
 	end    sync.Once
 }
@@ -241,6 +243,7 @@ func (s *StudyStream) fetch(ctx context.Context, cids []cid.Cid, got func(cas.Bl
 			return fail(err)
 		}
 		if a.kind == typeExpired {
+			s.spoilt.Store(true)
 			return fail(ErrExpired)
 		}
 		c := cids[done]
@@ -254,6 +257,7 @@ func (s *StudyStream) fetch(ctx context.Context, cids []cid.Cid, got func(cas.Bl
 		}
 		block := cas.Block{CID: c, Data: a.data}
 		if err := block.Verify(); err != nil {
+			s.spoilt.Store(true)
 			s.m.counters.wrongBlocks.Add(1)
 			s.m.peers.with(s.holder, func(c *contact) { c.wrong++ })
 			wrong := &WrongBlockError{Peer: s.holder, CID: c}

@@ -163,7 +163,7 @@ func (t *transport) servePackets(s network.Stream, from index.NodeID) error {
 		t.mu.Unlock()
 	}()
 	at := packetAddr(gossipAddr(from))
-	f := newFrames(s, maxGossipPacket, t.m.cfg.Timing.Idle, t.m.cfg.Timing.Idle, func() { t.m.heard(from) })
+	f := newFrames(s, maxGossipPacket, t.m.silence(), t.m.cfg.Timing.Idle, func() { t.m.heard(from) })
 	for {
 		b, err := f.read()
 		if err != nil {
