@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -269,16 +270,65 @@ func curlStores(t *testing.T, web string, files []file) {
 	sameUIDs(t, "instances that STOW-RS says were stored", values(response.Referenced.Value, "00081155"), of(files, instance))
 }
 
-// client runs one operation of dicomweb-client and reads its answer into out.
-func client(t *testing.T, web, operation string, options, out any) {
+// client is a running dicomweb-client.
+type client struct {
+	ask    *json.Encoder
+	answer *json.Decoder
+}
+
+// startClient starts dicomweb-client for one server, until the test ends.
+func startClient(t *testing.T, web string) *client {
 	t.Helper()
 	node, script := dicomwebClient(t)
-	b, err := json.Marshal(options)
+	cmd := exec.Command(node, script, web)
+	cmd.SysProcAttr = endWithParent()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(must(t, node, script, web, operation, string(b))), out); err != nil {
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// It ends with its input; a hung one is ended.
+	hung := time.AfterFunc(runDeadline, func() { _ = cmd.Process.Kill() })
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("dicomweb-client: %v\n%s", err, stderr.String())
+		}
+		hung.Stop()
+	})
+	return &client{ask: json.NewEncoder(in), answer: json.NewDecoder(out)}
+}
+
+// do runs one operation and reads what it gave into out.
+func (c *client) do(t *testing.T, operation string, options, out any) {
+	t.Helper()
+	if err := c.ask.Encode(map[string]any{"operation": operation, "options": options}); err != nil {
 		t.Fatalf("%s: %v", operation, err)
+	}
+	var a struct {
+		Value  json.RawMessage
+		Status int
+		Body   any
+	}
+	if err := c.answer.Decode(&a); err != nil {
+		t.Fatalf("%s: %v", operation, err)
+	}
+	if a.Status != 0 {
+		t.Fatalf("%s: status %d: %v", operation, a.Status, a.Body)
+	}
+	if len(a.Value) == 0 { // undefined, in JavaScript
+		return
+	}
+	if err := json.Unmarshal(a.Value, out); err != nil {
+		t.Fatalf("%s: %v: %.300s", operation, err, a.Value)
 	}
 }
 
@@ -302,39 +352,40 @@ func clientSums(got []clientBytes) map[string]int {
 func clientReads(t *testing.T, web, patient string) {
 	t.Helper()
 	files := priorsOf(t, patient)
+	c := startClient(t, web)
 	var found []dataset
-	client(t, web, "searchForStudies", map[string]any{"queryParams": map[string]string{"PatientID": patient}}, &found)
+	c.do(t, "searchForStudies", map[string]any{"queryParams": map[string]string{"PatientID": patient}}, &found)
 	sameUIDs(t, "studies", values(found, tagStudy), of(files, study))
 	for uid, files := range byStudy(files) {
-		clientReadsStudy(t, web, uid, files)
+		c.readsStudy(t, uid, files)
 	}
 }
 
-func clientReadsStudy(t *testing.T, web, uid string, files []file) {
+func (c *client) readsStudy(t *testing.T, uid string, files []file) {
 	t.Helper()
 	var found []dataset
-	client(t, web, "searchForSeries", map[string]any{"studyInstanceUID": uid}, &found)
+	c.do(t, "searchForSeries", map[string]any{"studyInstanceUID": uid}, &found)
 	sameUIDs(t, "series", values(found, tagSeries), of(files, series))
-	client(t, web, "searchForInstances", map[string]any{"studyInstanceUID": uid}, &found)
+	c.do(t, "searchForInstances", map[string]any{"studyInstanceUID": uid}, &found)
 	sameUIDs(t, "instances", values(found, tagSOPInstance), of(files, instance))
 
 	var got []clientBytes
-	client(t, web, "retrieveStudy", map[string]any{"studyInstanceUID": uid}, &got)
+	c.do(t, "retrieveStudy", map[string]any{"studyInstanceUID": uid}, &got)
 	sameSums(t, clientSums(got), sums(files))
 	f := files[0]
 	inSeries := slices.DeleteFunc(slices.Clone(files), func(g file) bool { return g.series != f.series })
-	client(t, web, "retrieveSeries", map[string]any{"studyInstanceUID": uid, "seriesInstanceUID": f.series}, &got)
+	c.do(t, "retrieveSeries", map[string]any{"studyInstanceUID": uid, "seriesInstanceUID": f.series}, &got)
 	sameSums(t, clientSums(got), sums(inSeries))
 	one := map[string]any{"studyInstanceUID": uid, "seriesInstanceUID": f.series, "sopInstanceUID": f.instance}
 	var alone clientBytes
-	client(t, web, "retrieveInstance", one, &alone)
+	c.do(t, "retrieveInstance", one, &alone)
 	sameSums(t, map[string]int{alone.SHA256: 1}, []string{f.sha256})
 
-	client(t, web, "retrieveStudyMetadata", map[string]any{"studyInstanceUID": uid}, &found)
+	c.do(t, "retrieveStudyMetadata", map[string]any{"studyInstanceUID": uid}, &found)
 	sameUIDs(t, "study metadata", values(found, tagSOPInstance), of(files, instance))
-	client(t, web, "retrieveSeriesMetadata", map[string]any{"studyInstanceUID": uid, "seriesInstanceUID": f.series}, &found)
+	c.do(t, "retrieveSeriesMetadata", map[string]any{"studyInstanceUID": uid, "seriesInstanceUID": f.series}, &found)
 	sameUIDs(t, "series metadata", values(found, tagSOPInstance), of(inSeries, instance))
-	client(t, web, "retrieveInstanceMetadata", one, &found)
+	c.do(t, "retrieveInstanceMetadata", one, &found)
 	sameUIDs(t, "instance metadata", values(found, tagSOPInstance), []string{f.instance})
 
 	if f.frames > 0 {
@@ -344,7 +395,7 @@ func clientReadsStudy(t *testing.T, web, uid string, files []file) {
 		}
 		with := maps.Clone(one)
 		with["frameNumbers"] = numbers
-		client(t, web, "retrieveInstanceFrames", with, &got)
+		c.do(t, "retrieveInstanceFrames", with, &got)
 		if len(got) != len(numbers) || got[0].Bytes == 0 {
 			t.Fatalf("%d frames for %v: %v", len(got), numbers, got)
 		}
@@ -355,7 +406,7 @@ func clientReadsStudy(t *testing.T, web, uid string, files []file) {
 func clientStores(t *testing.T, web string, files []file) {
 	t.Helper()
 	var ignored any // dicomweb-client returns the response as text or as JSON, by version
-	client(t, web, "storeInstances", map[string]any{"files": paths(files)}, &ignored)
+	startClient(t, web).do(t, "storeInstances", map[string]any{"files": paths(files)}, &ignored)
 }
 
 // orthancRetrieves has Orthanc bring studies from a server it knows by name.

@@ -1,6 +1,6 @@
 """Compares DICOM JSON metadata with what pydicom reads in the file.
 
-    metadata.py FILE METADATA.json
+    metadata.py FILE METADATA.json [FILE METADATA.json ...]
 
 Prints one line a difference and exits 1 if there is one. Left out: values
 that the metadata gives as bulk data or binary, group lengths, private
@@ -53,20 +53,28 @@ def compare(where, want, got, differences):
                 differences.append(f"{where}/{element.tag}: not in the file")
 
 
-def main():
-    file, metadata = sys.argv[1:3]
+def check(file, metadata):
     want = pydicom.dcmread(file)
     want.decode()
     with open(metadata, encoding="utf-8") as f:
         datasets = json.load(f)
-    if len(datasets) != 1:
-        sys.exit(f"{len(datasets)} datasets, want 1")
+    if not isinstance(datasets, list) or len(datasets) != 1:
+        return [f"{len(datasets)} datasets, want 1"]
     got = pydicom.Dataset.from_json(datasets[0], lambda tag, vr, uri: None)
     got = pydicom.Dataset({t: e for t, e in got.items() if t.group != 2})
     differences = []
     compare("", want, got, differences)
-    print("\n".join(differences), end="")
-    sys.exit(1 if differences else 0)
+    return differences
+
+
+def main():
+    arguments = sys.argv[1:]
+    found = False
+    for file, metadata in zip(arguments[::2], arguments[1::2]):
+        for difference in check(file, metadata):
+            found = True
+            print(f"{file}: {difference}")
+    sys.exit(1 if found else 0)
 
 
 main()
