@@ -19,15 +19,20 @@ import (
 
 // testKey is the key of a made-up holder: the same for the same name.
 func testKey(name string) ed25519.PrivateKey {
+	if k, ok := keys.Load(name); ok {
+		return k.(ed25519.PrivateKey)
+	}
 	seed := sha256.Sum256([]byte(name))
-	return ed25519.NewKeyFromSeed(seed[:])
+	k := ed25519.NewKeyFromSeed(seed[:])
+	keys.Store(name, k)
+	return k
 }
 
 func nodeKeyOf(t TrustID) ed25519.PrivateKey  { return testKey("node of " + string(t)) }
 func trustKeyOf(t TrustID) ed25519.PrivateKey { return testKey("trust " + string(t)) }
 func nodeOf(t TrustID) NodeID                 { return NodeIDOf(nodeKeyOf(t)) }
 
-var cards sync.Map // signing is slow, and the same cards are used over and over
+var keys, cards sync.Map // keys and signatures are slow, and the same ones are used over and over
 
 func cardOf(t TrustID) Card {
 	if c, ok := cards.Load(t); ok {

@@ -1,0 +1,227 @@
+package index
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// memoryLogs are Logs without a disk, for transcripts and simulations.
+type memoryLogs struct {
+	key    TrustID
+	region *region // the votes known from elsewhere
+	logs   map[logID]*memoryLog
+	roster Roster
+}
+
+type memoryLog struct {
+	batches []Verified
+	fork    *Fork
+	heard   Head
+}
+
+func newMemoryLogs(t TrustID, r *region) *memoryLogs {
+	m := &memoryLogs{key: t, region: r, logs: map[logID]*memoryLog{}}
+	m.join()
+	return m
+}
+
+func (m *memoryLogs) join() {
+	votes := slices.Clone(m.region.votes)
+	for _, f := range m.facts() {
+		if f.Kind == KindVote {
+			if v, err := decodeVoteFact(f.Subject, f.Body); err == nil {
+				votes = append(votes, v)
+			}
+		}
+	}
+	m.roster = evalRoster(m.region.id, votes, nil, m.region.checked)
+}
+
+func (m *memoryLogs) facts() []Fact {
+	var out []Fact
+	for _, id := range m.ids() {
+		for _, v := range m.logs[id].batches {
+			for i, p := range v.batch.Payloads {
+				if s, err := decodePayload(p.Data); err == nil && !p.dropped() {
+					out = append(out, Fact{Author: id.Node, Epoch: id.Epoch, Seq: v.link.first + Seq(i), Kind: s.Kind, Subject: s.Subject, Body: s.Body})
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (m *memoryLogs) ids() []logID {
+	var out []logID
+	for id := range m.logs {
+		out = append(out, id)
+	}
+	slices.SortFunc(out, logID.compare)
+	return out
+}
+
+// state is the join: each author's newest word on each subject, logs, forks and roster, in words.
+func (m *memoryLogs) state() string {
+	newest := map[string]Fact{}
+	for _, f := range m.facts() { // sorted by epoch and position for each author
+		newest[fmt.Sprintf("%s %s %s", f.Author, f.Kind, f.Subject)] = f
+	}
+	var out []string
+	for _, f := range newest {
+		body := string(f.Body)
+		if f.Kind == KindVote {
+			body = "(vote)"
+		}
+		if len(body) > 24 {
+			body = fmt.Sprintf("(%d bytes)", len(body))
+		}
+		out = append(out, fmt.Sprintf("%s says %s/%.12s %s", nameOf(f.Author), f.Kind, f.Subject, body))
+	}
+	slices.Sort(out)
+	var logs []string
+	for _, h := range m.Heads() {
+		logs = append(logs, headText(h))
+	}
+	for _, id := range m.ids() {
+		if f := m.logs[id].fork; f != nil {
+			out = append(out, fmt.Sprintf("%s forked epoch %d near %d", nameOf(id.Node), id.Epoch, f.Seq))
+		}
+	}
+	return fmt.Sprintf("logs %s; members %s\n%s", strings.Join(logs, ", "), membersOf(m.roster), strings.Join(out, "\n"))
+}
+
+func (m *memoryLogs) log(id logID) *memoryLog {
+	l := m.logs[id]
+	if l == nil {
+		l = &memoryLog{}
+		m.logs[id] = l
+	}
+	return l
+}
+
+func (l *memoryLog) chain() chain {
+	c := chain{cover: func(seq Seq) (link, bool, error) {
+		for _, v := range l.batches {
+			if v.link.first <= seq && seq <= v.link.head.Seq {
+				return v.link, true, nil
+			}
+		}
+		return link{}, false, nil
+	}}
+	if n := len(l.batches); n > 0 {
+		c.last = l.batches[n-1].link
+	}
+	return c
+}
+
+func (m *memoryLogs) certified(n NodeID) error {
+	if _, ok := m.roster.Allowed(n); !ok && n != nodeOf(m.key) {
+		return &UncertifiedError{Node: n}
+	}
+	return nil
+}
+
+func (m *memoryLogs) say(epoch Epoch, rnd seeded, st ...Statement) Head {
+	id := logID{nodeOf(m.key), epoch}
+	v, err := sealBatch(nodeKeyOf(m.key), m.log(id).chain().last.head, epoch, st, rnd)
+	if err != nil {
+		panic(err)
+	}
+	if _, err := m.Take([]Verified{v}); err != nil {
+		panic(err)
+	}
+	return v.Head()
+}
+
+func (m *memoryLogs) Heads() []Head {
+	var out []Head
+	for _, id := range m.ids() {
+		if h := m.logs[id].chain().last.head; h.Seq > 0 {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+func (m *memoryLogs) Heard(h Head) (Seq, bool, error) {
+	if err := m.certified(h.Node); err != nil {
+		return 0, false, err
+	}
+	l := m.log(logID{h.Node, h.Epoch})
+	if l.fork != nil {
+		return 0, false, &ForkError{Fork: *l.fork}
+	}
+	c := l.chain()
+	verdict, fork, err := c.judgeHead(h)
+	switch {
+	case err != nil:
+		return 0, false, err
+	case verdict == forked:
+		l.fork = fork
+		return 0, false, &ForkError{Fork: *fork}
+	case verdict == known:
+		return 0, false, nil
+	}
+	if err := h.verify(); err != nil {
+		return 0, false, err
+	}
+	if h.Seq > l.heard.Seq {
+		l.heard = h
+	}
+	return c.last.head.Seq, true, nil
+}
+
+func (m *memoryLogs) Range(n NodeID, e Epoch, after Seq, maxBytes int) ([]Batch, error) {
+	var out []Batch
+	size := 0
+	if l := m.logs[logID{n, e}]; l != nil {
+		for _, v := range l.batches {
+			if v.link.head.Seq <= after {
+				continue
+			}
+			if size += v.batch.size(); size > maxBytes && len(out) > 0 {
+				break
+			}
+			out = append(out, v.batch)
+		}
+	}
+	return out, nil
+}
+
+func (m *memoryLogs) Take(batches []Verified) (fresh int, err error) {
+	votes := false
+	defer func() {
+		if votes {
+			m.join()
+		}
+	}()
+	for _, v := range batches {
+		if err := m.certified(v.link.head.Node); err != nil {
+			return fresh, err
+		}
+		l := m.log(logID{v.link.head.Node, v.link.head.Epoch})
+		if l.fork != nil {
+			return fresh, &ForkError{Fork: *l.fork}
+		}
+		c := l.chain()
+		verdict, fork, err := c.judgeBatch(v.link)
+		switch {
+		case err != nil:
+			return fresh, err
+		case verdict == follows:
+			l.batches = append(l.batches, v)
+			fresh++
+			for _, p := range v.batch.Payloads {
+				s, err := decodePayload(p.Data)
+				votes = votes || err == nil && s.Kind == KindVote
+			}
+		case verdict == ahead:
+			return fresh, &GapError{Node: v.link.head.Node, Epoch: v.link.head.Epoch, After: c.last.head.Seq, First: v.link.first}
+		case verdict == forked:
+			l.fork = fork
+			return fresh, &ForkError{Fork: *fork}
+		}
+	}
+	return fresh, nil
+}
