@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"mime"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"net/textproto"
 	"path/filepath"
@@ -35,7 +36,13 @@ func newTrust(t *testing.T, ods, found string) *trust {
 	t.Helper()
 	c := node.DefaultConfig()
 	c.Trust, c.Name = index.TrustID(ods), "Trust "+ods
-	c.HTTP, c.Mesh = "127.0.0.1:0", []string{"/ip4/127.0.0.1/tcp/0"}
+	// A node that restarts is found again where it was.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	c.HTTP, c.Mesh = "127.0.0.1:0", []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port)}
 	c.Identity.DefaultIssuer = "TEST"
 	c.Archive.PublishAfter, c.Archive.SettleAfter = node.Duration(20*time.Millisecond), node.Duration(300*time.Millisecond)
 	c.Fetch.ReadThrough, c.Fetch.RetryMin = node.Duration(10*time.Second), node.Duration(200*time.Millisecond)
@@ -361,10 +368,15 @@ func TestNobodyElsesStudyIsDelivered(t *testing.T) {
 			t.Errorf("study %s is %s: it may be somebody else's", s, got)
 		}
 	}
-	var st api.Status
-	r[0].operator("GET", "/api/v1/status", nil, &st)
-	if len(st.Fetches) != 0 {
-		t.Errorf("still being fetched: %+v", st.Fetches)
+	r[0].wait("has nothing more to fetch", func() (bool, string) {
+		var st api.Status
+		r[0].operator("GET", "/api/v1/status", nil, &st)
+		return len(st.Fetches) == 0, fmt.Sprintf("%+v", st.Fetches)
+	})
+	for _, s := range []string{"1.2.3.2", "1.2.3.3", "1.2.3.4", "1.2.3.5"} {
+		if got := r[0].availability(s); got != "NEARLINE" {
+			t.Errorf("in the end study %s is %s", s, got)
+		}
 	}
 }
 

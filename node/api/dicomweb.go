@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/dicom/dicomweb"
 	"github.com/priormesh/priormesh/index"
@@ -49,7 +50,7 @@ func webError(err error) error {
 		return &dicomweb.Unavailable{Reason: gone.Reason, RetryAfter: gone.RetryAfter}
 	case errors.Is(err, archive.ErrNotFound):
 		return dicomweb.ErrNotFound
-	case errors.Is(err, syscall.ENOSPC):
+	case noSpace(err):
 		return dicomweb.ErrNoSpace
 	}
 	if why, ok := refusal(err); ok {
@@ -62,6 +63,8 @@ func webError(err error) error {
 	}
 	return err
 }
+
+func noSpace(err error) bool { return errors.Is(err, cas.ErrDiskFull) || errors.Is(err, syscall.ENOSPC) }
 
 // refusal says whether an error is the sender's: the instance as it is will
 // never be taken.

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -62,7 +61,7 @@ func New(o Options) http.Handler {
 	s := &server{o}
 	mux := http.NewServeMux()
 	web := dicomweb.New(web{archive: o.Archive, silence: o.Node.Silence},
-		dicomweb.Options{Log: o.Log, Prefix: "/dicom-web", Limits: dicomweb.Limits{Instance: o.Limits}})
+		dicomweb.Options{Log: o.Log, Prefix: "/dicom-web", Limits: dicomweb.Limits{Instance: o.Limits, Results: index.MaxPage}})
 	mux.Handle("/dicom-web/", http.StripPrefix("/dicom-web", web))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -157,7 +156,7 @@ func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
 		code = http.StatusUnprocessableEntity
 	case errors.As(err, &tooLarge):
 		code, why = http.StatusRequestEntityTooLarge, fmt.Sprintf("the instance is over the limit of %d bytes", tooLarge.Limit)
-	case errors.Is(err, syscall.ENOSPC):
+	case noSpace(err):
 		code, why = http.StatusInsufficientStorage, "the node's disk is full; free space there, then import again: what is stored is not sent twice"
 	default:
 		if r.Context().Err() != nil {
