@@ -287,8 +287,8 @@ func (n *Node) serve() error {
 	metrics.MustRegister(collector{n})
 	n.server = &http.Server{
 		Handler: api.New(api.Options{Node: n, Archive: n.archive, Token: n.token, Metrics: metrics, Log: n.Log, Limits: dicom.DefaultLimits()}),
-		// A body may take as long as a large study takes; what does not move at
-		// all is dicomweb's to end.
+		// A body may take as long as a large study takes: package api ends what
+		// does not move at all.
 		ReadHeaderTimeout: headerWithin, IdleTimeout: idleFor,
 		ErrorLog: slog.NewLogLogger(n.Log.Handler(), slog.LevelDebug),
 	}

@@ -85,7 +85,7 @@ func New(o Options) http.Handler {
 	} {
 		mux.HandleFunc(pattern, s.operator(h))
 	}
-	return mux
+	return moving(mux, stallAfter)
 }
 
 func (s *server) page(w http.ResponseWriter, _ *http.Request) {
