@@ -126,6 +126,39 @@ func TestCharacterSets(t *testing.T) {
 	}
 }
 
+func TestTermsAsWritten(t *testing.T) {
+	for id, terms := range map[string][]string{
+		"6":       {"", " ", "ISO_IR 6", "ISO 2022 IR 6", "ISO2022IR6", "ASCII", "US-ASCII"},
+		"100":     {"ISO_IR 100", "ISO-IR 100", "ISO_IR_100", "ISO IR 100", "iso_ir 100", "ISO 2022-IR 100", "ISO_2022_IR_100", "ISO 8859-1", "latin1", "IR 100"},
+		"101":     {"ISO_IR 101", "ISO 8859-2"},
+		"109":     {"ISO_IR 109", "ISO 8859-3"},
+		"110":     {"ISO_IR 110", "ISO 8859-4"},
+		"144":     {"ISO_IR 144", "ISO 8859-5"},
+		"127":     {"ISO_IR 127", "ISO 8859-6"},
+		"126":     {"ISO_IR 126", "ISO 8859-7"},
+		"138":     {"ISO_IR 138", "ISO 8859-8"},
+		"148":     {"ISO_IR 148", "ISO 8859-9"},
+		"203":     {"ISO_IR 203", "ISO 8859-15"},
+		"166":     {"ISO_IR 166", "TIS-620", "ISO 8859-11"},
+		"13":      {"ISO_IR 13", "ISO 2022 IR 13", "SHIFT_JIS"},
+		"149":     {"ISO 2022 IR 149", "EUC-KR", "KS X 1001"},
+		"192":     {"ISO_IR 192", "UTF-8", "utf8", "ISO 10646"},
+		"GBK":     {"GBK", "GB2312"},
+		"GB18030": {"GB18030", "gb 18030"},
+	} {
+		for _, term := range terms {
+			if got := characterSetID(term); got != id {
+				t.Errorf("%q is %s, want %s", term, got, id)
+			}
+		}
+	}
+	for _, term := range []string{"ISO_IR 2022", "ISO_IR", "2022", "KLINGON", "ISO_IR 1000"} {
+		if c := newCharset([]byte(term)); c.whole != nil || c.g1 != nil || !c.guess {
+			t.Errorf("%q is taken for a character set", term)
+		}
+	}
+}
+
 // decodeEUC writes down kanji of which only the bytes matter.
 func decodeEUC(s string) string { return decodeAll(kanji.double, []byte(s)) }
 

@@ -235,7 +235,7 @@ func isInitial(a, b string) bool {
 func nobody(family string) bool {
 	switch family {
 	case "unknown", "unk", "unidentified", "notknown", "anonymous", "anonymized", "anonymised", "anon",
-		"noname", "none", "nil", "na", "name", "patient", "test", "x", "xx", "xxx", "xxxx":
+		"noname", "name", "patient", "test", "x", "xx", "xxx", "xxxx":
 		return true
 	}
 	return false

@@ -49,6 +49,9 @@ func (s *scanner) native(p *PixelData, n int64) error {
 	if count > s.lim.Frames {
 		return ErrLimit{"Frames", int64(s.lim.Frames)}
 	}
+	if err := s.src.allow(n); err != nil {
+		return err
+	}
 	p.Value = Range{s.src.off, n}
 	from := func(i int) int64 { return (int64(i)*size + 7) / 8 }
 	if s.src.emit == nil || count == 0 {

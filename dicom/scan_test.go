@@ -777,9 +777,9 @@ func TestPiecesDoNotDependOnTheReader(t *testing.T) {
 	d := newDraft(ExplicitVRLittleEndian)
 	d.ids()
 	d.put(0x00091001, LO, "x")
-	d.put(0x00420011, OB, strings.Repeat("pdf!", 1<<19))
-	d.image("3", 1000, 1000, 16)
-	d.pixels(OW, strings.Repeat("pixl", 3*1000*1000/2))
+	d.put(0x00420011, OB, strings.Repeat("pdf!", 270000))
+	d.image("2", 750, 750, 16)
+	d.pixels(OW, strings.Repeat("pixl", 750*750))
 	d.put(0xFFFCFFFC, OB, strings.Repeat("\x00", 5000))
 	cuts := func(r io.Reader) string {
 		var out strings.Builder
@@ -794,7 +794,7 @@ func TestPiecesDoNotDependOnTheReader(t *testing.T) {
 	}
 	want := cuts(bytes.NewReader(d.b))
 	full := fmt.Sprint(MaxPiece)
-	if !strings.HasPrefix(want, "header0:") || strings.Count(want, "frame1:") != 2 || !strings.Contains(want, "bulk0:"+full+" ") || !strings.Contains(want, "frame2:"+full+" ") {
+	if !strings.HasPrefix(want, "header0:") || strings.Count(want, "frame1:") != 2 || !strings.Contains(want, "bulk0:"+full+" ") || !strings.Contains(want, "frame1:"+full+" ") {
 		t.Errorf("pieces %s", want)
 	}
 	for name, r := range map[string]io.Reader{
@@ -853,5 +853,120 @@ func TestReadersThatCannotSeek(t *testing.T) {
 	}
 	if i, err := Scan(r, Limits{}, Handler{}); err != nil || i.Size != int64(len(d.b)) {
 		t.Error(err)
+	}
+}
+
+func TestIconsInSequences(t *testing.T) {
+	build := func(f func(*draft)) []byte {
+		d := newDraft(ExplicitVRLittleEndian)
+		d.ids()
+		d.head(0x00880200, SQ, 0xFFFFFFFF)
+		d.head(itemTag, "", 0xFFFFFFFF)
+		d.head(TagPixelData, OB, 0xFFFFFFFF)
+		f(d)
+		d.head(itemDelimiter, "", 0)
+		d.head(sequenceDelimiter, "", 0)
+		return d.b
+	}
+	for _, c := range []struct {
+		name string
+		f    func(*draft)
+		want string
+	}{
+		{"empty", func(d *draft) { d.head(sequenceDelimiter, "", 0) }, "fine"},
+		{"no items", func(d *draft) { d.put(TagRows, US, "ab") }, "malformed"},
+		{"fragment of undefined length", func(d *draft) { d.head(itemTag, "", 0xFFFFFFFF) }, "malformed"},
+		{"delimiter with a length", func(d *draft) { d.head(sequenceDelimiter, "", 4) }, "malformed"},
+		{"fragment that never ends", func(d *draft) { d.head(itemTag, "", 5000) }, "truncated"},
+	} {
+		if _, err := scanBytes(t, build(c.f), Limits{}); kind(err) != c.want {
+			t.Errorf("%s: %v, want %s", c.name, err, c.want)
+		}
+	}
+	closed := newDraft(ExplicitVRLittleEndian)
+	closed.ids()
+	closed.head(0x00880200, SQ, 8+12+8)
+	closed.head(itemTag, "", 12+8)
+	closed.head(TagPixelData, OB, 0xFFFFFFFF)
+	closed.head(itemTag, "", 100)
+	if _, err := scanBytes(t, append(closed.b, make([]byte, 200)...), Limits{}); kind(err) != "malformed" {
+		t.Errorf("fragment beyond its item: %v", err)
+	}
+}
+
+func TestFragmentsThatAreNone(t *testing.T) {
+	for name, f := range map[string]func(*draft){
+		"an attribute":        func(d *draft) { d.us(TagRows, 1) },
+		"an undefined length": func(d *draft) { d.head(itemTag, "", 0xFFFFFFFF) },
+		"an item delimiter":   func(d *draft) { d.head(itemDelimiter, "", 0) },
+	} {
+		d := newDraft(RLELossless)
+		d.ids()
+		d.head(TagPixelData, OB, 0xFFFFFFFF)
+		d.head(itemTag, "", 0)
+		f(d)
+		if _, err := scanBytes(t, append(d.b, make([]byte, 50)...), Limits{}); kind(err) != "malformed" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	two := newDraft(ExplicitVRLittleEndian)
+	two.ids()
+	two.put(TagFloatPixelData, OF, "abcd")
+	two.pixels(OB, "ab")
+	if _, err := scanBytes(t, two.b, Limits{}); kind(err) != "malformed" {
+		t.Errorf("two pixel data attributes: %v", err)
+	}
+}
+
+func TestOffsetTableMissing(t *testing.T) {
+	d := newDraft("1.2.840.10008.1.2.4.50")
+	d.ids()
+	d.image("", 8, 8, 8)
+	d.head(TagPixelData, OB, 0xFFFFFFFF)
+	d.head(itemTag, "", 6)
+	d.b = append(d.b, soi+eoi...)
+	d.head(sequenceDelimiter, "", 0)
+	s := mustScan(t, d.b)
+	if len(s.Pixel.Frames) != 1 || s.frame(t, 0) != soi+eoi {
+		t.Errorf("%+v", s.Pixel)
+	}
+}
+
+func TestWhatFollowsAnImplicitDataset(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		tail   string
+		inData bool
+		want   string
+	}{
+		{"padding attribute", "\xFC\xFF\xFC\xFF\x02\x00\x00\x00\x00\x00", true, "fine"},
+		{"private block", "\xE1\x7F\x10\x00\x04\x00\x00\x00ACME\xE1\x7F\x01\x10\x02\x00\x00\x00ab", true, "fine"},
+		{"private block cut short", "\xE1\x7F\x10\x00\x04\x00\x00\x00ACME\xE1\x7F\x01\x10\x09\x00\x00\x00ab", true, "truncated"},
+		{"text", "left over from an earlier file", false, "fine"},
+		{"high tags by chance", "\x35\x81\x77\x99\x10\x00\x00\x00", false, "fine"},
+		{"unknown tags of the standard", "\x34\x81\x77\x99\xFF\x00\x00\x00", false, "fine"},
+		{"attributes again", "\x08\x00\x18\x00\xFF\xFF\x00\x00", false, "fine"},
+		{"a sequence delimiter", "\xFE\xFF\xDD\xE0\x00\x00\x00\x00", false, "fine"},
+		{"an item", "\xFE\xFF\x00\xE0\xFF\x00\x00\x00", false, "fine"},
+	} {
+		d := newDraft(ImplicitVRLittleEndian)
+		d.ids()
+		d.image("", 2, 2, 8)
+		d.pixels(OW, "abcd")
+		size := int64(len(d.b))
+		s, err := scanBytes(t, append(d.b, c.tail...), Limits{})
+		if kind(err) != c.want {
+			t.Errorf("%s: %v, want %s", c.name, err, c.want)
+		}
+		if err != nil {
+			continue
+		}
+		if s.Trailer != (Range{size, int64(len(c.tail))}) {
+			t.Errorf("%s: trailer %v", c.name, s.Trailer)
+		}
+		last := s.Data.Elements[len(s.Data.Elements)-1].Tag
+		if (last > TagPixelData) != c.inData {
+			t.Errorf("%s: last attribute %v", c.name, last)
+		}
 	}
 }

@@ -121,10 +121,18 @@ func (s *source) peek(n int) ([]byte, error) {
 	return s.buf[s.lo:min(s.hi, s.lo+n)], nil
 }
 
-// skip consumes n bytes: io.EOF where there are fewer.
-func (s *source) skip(n int64) error {
+// allow says no to n more bytes where too many are held already.
+func (s *source) allow(n int64) error {
 	if s.held && n > s.head-s.off {
 		return errHead
+	}
+	return nil
+}
+
+// skip consumes n bytes: io.EOF where there are fewer.
+func (s *source) skip(n int64) error {
+	if err := s.allow(n); err != nil {
+		return err
 	}
 	for n > 0 {
 		if s.lo == s.hi {
@@ -169,8 +177,8 @@ func (s *source) jump(n int64) error {
 // take consumes n bytes and gives a copy. Memory grows with what is read, not
 // with n.
 func (s *source) take(n int64, arena *[]byte) ([]byte, error) {
-	if s.held && n > s.head-s.off {
-		return nil, errHead
+	if err := s.allow(n); err != nil {
+		return nil, err
 	}
 	if n <= 512 {
 		if err := s.fill(int(n)); err != nil {
