@@ -27,7 +27,7 @@ type file struct {
 
 // readManifest reads a tab-separated table of files; the paths in it are
 // relative to its folder. Columns it does not have are left empty.
-func readManifest(t *testing.T, path string) []file {
+func readManifest(t testing.TB, path string) []file {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -63,13 +63,13 @@ func readManifest(t *testing.T, path string) []file {
 
 const bundled = "../testdata/demo"
 
-func bundledFiles(t *testing.T) []file {
+func bundledFiles(t testing.TB) []file {
 	t.Helper()
 	return readManifest(t, "../testdata/MANIFEST.tsv")
 }
 
 // priorsOf are the bundled files of one patient.
-func priorsOf(t *testing.T, patient string) []file {
+func priorsOf(t testing.TB, patient string) []file {
 	t.Helper()
 	files := slices.DeleteFunc(bundledFiles(t), func(f file) bool { return f.patient != patient })
 	if len(files) == 0 {
@@ -110,7 +110,7 @@ func sum(b []byte) string {
 
 // sameSums holds the bytes that arrived against those that were sent: each
 // once, none beside them.
-func sameSums(t *testing.T, got map[string]int, want []string) {
+func sameSums(t testing.TB, got map[string]int, want []string) {
 	t.Helper()
 	missing := 0
 	left := map[string]int{}

@@ -51,7 +51,7 @@ func descendants(pid int) []int {
 // demo runs the demo once over a folder and returns what it printed, whatever
 // its exit code, and the peak memory of each of its processes. None of them
 // may be left.
-func demo(t *testing.T, data string, within time.Duration) (result demoResult, code int, peak map[int]int64) {
+func demo(t testing.TB, data string, within time.Duration) (result demoResult, code int, peak map[int]int64) {
 	t.Helper()
 	args := []string{"demo", "--once", "--json"}
 	if data != "" {
@@ -99,7 +99,7 @@ func demo(t *testing.T, data string, within time.Duration) (result demoResult, c
 }
 
 // sound holds what the demo says of itself against what must always be true.
-func (r demoResult) sound(t *testing.T, files int) {
+func (r demoResult) sound(t testing.TB, files int) {
 	t.Helper()
 	if r.Imported.Files != files || r.Imported.Accepted+r.Imported.Refused != files || len(r.Refusals) != r.Imported.Refused {
 		t.Errorf("of %d files %d were accepted and %d refused, %d with a reason; it counts %d", files, r.Imported.Accepted, r.Imported.Refused, len(r.Refusals), r.Imported.Files)

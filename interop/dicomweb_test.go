@@ -78,7 +78,7 @@ type answer struct {
 }
 
 // curl makes one request with curl, whatever the status of its answer.
-func curl(t *testing.T, args ...string) answer {
+func curl(t testing.TB, args ...string) answer {
 	t.Helper()
 	dir := t.TempDir()
 	head, body := filepath.Join(dir, "head"), filepath.Join(dir, "body")
@@ -108,7 +108,7 @@ func curl(t *testing.T, args ...string) answer {
 }
 
 // datasets reads a DICOM JSON answer.
-func (a answer) datasets(t *testing.T) []dataset {
+func (a answer) datasets(t testing.TB) []dataset {
 	t.Helper()
 	if a.status == http.StatusNoContent {
 		return nil
@@ -127,7 +127,7 @@ func (a answer) datasets(t *testing.T) []dataset {
 }
 
 // parts reads a multipart/related answer: the bytes of each part.
-func (a answer) parts(t *testing.T) [][]byte {
+func (a answer) parts(t testing.TB) [][]byte {
 	t.Helper()
 	if a.status != http.StatusOK {
 		t.Fatalf("status %d, want 200: %.300s", a.status, a.body)
@@ -153,7 +153,7 @@ func (a answer) parts(t *testing.T) [][]byte {
 	}
 }
 
-func (a answer) sums(t *testing.T) map[string]int {
+func (a answer) sums(t testing.TB) map[string]int {
 	t.Helper()
 	got := map[string]int{}
 	for _, p := range a.parts(t) {
@@ -169,7 +169,7 @@ const (
 )
 
 // qido queries with curl and returns the datasets.
-func qido(t *testing.T, web, path string, keys ...string) []dataset {
+func qido(t testing.TB, web, path string, keys ...string) []dataset {
 	t.Helper()
 	return curl(t, "-H", acceptJSON, web+path+"?"+strings.Join(keys, "&")).datasets(t)
 }
@@ -184,7 +184,7 @@ func values(datasets []dataset, tag string) []string {
 }
 
 // sameUIDs holds a set of UIDs against the expected one.
-func sameUIDs(t *testing.T, what string, got, want []string) {
+func sameUIDs(t testing.TB, what string, got, want []string) {
 	t.Helper()
 	want = slices.Compact(slices.Sorted(slices.Values(want)))
 	if !slices.Equal(got, want) {
@@ -206,7 +206,7 @@ func series(f file) string   { return f.series }
 func instance(f file) string { return f.instance }
 
 // curlReads finds and retrieves all that the bundled set has of a patient, by curl.
-func curlReads(t *testing.T, web, patient string) {
+func curlReads(t testing.TB, web, patient string) {
 	t.Helper()
 	files := priorsOf(t, patient)
 	found := qido(t, web, "/studies", "PatientID="+patient, "includefield="+tagModalitiesIn)
@@ -246,7 +246,7 @@ func curlReads(t *testing.T, web, patient string) {
 }
 
 // curlStores sends files by STOW-RS in one request of curl's own making.
-func curlStores(t *testing.T, web string, files []file) {
+func curlStores(t testing.TB, web string, files []file) {
 	t.Helper()
 	// curl adds the boundary to a content type that it is given.
 	args := []string{"-H", `Content-Type: multipart/related; type="application/dicom"`, "-H", acceptJSON}
@@ -277,7 +277,7 @@ type client struct {
 }
 
 // startClient starts dicomweb-client for one server, until the test ends.
-func startClient(t *testing.T, web string) *client {
+func startClient(t testing.TB, web string) *client {
 	t.Helper()
 	node, script := dicomwebClient(t)
 	cmd := exec.Command(node, script, web)
@@ -308,7 +308,7 @@ func startClient(t *testing.T, web string) *client {
 }
 
 // do runs one operation and reads what it gave into out.
-func (c *client) do(t *testing.T, operation string, options, out any) {
+func (c *client) do(t testing.TB, operation string, options, out any) {
 	t.Helper()
 	if err := c.ask.Encode(map[string]any{"operation": operation, "options": options}); err != nil {
 		t.Fatalf("%s: %v", operation, err)
@@ -349,7 +349,7 @@ func clientSums(got []clientBytes) map[string]int {
 // with dicomweb-client. It names no transfer syntax (dicomweb-client 0.11.3
 // cannot for whole studies), so the bytes must only be those of the files where
 // these are in the default, Explicit VR Little Endian. The patient's are.
-func clientReads(t *testing.T, web, patient string) {
+func clientReads(t testing.TB, web, patient string) {
 	t.Helper()
 	files := priorsOf(t, patient)
 	c := startClient(t, web)
@@ -361,7 +361,7 @@ func clientReads(t *testing.T, web, patient string) {
 	}
 }
 
-func (c *client) readsStudy(t *testing.T, uid string, files []file) {
+func (c *client) readsStudy(t testing.TB, uid string, files []file) {
 	t.Helper()
 	var found []dataset
 	c.do(t, "searchForSeries", map[string]any{"studyInstanceUID": uid}, &found)
@@ -403,14 +403,14 @@ func (c *client) readsStudy(t *testing.T, uid string, files []file) {
 }
 
 // clientStores sends files with dicomweb-client.
-func clientStores(t *testing.T, web string, files []file) {
+func clientStores(t testing.TB, web string, files []file) {
 	t.Helper()
 	var ignored any // dicomweb-client returns the response as text or as JSON, by version
 	startClient(t, web).do(t, "storeInstances", map[string]any{"files": paths(files)}, &ignored)
 }
 
 // orthancRetrieves has Orthanc bring studies from a server it knows by name.
-func orthancRetrieves(t *testing.T, o *orthanc, server string, files []file) {
+func orthancRetrieves(t testing.TB, o *orthanc, server string, files []file) {
 	t.Helper()
 	before := o.instances(t)
 	var resources []map[string]string
@@ -428,7 +428,7 @@ func orthancRetrieves(t *testing.T, o *orthanc, server string, files []file) {
 }
 
 // orthancStores has Orthanc send files to a server it knows by name.
-func orthancStores(t *testing.T, o *orthanc, server string, files []file) {
+func orthancStores(t testing.TB, o *orthanc, server string, files []file) {
 	t.Helper()
 	var resources []string
 	for _, f := range files {

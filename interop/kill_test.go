@@ -18,7 +18,7 @@ import (
 
 // seed makes the random moments of a run repeatable. A soak uses another one
 // each round.
-func seed(t *testing.T) uint64 {
+func seed(t testing.TB) uint64 {
 	t.Helper()
 	s := uint64(1)
 	if round := os.Getenv("PRIORMESH_SOAK"); round != "" {
@@ -34,7 +34,7 @@ func seed(t *testing.T) uint64 {
 
 // acknowledged are the receipts that a running `import --json` has printed,
 // and those of them that say that the instance is safe.
-func acknowledged(t *testing.T, p *process) (all, safe []imported) {
+func acknowledged(t testing.TB, p *process) (all, safe []imported) {
 	t.Helper()
 	all = receipts(t, read(t, p.stdout))
 	for _, r := range all {
@@ -128,7 +128,7 @@ func TestKillNineDuringImport(t *testing.T) {
 
 // operator makes one call of a node's operator API. The commands would do, but
 // not as quickly as the moments of these tests need.
-func (n *node) operator(t *testing.T, method, path string, body any) api.Fetch {
+func (n *node) operator(t testing.TB, method, path string, body any) api.Fetch {
 	t.Helper()
 	token, err := os.ReadFile(filepath.Join(n.home, "operator.token"))
 	if err != nil {
@@ -156,7 +156,7 @@ func (n *node) operator(t *testing.T, method, path string, body any) api.Fetch {
 }
 
 // request asks for a study; when it returns the node has the wish on disk.
-func (n *node) request(t *testing.T, uid string) {
+func (n *node) request(t testing.TB, uid string) {
 	t.Helper()
 	n.operator(t, http.MethodPost, "/fetches", map[string]string{"study": uid})
 }

@@ -25,7 +25,7 @@ var built struct {
 
 // priormesh is the path of the program. In a soak it is built with the race
 // detector.
-func priormesh(t *testing.T) string {
+func priormesh(t testing.TB) string {
 	t.Helper()
 	built.once.Do(func() {
 		built.path = filepath.Join(scratch, "priormesh")
@@ -71,7 +71,7 @@ type node struct {
 
 // newNode makes a home folder by `priormesh init`; found names a region to
 // found, or is empty.
-func newNode(t *testing.T, trust, found string) *node {
+func newNode(t testing.TB, trust, found string) *node {
 	t.Helper()
 	http, mesh := freePort(t), freePort(t)
 	n := &node{trust: trust, home: filepath.Join(t.TempDir(), trust), web: fmt.Sprintf("http://127.0.0.1:%d/dicom-web", http)}
@@ -85,7 +85,7 @@ func newNode(t *testing.T, trust, found string) *node {
 }
 
 // set changes settings in config.toml as an operator would with an editor.
-func (n *node) set(t *testing.T, settings map[string]string) {
+func (n *node) set(t testing.TB, settings map[string]string) {
 	t.Helper()
 	path := filepath.Join(n.home, "config.toml")
 	b, err := os.ReadFile(path)
@@ -105,7 +105,7 @@ func (n *node) set(t *testing.T, settings map[string]string) {
 }
 
 // run starts the node and waits until it says that it is ready.
-func (n *node) run(t *testing.T) {
+func (n *node) run(t testing.TB) {
 	t.Helper()
 	n.process = start(t, "node "+n.trust, priormesh(t), "run", "--home", n.home)
 	ready := strings.TrimSuffix(n.web, "/dicom-web") + "/readyz"
@@ -119,13 +119,13 @@ func (n *node) run(t *testing.T) {
 }
 
 // try runs a command on this node's home, whatever its exit code.
-func (n *node) try(t *testing.T, command string, args ...string) result {
+func (n *node) try(t testing.TB, command string, args ...string) result {
 	t.Helper()
 	return try(t, priormesh(t), append([]string{command, "--home", n.home}, args...)...)
 }
 
 // must runs a command on this node's home and insists on exit code 0.
-func (n *node) must(t *testing.T, command string, args ...string) string {
+func (n *node) must(t testing.TB, command string, args ...string) string {
 	t.Helper()
 	return must(t, priormesh(t), append([]string{command, "--home", n.home}, args...)...)
 }
@@ -140,7 +140,7 @@ const (
 
 // ask runs a command with --json and reads its answer into out. The command
 // must end with 0 or with one of the given codes.
-func (n *node) ask(t *testing.T, out any, command string, args []string, codes ...int) {
+func (n *node) ask(t testing.TB, out any, command string, args []string, codes ...int) {
 	t.Helper()
 	r := n.try(t, command, append([]string{"--json"}, args...)...)
 	if r.code != 0 && !slices.Contains(codes, r.code) {
@@ -151,19 +151,19 @@ func (n *node) ask(t *testing.T, out any, command string, args []string, codes .
 	}
 }
 
-func (n *node) card(t *testing.T) string {
+func (n *node) card(t testing.TB) string {
 	t.Helper()
 	return strings.TrimSpace(n.must(t, "card"))
 }
 
-func (n *node) status(t *testing.T) api.Status {
+func (n *node) status(t testing.TB) api.Status {
 	t.Helper()
 	var s api.Status
 	n.ask(t, &s, "status", nil)
 	return s
 }
 
-func (n *node) peers(t *testing.T) []api.Peer {
+func (n *node) peers(t testing.TB) []api.Peer {
 	t.Helper()
 	var p []api.Peer
 	n.ask(t, &p, "peers", nil)
@@ -171,7 +171,7 @@ func (n *node) peers(t *testing.T) []api.Peer {
 }
 
 // find is `priormesh find`.
-func (n *node) find(t *testing.T, args ...string) api.Found {
+func (n *node) find(t testing.TB, args ...string) api.Found {
 	t.Helper()
 	var f api.Found
 	n.ask(t, &f, "find", args, codeNotFound)
@@ -186,7 +186,7 @@ type imported struct {
 
 // receipts reads the whole lines of `priormesh import --json`: one for each
 // file, and one that sums up, which is left out.
-func receipts(t *testing.T, text string) []imported {
+func receipts(t testing.TB, text string) []imported {
 	t.Helper()
 	var all []imported
 	for line := range strings.Lines(text) {
@@ -205,7 +205,7 @@ func receipts(t *testing.T, text string) []imported {
 }
 
 // take imports files and insists that each is accepted.
-func (n *node) take(t *testing.T, paths ...string) {
+func (n *node) take(t testing.TB, paths ...string) {
 	t.Helper()
 	for _, r := range receipts(t, n.must(t, "import", append([]string{"--json"}, paths...)...)) {
 		if r.Outcome != api.Stored && r.Outcome != api.Duplicate {
@@ -216,7 +216,7 @@ func (n *node) take(t *testing.T, paths ...string) {
 
 // admit has members endorse a newcomer one after the other until it is
 // admitted, and returns the invitation.
-func admit(t *testing.T, newcomer *node, members ...*node) string {
+func admit(t testing.TB, newcomer *node, members ...*node) string {
 	t.Helper()
 	card := newcomer.card(t)
 	var a api.Admission
@@ -246,7 +246,7 @@ var quick = map[string]string{"heard_within": `"3s"`, "read_through": `"3s"`, "s
 
 // region makes and runs a region of trusts, admitted one after the other by
 // the members before them, and waits until all hear each other.
-func region(t *testing.T, trusts ...string) []*node {
+func region(t testing.TB, trusts ...string) []*node {
 	t.Helper()
 	var members []*node
 	for i, trust := range trusts {
@@ -267,7 +267,7 @@ func region(t *testing.T, trusts ...string) []*node {
 }
 
 // hearEachOther waits until every node hears every other one's trust.
-func hearEachOther(t *testing.T, nodes ...*node) {
+func hearEachOther(t testing.TB, nodes ...*node) {
 	t.Helper()
 	for _, n := range nodes {
 		eventually(t, startDeadline, n.trust+" hears everybody", func() error {
@@ -285,7 +285,7 @@ func hearEachOther(t *testing.T, nodes ...*node) {
 }
 
 // knows waits until a node knows a whole study, wherever it is.
-func (n *node) knows(t *testing.T, uid string, instances int) {
+func (n *node) knows(t testing.TB, uid string, instances int) {
 	t.Helper()
 	eventually(t, startDeadline, n.trust+" knows the study", func() error {
 		f := n.find(t, "--study", uid)
@@ -297,7 +297,7 @@ func (n *node) knows(t *testing.T, uid string, instances int) {
 }
 
 // has waits until a node holds a whole study itself.
-func (n *node) has(t *testing.T, uid string, instances int) {
+func (n *node) has(t testing.TB, uid string, instances int) {
 	t.Helper()
 	eventually(t, startDeadline, n.trust+" holds the study", func() error {
 		f := n.find(t, "--study", uid)
@@ -309,7 +309,7 @@ func (n *node) has(t *testing.T, uid string, instances int) {
 }
 
 // serves holds what a node serves of a study against the files.
-func (n *node) serves(t *testing.T, uid string, want []string) {
+func (n *node) serves(t testing.TB, uid string, want []string) {
 	t.Helper()
 	sameSums(t, curl(t, "-H", acceptAsIs, n.web+"/studies/"+uid).sums(t), want)
 }

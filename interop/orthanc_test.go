@@ -19,7 +19,7 @@ type orthanc struct {
 }
 
 // startOrthanc starts an Orthanc that knows other DICOMweb servers by name.
-func startOrthanc(t *testing.T, servers map[string]string) *orthanc {
+func startOrthanc(t testing.TB, servers map[string]string) *orthanc {
 	t.Helper()
 	program, plugin := command(t, "Orthanc"), dicomwebPlugin(t)
 	dir := t.TempDir()
@@ -62,7 +62,7 @@ func startOrthanc(t *testing.T, servers map[string]string) *orthanc {
 }
 
 // post sends JSON to Orthanc's REST API and returns its answer.
-func (o *orthanc) post(t *testing.T, path string, body any) []byte {
+func (o *orthanc) post(t testing.TB, path string, body any) []byte {
 	t.Helper()
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -81,7 +81,7 @@ func (o *orthanc) post(t *testing.T, path string, body any) []byte {
 }
 
 // upload gives Orthanc a file and returns Orthanc's name for the instance.
-func (o *orthanc) upload(t *testing.T, file string) string {
+func (o *orthanc) upload(t testing.TB, file string) string {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -100,7 +100,7 @@ func (o *orthanc) upload(t *testing.T, file string) string {
 }
 
 // instances are the bytes of all instances Orthanc holds, by SHA-256.
-func (o *orthanc) instances(t *testing.T) map[string]int {
+func (o *orthanc) instances(t testing.TB) map[string]int {
 	t.Helper()
 	list, err := get(o.url + "/instances")
 	if err != nil {
@@ -122,7 +122,7 @@ func (o *orthanc) instances(t *testing.T) map[string]int {
 }
 
 // clear forgets all instances.
-func (o *orthanc) clear(t *testing.T) {
+func (o *orthanc) clear(t testing.TB) {
 	t.Helper()
 	list, err := get(o.url + "/patients")
 	if err != nil {

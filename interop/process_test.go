@@ -41,7 +41,7 @@ type process struct {
 }
 
 // start runs a program until the test ends or the test ends it.
-func start(t *testing.T, name, program string, args ...string) *process {
+func start(t testing.TB, name, program string, args ...string) *process {
 	t.Helper()
 	dir := t.TempDir()
 	p := &process{name: name, stdout: filepath.Join(dir, "stdout"), stderr: filepath.Join(dir, "stderr"),
@@ -90,7 +90,7 @@ func (p *process) running() bool {
 }
 
 // stop asks the process to end and insists on exit code 0.
-func (p *process) stop(t *testing.T) {
+func (p *process) stop(t testing.TB) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatalf("%s had ended before it was asked to: %v", p.name, p.err)
@@ -106,7 +106,7 @@ func (p *process) stop(t *testing.T) {
 }
 
 // kill ends the process as a power cut would, as far as the process can tell.
-func (p *process) kill(t *testing.T) {
+func (p *process) kill(t testing.TB) {
 	t.Helper()
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatalf("%s: %v", p.name, err)
@@ -115,7 +115,7 @@ func (p *process) kill(t *testing.T) {
 }
 
 // read is what the process has written so far to one of its outputs.
-func read(t *testing.T, path string) string {
+func read(t testing.TB, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -156,7 +156,7 @@ type result struct {
 }
 
 // try runs a command to its end and returns what it printed, whatever its exit code.
-func try(t *testing.T, program string, args ...string) result {
+func try(t testing.TB, program string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runDeadline)
 	defer cancel()
@@ -179,7 +179,7 @@ func try(t *testing.T, program string, args ...string) result {
 }
 
 // must runs a command to its end and insists on exit code 0.
-func must(t *testing.T, program string, args ...string) string {
+func must(t testing.TB, program string, args ...string) string {
 	t.Helper()
 	r := try(t, program, args...)
 	if r.code != 0 {
@@ -190,7 +190,7 @@ func must(t *testing.T, program string, args ...string) string {
 
 // eventually waits until check is satisfied. What check returned last is in
 // the failure, so it says what was true instead.
-func eventually(t *testing.T, within time.Duration, what string, check func() error) {
+func eventually(t testing.TB, within time.Duration, what string, check func() error) {
 	t.Helper()
 	const pause = 50 * time.Millisecond
 	deadline := time.Now().Add(within)
@@ -213,7 +213,7 @@ var (
 
 // freePort is a TCP port of loopback that nothing listens on and that this
 // run has not given to anybody before.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	handedOutMu.Lock()
 	defer handedOutMu.Unlock()

@@ -97,7 +97,7 @@ func TestFourNodesFormARegion(t *testing.T) {
 
 // completeness checks that an answer names exactly these trusts as unheard
 // from, in its headers and in the command's answer.
-func completeness(t *testing.T, n *node, query string, unheard ...string) error {
+func completeness(t testing.TB, n *node, query string, unheard ...string) error {
 	t.Helper()
 	a := curl(t, "-H", acceptJSON, n.web+query)
 	if a.status != http.StatusOK && a.status != http.StatusNoContent {

@@ -14,7 +14,7 @@ import (
 
 // synthesize writes a study of one series into dir: instances of size random
 // bytes of pixels each, whose bytes and UIDs depend on the seed alone.
-func synthesize(t *testing.T, dir string, seed uint64, instances, size int) []file {
+func synthesize(t testing.TB, dir string, seed uint64, instances, size int) []file {
 	t.Helper()
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)

@@ -10,7 +10,7 @@ import (
 
 // need returns the path of a tool, or ends the test: skipped where a person
 // runs it, failed where CI does.
-func need(t *testing.T, tool, path string, err error) string {
+func need(t testing.TB, tool, path string, err error) string {
 	t.Helper()
 	if err == nil {
 		return path
@@ -22,14 +22,14 @@ func need(t *testing.T, tool, path string, err error) string {
 	return ""
 }
 
-func command(t *testing.T, name string) string {
+func command(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	return need(t, name, path, err)
 }
 
 // dicomwebPlugin is Orthanc's DICOMweb plugin as Debian installs it.
-func dicomwebPlugin(t *testing.T) string {
+func dicomwebPlugin(t testing.TB) string {
 	t.Helper()
 	for _, pattern := range []string{"/usr/share/orthanc/plugins/libOrthancDicomWeb.so", "/usr/lib/orthanc/libOrthancDicomWeb.so*", "/usr/lib/*/orthanc/libOrthancDicomWeb.so*"} {
 		if found, _ := filepath.Glob(pattern); len(found) > 0 {
@@ -40,7 +40,7 @@ func dicomwebPlugin(t *testing.T) string {
 }
 
 // dicomwebClient is the script that drives dicomweb-client.
-func dicomwebClient(t *testing.T) (node, script string) {
+func dicomwebClient(t testing.TB) (node, script string) {
 	t.Helper()
 	node = command(t, "node")
 	_, err := os.Stat("js/node_modules/dicomweb-client/package.json")
@@ -49,7 +49,7 @@ func dicomwebClient(t *testing.T) (node, script string) {
 
 // pydicomPython is a Python that has pydicom: Debian's own, not one that a
 // person may have put before it.
-func pydicomPython(t *testing.T) string {
+func pydicomPython(t testing.TB) string {
 	t.Helper()
 	const python = "/usr/bin/python3"
 	out, err := exec.Command(python, "-c", "import pydicom").CombinedOutput()
@@ -61,7 +61,7 @@ func pydicomPython(t *testing.T) string {
 
 // bigSet is the large collection of real files that a machine may have beside
 // the repository.
-func bigSet(t *testing.T) string {
+func bigSet(t testing.TB) string {
 	t.Helper()
 	const dir = "../../shared/testdata/dicom"
 	_, err := os.Stat(filepath.Join(dir, "MANIFEST.tsv"))
