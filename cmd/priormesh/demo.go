@@ -23,6 +23,8 @@ const (
 	defaultData = "testdata/demo"
 	stowParts   = 64   // instances in one STOW-RS request
 	page        = 1000 // studies in one answer of find
+
+	toldRefusals = 10 // refused files named to a person
 )
 
 type demoCmd struct {
@@ -239,7 +241,7 @@ func (d *demo) describe() {
 			several++
 		}
 	}
-	d.tell("%d files in %s: %d studies, %d patients, %d of them with more than one study", len(d.plan.files), d.data, len(studies), len(patients), several)
+	d.tell("%s in %s: %s of %s, %d of them with more than one", plural(len(d.plan.files), "file", "files"), d.data, plural(len(studies), "study", "studies"), plural(len(patients), "patient", "patients"), several)
 }
 
 // together makes the region: start, cards, endorsements, invitations.
@@ -329,9 +331,9 @@ func (d *demo) account(trust int) string {
 			}
 		}
 	}
-	s := fmt.Sprintf("%d studies, %d instances", len(studies), instances)
+	s := plural(len(studies), "study", "studies") + ", " + plural(instances, "instance", "instances")
 	if refused > 0 {
-		s += fmt.Sprintf("; it refused %d files", refused)
+		s += "; it refused " + plural(refused, "file", "files")
 	}
 	return s
 }
@@ -455,10 +457,8 @@ func (d *demo) arrive(ctx context.Context) ([]dicom.UID, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.tell("%d new studies arrived at %s by STOW-RS (%s); nobody asks for their priors", n.studies, first.ods, plural(n.instances, "instance"))
-	for _, r := range d.result.Refusals {
-		d.tell("refused: %s: %s", r.File, r.Reason)
-	}
+	d.tell("%s arrived at %s by STOW-RS (%s); nobody asks for the priors", plural(n.studies, "new study", "new studies"), first.ods, plural(n.instances, "instance", "instances"))
+	d.refusals()
 
 	took := make([]bool, len(d.receipts))
 	for i, r := range d.receipts {
@@ -480,16 +480,25 @@ func (d *demo) arrive(ctx context.Context) ([]dicom.UID, error) {
 		return nil, err
 	}
 	if len(expected) > 0 {
-		d.tell("the first prior was whole at %s after %.1f s, all %d after %.1f s", first.ods, d.result.Priors.SecondsToFirst, len(expected), d.result.Priors.SecondsToAll)
+		d.tell("they came: the first prior was whole at %s after %.1f s, all %d after %.1f s", first.ods, d.result.Priors.SecondsToFirst, len(expected), d.result.Priors.SecondsToAll)
 	}
 	return expected, nil
 }
 
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
+// refusals lists the files that no node took.
+func (d *demo) refusals() {
+	all := d.result.Refusals
+	if len(all) == 0 {
+		return
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	d.tell("the nodes refused %s:", plural(len(all), "file", "files"))
+	for i, r := range all {
+		if i == toldRefusals && len(all) > i+1 {
+			fmt.Fprintf(d.told, "%12s… and %d more; --json lists all\n", "", len(all)-i)
+			break
+		}
+		fmt.Fprintf(d.told, "%12s%s: %s\n", "", plain(r.File), plain(r.Reason))
+	}
 }
 
 // delivered brings the result up to what has been seen.
@@ -606,7 +615,7 @@ func (d *demo) verify(ctx context.Context, expected []dicom.UID) error {
 		return err
 	}
 	v := d.result.Verified
-	d.tell("%d instances of these priors read from %s by WADO-RS: %d identical to the files imported elsewhere, %d different", v.Instances, first.ods, v.Identical, v.Different)
+	d.tell("%s of these priors read from %s by WADO-RS: %d identical to the files imported elsewhere, %d different", plural(v.Instances, "instance", "instances"), first.ods, v.Identical, v.Different)
 	return nil
 }
 

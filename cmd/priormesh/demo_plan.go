@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/priormesh/priormesh/dicom"
 )
@@ -57,12 +60,41 @@ func personOf(d dicom.Dataset) person {
 	return p
 }
 
-// same reports whether two studies are certainly of one person: a qualified
-// number in common, and the date of birth or the name bears it out.
-func (p person) same(q person) bool {
-	shared := slices.ContainsFunc(p.ids, func(id dicom.PatientID) bool { return slices.Contains(q.ids, id) }) ||
-		slices.ContainsFunc(p.nhs, func(n string) bool { return slices.Contains(q.nhs, n) })
-	return shared && (p.born != "" && p.born == q.born || dicom.NamesAgree(p.name, q.name))
+// numbers are what p is known by: qualified identifiers and NHS numbers.
+func (p person) numbers() []dicom.PatientID {
+	all := slices.Clone(p.ids)
+	for _, n := range p.nhs {
+		all = append(all, dicom.PatientID{ID: n, Issuer: nhsIssuers[0]})
+	}
+	return all
+}
+
+// confirms reports whether names or dates of birth bear it out that two who
+// have a number in common are one person. Twins have one date of birth and one
+// family name.
+func (p person) confirms(q person) bool {
+	if dicom.NamesAgree(p.name, q.name) {
+		return true
+	}
+	born, err := time.Parse("20060102", strings.ReplaceAll(p.born, ".", ""))
+	other, oerr := time.Parse("20060102", strings.ReplaceAll(q.born, ".", ""))
+	if err != nil || oerr != nil || !born.Equal(other) {
+		return false
+	}
+	family, given := nameParts(p.name)
+	otherFamily, otherGiven := nameParts(q.name)
+	twins := family != "" && family == otherFamily && given != "" && otherGiven != "" &&
+		!strings.HasPrefix(given, otherGiven) && !strings.HasPrefix(otherGiven, given)
+	return !twins
+}
+
+func nameParts(name string) (family, given string) {
+	group, _, _ := strings.Cut(dicom.FoldName(name), "=")
+	parts := strings.Split(group, "^")
+	if len(parts) > 1 {
+		given = parts[1]
+	}
+	return parts[0], given
 }
 
 // contradicts reports whether two instances of one study name two people.
@@ -110,8 +142,25 @@ func studiesOf(files []demoFile, take func(i int) bool) []*demoStudy {
 	return all
 }
 
-// ofOnePatient reports whether two studies are certainly of one patient.
-func ofOnePatient(a, b *demoStudy) bool { return !a.mixed && !b.mixed && a.person.same(b.person) }
+// patientOf are the studies that are certainly of the patient of one of them,
+// that one included: those that carry one of the patient's numbers and agree
+// with it. The patient's numbers are its own and those of studies found so.
+func patientOf(one *demoStudy, studies []*demoStudy) []*demoStudy {
+	if one.mixed {
+		return []*demoStudy{one}
+	}
+	found := []*demoStudy{one}
+	for i := 0; i < len(found); i++ {
+		numbers := found[i].person.numbers()
+		for _, s := range studies {
+			if !s.mixed && !slices.Contains(found, s) && one.person.confirms(s.person) &&
+				slices.ContainsFunc(s.person.numbers(), func(n dicom.PatientID) bool { return slices.Contains(numbers, n) }) {
+				found = append(found, s)
+			}
+		}
+	}
+	return found
+}
 
 // groups joins n things that belong together in pairs.
 type groups []int
@@ -226,22 +275,18 @@ func makePlan(files []demoFile, trusts int) demoPlan {
 	return plan
 }
 
-// patientsOf groups studies that are certainly of one patient, directly or by
-// way of others; in each group the newest comes first.
+// patientsOf groups studies that have numbers in common and confirm each other,
+// directly or by way of others; in each group the newest comes first.
 func patientsOf(studies []*demoStudy) [][]int {
 	g := newGroups(len(studies))
-	byNumber := map[any][]int{}
+	byNumber := map[dicom.PatientID][]int{}
 	for i, s := range studies {
-		var numbers []any
-		for _, id := range s.person.ids {
-			numbers = append(numbers, id)
+		if s.mixed {
+			continue
 		}
-		for _, n := range s.person.nhs {
-			numbers = append(numbers, n)
-		}
-		for _, n := range numbers {
+		for _, n := range s.person.numbers() {
 			for _, j := range byNumber[n] {
-				if ofOnePatient(studies[j], s) {
+				if studies[j].person.confirms(s.person) {
 					g.join(j, i)
 				}
 			}
@@ -285,16 +330,18 @@ func (p demoPlan) expected(accepted []bool) []dicom.UID {
 		}
 	}
 	studies := studiesOf(p.files, func(i int) bool { return accepted[i] })
-	var out []dicom.UID
-	for _, prior := range studies {
-		if !elsewhere[prior.files[0]] {
+	priors := map[dicom.UID]bool{}
+	for _, s := range studies {
+		if !arriving[s.files[0]] {
 			continue
 		}
-		if slices.ContainsFunc(studies, func(s *demoStudy) bool { return arriving[s.files[0]] && ofOnePatient(s, prior) }) {
-			out = append(out, prior.uid)
+		for _, prior := range patientOf(s, studies) {
+			if elsewhere[prior.files[0]] {
+				priors[prior.uid] = true
+			}
 		}
 	}
-	return out
+	return slices.Sorted(maps.Keys(priors))
 }
 
 // example is a patient who has priors, for a person to look at: the Patient ID

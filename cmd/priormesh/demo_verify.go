@@ -116,18 +116,26 @@ func stowAnswer(b []byte) (map[dicom.UID]stored, error) {
 				continue // a failed instance whose UID could not be read
 			}
 			s := stored{accepted: accepted}
-			if v := item["00081197"].Value; !accepted && len(v) == 1 {
-				var code int
-				_ = json.Unmarshal(v[0], &code)
-				if s.reason = failureReasons[code]; s.reason == "" {
-					s.reason = "refused"
-				}
-				s.reason += fmt.Sprintf(" (failure reason %04X)", code)
+			if !accepted {
+				s.reason = refusalText(item["00081197"].Value)
 			}
 			out[dicom.UID(uid)] = s
 		}
 	}
 	return out, nil
+}
+
+// refusalText is what a Failure Reason means.
+func refusalText(value []json.RawMessage) string {
+	var code int
+	if len(value) != 1 || json.Unmarshal(value[0], &code) != nil {
+		return "refused without a reason"
+	}
+	text, ok := failureReasons[code]
+	if !ok {
+		text = "refused"
+	}
+	return fmt.Sprintf("%s (failure reason %04X)", text, code)
 }
 
 // wado retrieves one instance as it was received and holds it against a file.

@@ -134,8 +134,8 @@ func (c *importCmd) Run(p *program) error {
 	bar.end()
 	sum.Seconds = time.Since(began).Seconds()
 	if perr := p.result(sum, func(w io.Writer) {
-		fmt.Fprintf(w, "%d files: %d stored, %d here already, %d refused, %d could not be read; %s accepted in %.1f s\n",
-			sum.Files, sum.Stored, sum.Duplicates, sum.Refused, sum.Unread, bytesText(sum.Bytes), sum.Seconds)
+		fmt.Fprintf(w, "%s: %d stored, %d here already, %d refused, %d could not be read; %s accepted in %.1f s\n",
+			plural(sum.Files, "file", "files"), sum.Stored, sum.Duplicates, sum.Refused, sum.Unread, bytesText(sum.Bytes), sum.Seconds)
 	}); perr != nil {
 		return perr
 	}

@@ -194,3 +194,10 @@ func list(s []string) string {
 	}
 	return plain(strings.Join(s, ", "))
 }
+
+func plural(n int, one, several string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, several)
+}

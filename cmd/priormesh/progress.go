@@ -73,4 +73,15 @@ func (c *counted) Read(b []byte) (int, error) {
 }
 
 // bytesText is a size for people.
-func bytesText(n int64) string { return fmt.Sprintf("% .1f", decor.SizeB1000(n)) }
+func bytesText(n int64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	v, unit := float64(n), ""
+	for _, unit = range []string{"kB", "MB", "GB", "TB"} {
+		if v /= 1000; v < 999.95 {
+			break
+		}
+	}
+	return fmt.Sprintf("%.1f %s", v, unit)
+}

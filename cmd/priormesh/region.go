@@ -246,7 +246,7 @@ func (p *program) text(kind, arg string, limit int64) (string, error) {
 	if arg != "-" {
 		f, err := os.Open(arg)
 		if err != nil {
-			return "", exit(exitWrongUse, "%q is neither a %s (it would begin with priormesh-%s-1:) nor a file that can be read: %w", short(arg, 60), kind, kind, err)
+			return "", exit(exitWrongUse, "%q is no %s (it would begin with priormesh-%s-1:) and no file that can be read: %w", short(arg, 60), kind, kind, err)
 		}
 		defer f.Close()
 		in = f
