@@ -205,6 +205,7 @@ func TestGapsAndRepeats(t *testing.T) {
 // What contradicts a stored log is a fork: its proof is kept and holds before anyone, the epoch is left at where it was, and what
 // was taken stays.
 func TestForksAreProven(t *testing.T) {
+	t.Parallel()
 	key := nodeKeyOf("RBB")
 	base := sealed(t, key, 1, []Statement{note("x", "1")}, []Statement{note("x", "2"), note("x", "3")}, []Statement{note("x", "4")})
 	other := func(last Head, st ...Statement) Verified {
@@ -664,6 +665,7 @@ func fullestStudy(uid, mark string) Study {
 
 // The fullest batch anyone can sign fits into a transaction of the smallest database that Open accepts, and so do many at once.
 func TestFullestBatchFits(t *testing.T) {
+	t.Parallel()
 	x := openTest(t, "RAA", foundRegion("RAA", "RBB"))
 	var groups [][]Statement
 	for _, mark := range []string{"a", "b", "a"} {

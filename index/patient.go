@@ -17,8 +17,8 @@ type Patient struct {
 
 // Limits on the search for one patient's studies.
 const (
-	MaxPatient     = 10_000 // studies looked at
-	maxIdentifiers = 64     // identifiers followed
+	MaxPatient     = 4096 // studies looked at
+	maxIdentifiers = 64   // identifiers followed
 )
 
 // Patient returns the studies of the patient of a study. See docs/decisions/0006 for why.

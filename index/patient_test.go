@@ -220,6 +220,7 @@ func TestPatientStudiesComeNewestFirst(t *testing.T) {
 
 // A number that everybody bears is given up on, and it is said that it was.
 func TestPatientIsBounded(t *testing.T) {
+	t.Parallel()
 	x := openTest(t, "RAA", foundRegion("RAA", "RBB"))
 	var groups [][]Statement
 	for i := 0; i <= MaxPatient; {

@@ -476,8 +476,9 @@ func (m *matcher) plans() []plan {
 	}
 	text(tabPatient, q.PatientID, q.Issuer)
 	if q.Name != "" && q.Fuzzy {
-		longest := slices.MaxFunc(m.words, func(a, b string) int { return cmp.Compare(len(a), len(b)) })
-		out = append(out, plan{spans: []span{prefixSpan(append([]byte{tabWord}, keyText(longest)...))}})
+		for _, w := range m.words {
+			out = append(out, plan{spans: []span{prefixSpan(append([]byte{tabWord}, keyText(w)...))}})
+		}
 	}
 	if q.Name != "" && !q.Fuzzy && m.name.anyways {
 		// Rows end where a name does: without trailing ^.
@@ -583,11 +584,14 @@ func (m *matcher) each(txn *badger.Txn, fn func(uid string, all []statement, mat
 		return false, err
 	}
 	if !p.ordered {
-		found, all, err := collect(txn, p)
+		found, all, err := collect(txn, p, maxCandidates)
 		if err != nil {
 			return false, err
 		}
 		if all {
+			if found, err = m.narrow(txn, p, found, probe); err != nil {
+				return false, err
+			}
 			err = inOrder(found, visit)
 			return complete, err
 		}
@@ -616,12 +620,39 @@ func (m *matcher) listed(txn *badger.Txn) ([]candidate, error) {
 	return found, nil
 }
 
-// collect reads the candidates of an unordered plan; all is false when there are more than maxCandidates.
-func collect(txn *badger.Txn, p plan) (found []candidate, all bool, err error) {
+// narrow keeps the candidates that other plans have too. A statement stands at the same place in every table, so one that matches is in
+// all of them; and reading keys costs a tenth of reading records. It stops when few enough are left.
+func (m *matcher) narrow(txn *badger.Txn, from plan, found []candidate, enough int) ([]candidate, error) {
+	plans := m.plans()
+	for _, p := range plans[:len(plans)-1] {
+		if len(found) <= enough {
+			break
+		}
+		if reflect.DeepEqual(p, from) {
+			continue
+		}
+		other, all, err := collect(txn, p, 8*len(found))
+		if err != nil {
+			return nil, err
+		}
+		if !all {
+			continue
+		}
+		in := make(map[candidate]bool, len(other))
+		for _, c := range other {
+			in[c] = true
+		}
+		found = slices.DeleteFunc(found, func(c candidate) bool { return !in[c] })
+	}
+	return found, nil
+}
+
+// collect reads the candidates of a plan; all is false when there are more than limit.
+func collect(txn *badger.Txn, p plan, limit int) (found []candidate, all bool, err error) {
 	all = true
 	for _, s := range p.spans {
 		err := s.keys(txn, func(c candidate) (bool, error) {
-			if len(found) == maxCandidates {
+			if len(found) == limit {
 				all = false
 				return false, nil
 			}

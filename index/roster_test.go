@@ -382,7 +382,7 @@ func TestNoRegion(t *testing.T) {
 func drawVotes(t *rapid.T) (RegionID, []Vote) {
 	r := foundRegion("RAA")
 	pool := []TrustID{"RAA", "RBB", "RCC", "RDD", "REE"}
-	for range rapid.IntRange(0, 14).Draw(t, "steps") {
+	for range rapid.IntRange(0, 9).Draw(t, "steps") {
 		roster := r.roster()
 		by := rapid.SampledFrom(pool).Draw(t, "by")
 		card := cardOf(rapid.SampledFrom(pool).Draw(t, "whom"))
@@ -409,6 +409,7 @@ func drawVotes(t *rapid.T) (RegionID, []Vote) {
 }
 
 func TestOrderAndRepetitionOfVotesNeverMatter(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		id, votes := drawVotes(t)
 		certs := []NodeCert{cardOf("RBB").NodeCert, cardOf("RCC").NodeCert}
@@ -422,6 +423,7 @@ func TestOrderAndRepetitionOfVotesNeverMatter(t *testing.T) {
 
 // Votes that no member signed change nothing.
 func TestStrangersVotesChangeNothing(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		id, votes := drawVotes(t)
 		want := EvalRoster(id, votes, nil)
@@ -440,12 +442,13 @@ func TestStrangersVotesChangeNothing(t *testing.T) {
 
 // Honest members who vote only on the roster they see, in any order and as late as may be, never lose a member and never void a vote.
 func TestHonestVotesOnlyAdd(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		r := foundRegion("RAA")
 		pool := []TrustID{"RAA", "RBB", "RCC", "RDD", "REE", "RFF"}
 		seen := map[TrustID]int{} // how many of the votes each has heard of, its own aside
 		before := ""
-		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			by := rapid.SampledFrom(pool).Draw(t, "by")
 			seen[by] = rapid.IntRange(seen[by], len(r.votes)).Draw(t, "heard")
 			known := slices.Clone(r.votes[:seen[by]])

@@ -237,9 +237,10 @@ func (w *world) run(steps int) *world {
 // However the messages are lost, doubled and reordered, whoever joins when, and whatever the links: once messages get through again
 // all nodes have the same facts and the same roster, and nobody was accused of anything.
 func TestEverybodyEndsUpWithTheSame(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(rapid.Uint64().Draw(t, "seed"))
-		w.run(rapid.IntRange(0, 150).Draw(t, "steps"))
+		w.run(rapid.IntRange(0, 100).Draw(t, "steps"))
 		said := w.said()
 		if !w.settle() {
 			for _, p := range w.present() {
@@ -266,8 +267,9 @@ func TestEverybodyEndsUpWithTheSame(t *testing.T) {
 }
 
 func TestSameSeedSameTranscript(t *testing.T) {
-	for seed := range uint64(10) {
-		a, b := newWorld(seed).run(200), newWorld(seed).run(200)
+	t.Parallel()
+	for seed := range uint64(4) {
+		a, b := newWorld(seed).run(150), newWorld(seed).run(150)
 		a.settle()
 		b.settle()
 		if a.script.String() != b.script.String() {

@@ -1,0 +1,159 @@
+package index
+
+import (
+	"bytes"
+	"testing"
+)
+
+// Whatever the bytes, a decoder returns a value or an error; and a value it accepts is written and read again the same.
+
+func FuzzBatch(f *testing.F) {
+	v := sealed(f, testKey("a"), 1, []Statement{note("x", "1"), note("y", "2")}, []Statement{note("x", "3")})
+	f.Add(encode(v[0].Batch()))
+	f.Add(encode(v[1].Batch()))
+	f.Add(encode(Batch{Header: v[0].Batch().Header, Sig: v[0].Batch().Sig, Payloads: make([]Payload, 2)}))
+	f.Add([]byte{0x83, 0x40, 0x40, 0x9b, 0, 0, 0, 1, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		b, err := decodeBatch(raw)
+		if err != nil {
+			return
+		}
+		_, _ = parseLink(b.Header, b.Sig)
+		v, err := b.Verify()
+		if err != nil {
+			return
+		}
+		if h := v.Head(); h.Seq < v.First() || h.Seq-v.First() >= MaxFacts {
+			t.Fatalf("head %+v of a batch that begins at %d", h, v.First())
+		}
+		again, err := decodeBatch(encode(v.Batch()))
+		if err != nil || !bytes.Equal(again.Header, b.Header) {
+			t.Fatalf("not the same again: %v", err)
+		}
+	})
+}
+
+func FuzzFact(f *testing.F) {
+	f.Add("study", encode(Study{UID: "1.2.3", Patient: []PatientID{{"1", "A"}}, Name: "DOE^JOHN", Modalities: []string{"CT"}, Received: testNow}))
+	f.Add("study", encode(map[int]any{1: "1.2.3", 23: -1 << 60}))
+	f.Add("holding", encode(Holding{Study: "1.2.3", Origin: nodeOf("RAA"), Revision: 1, Instances: 2}))
+	f.Add("node", encode(NodeFact{Cert: cardOf("RAA").NodeCert, Addrs: []string{"/x"}}))
+	f.Add("vote", foundRegion("RAA", "RBB").votes[1].Encode())
+	f.Add("payload", encode(note("x", "1")))
+	f.Add("fork", encode(Fork{Node: nodeOf("RAA"), Epoch: 1, Seq: 1}))
+	f.Fuzz(func(t *testing.T, kind string, body []byte) {
+		var st Statement
+		var err error
+		switch kind {
+		case "study":
+			var s Study
+			if err = decode(factMode, "study", body, &s); err != nil {
+				return
+			}
+			if s, err = decodeStudy(s.UID, body); err != nil {
+				return
+			}
+			_ = studyKeys(testFold, s, "RAA")
+			st, err = StudyStatement(s)
+		case "holding":
+			var h Holding
+			if err = decode(factMode, "holding", body, &h); err != nil {
+				return
+			}
+			if h, err = decodeHolding(h.subject(), body); err != nil {
+				return
+			}
+			st, err = HoldingStatement(h)
+		case "node":
+			n, derr := decodeNode(body)
+			if derr != nil {
+				return
+			}
+			st, err = NodeStatement(n)
+		case "vote":
+			v, derr := DecodeVote(body)
+			if derr != nil {
+				return
+			}
+			if !bytes.Equal(v.Encode(), body) {
+				t.Fatal("a vote of another form was accepted")
+			}
+			st, err = VoteStatement(v)
+		case "payload":
+			st, err = decodePayload(body)
+			if err != nil {
+				return
+			}
+			err = st.check()
+		default:
+			var fork Fork
+			if decode(factMode, "fork", body, &fork) == nil {
+				_ = fork.Verify()
+			}
+			return
+		}
+		if err == nil && kind != "payload" {
+			err = understand(st)
+		}
+		if err != nil {
+			t.Fatalf("accepted, but not said again: %v", err)
+		}
+	})
+}
+
+func FuzzMessage(f *testing.F) {
+	v := sealed(f, testKey("a"), 1, []Statement{note("x", "1")})[0]
+	f.Add(Heads{Heads: []Head{v.Head()}, Ask: true}.Encode())
+	f.Add(Want{Node: nodeOf("RAA"), Epoch: 1, After: 7, Limit: 1000}.Encode())
+	f.Add(Batches{Node: nodeOf("RAA"), Epoch: 1, Batches: []Batch{v.Batch()}}.Encode())
+	f.Add(v.Head().Encode())
+	f.Add([]byte{0xa2, 0x00, 0x01, 0x02, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if h, err := DecodeHead(raw); err == nil && !bytes.Equal(h.Encode(), raw) {
+			t.Fatal("a head of another form was accepted")
+		}
+		m, err := DecodeMessage(raw)
+		if err != nil {
+			return
+		}
+		again, err := DecodeMessage(m.Encode())
+		if err != nil || !bytes.Equal(again.Encode(), m.Encode()) {
+			t.Fatalf("not the same again: %v", err)
+		}
+		logs := newMemoryLogs("RAA", fuzzRegion)
+		s := NewSync(logs, SyncOptions{Self: nodeOf("RAA")})
+		_, _ = s.Step(nodeOf("RBB"), m)
+		if len(logs.Heads()) > 0 {
+			t.Fatal("a fuzzer signed a batch")
+		}
+	})
+}
+
+var fuzzRegion = foundRegion("RAA", "RBB")
+
+func FuzzText(f *testing.F) {
+	f.Add(cardOf("RAA").String())
+	f.Add(Invitation{Region: fuzzRegion.id, RegionName: "Test region", Votes: fuzzRegion.votes, Nodes: []NodeFact{{Cert: cardOf("RAA").NodeCert}}}.String())
+	f.Add("priormesh-card-1:")
+	f.Add("priormesh-invitation-2:AAAA")
+	f.Add(nodeOf("RAA").String())
+	f.Fuzz(func(t *testing.T, s string) {
+		// What is under the checksum is what is worth trying.
+		for _, text := range []string{s, writeText("card", []byte(s)), writeText("invitation", []byte(s))} {
+			if c, err := ParseCard(text); err == nil {
+				if again, err := ParseCard(c.String()); err != nil || again.Hash() != c.Hash() {
+					t.Fatalf("a card is not the same again: %v", err)
+				}
+			}
+			if inv, err := ParseInvitation(text); err == nil {
+				if _, err := ParseInvitation(inv.String()); err != nil {
+					t.Fatalf("an invitation is not the same again: %v", err)
+				}
+				_, _ = VerifyInvitation(inv, cardOf("RBB"))
+			}
+		}
+		if n, err := ParseNodeID(s); err == nil && n.String() != s {
+			t.Fatalf("%q is another node's name", s)
+		}
+	})
+}
