@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
+	"github.com/multiformats/go-multiaddr"
 )
 
 // The protocols a node speaks. Bitswap comes with its own.
@@ -44,7 +46,7 @@ const (
 	dialTimeout = 10 * time.Second
 )
 
-func newHost(key ed25519.PrivateKey, listen []string, g *gate, studyStreamsPerPeer int) (host.Host, error) {
+func newHost(key ed25519.PrivateKey, listen []string, g *gate, log *slog.Logger, studyStreamsPerPeer int) (host.Host, error) {
 	identity, err := crypto.UnmarshalEd25519PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("the node's key is not an Ed25519 key: %w", err)
@@ -59,7 +61,7 @@ func newHost(key ed25519.PrivateKey, listen []string, g *gate, studyStreamsPerPe
 	}
 	h, err := libp2p.New(
 		libp2p.Identity(identity),
-		libp2p.ListenAddrStrings(listen...),
+		libp2p.NoListenAddrs, // see listenOn
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 		libp2p.Security(tls.ID, tls.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
@@ -74,9 +76,36 @@ func newHost(key ed25519.PrivateKey, listen []string, g *gate, studyStreamsPerPe
 		libp2p.UserAgent("priormesh"),
 	)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot listen on %q: %w", listen, err), limits.Close(), conns.Close())
+		return nil, errors.Join(err, limits.Close(), conns.Close())
+	}
+	if err := listenOn(h.Network(), listen, log); err != nil {
+		return nil, errors.Join(err, h.Close())
 	}
 	return h, nil
+}
+
+// listenOn listens on each address. One that fails is named in the log, so
+// that a node does not serve half of them in silence; it is an error when none
+// is left. (libp2p.New would say nothing, and leave goroutines behind when it
+// fails.)
+func listenOn(n network.Network, addrs []string, log *slog.Logger) error {
+	var failed []error
+	for _, a := range addrs {
+		addr, err := multiaddr.NewMultiaddr(a)
+		if err == nil {
+			err = n.Listen(addr)
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("cannot listen on %s (is another program there, or is it not an address of this machine?): %w", a, err))
+		}
+	}
+	if len(failed) == len(addrs) {
+		return errors.Join(append(failed, errors.New("no address to listen on is left"))...)
+	}
+	for _, err := range failed {
+		log.Warn("one of the configured addresses is not served", "error", err)
+	}
+	return nil
 }
 
 func resourceLimits(studyStreamsPerPeer int) (network.ResourceManager, error) {

@@ -165,7 +165,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
 	var err error
 	m.host, err = newHost(cfg.Key, cfg.Listen, &gate{
 		allowed: m.allowed, refused: func() { m.counters.refusedConnections.Add(1) }, once: m.refused, log: m.log,
-	}, cfg.Limits.StudyStreamsPerPeer)
+	}, m.log, cfg.Limits.StudyStreamsPerPeer)
 	if err != nil {
 		m.cancel()
 		return nil, fmt.Errorf("mesh: %w", err)
@@ -283,6 +283,9 @@ func (m *Mesh) handle(p protocol.ID, serve func(network.Stream, index.NodeID) er
 		err := error(&streamError{network.StreamGated, nil})
 		if m.allowed(id) {
 			err = serve(s, id)
+		}
+		if err != nil {
+			m.log.Debug("a peer's stream ended", "protocol", string(p), "node", id.String(), "error", err)
 		}
 		var coded *streamError
 		switch {

@@ -385,6 +385,22 @@ func TestOpenNeedsItsParts(t *testing.T) {
 	if _, err := mesh.Open(context.Background(), cfg, none); err == nil {
 		t.Error("opened without a study server")
 	}
+	// An address that is taken is no reason to stay away, but one to say so.
+	other, err := mesh.Open(context.Background(), cfg, deps)
+	must(t, err)
+	bad = cfg
+	bad.Listen = []string{other.Addrs()[0], "/ip4/127.0.0.1/tcp/0"}
+	half, err := mesh.Open(context.Background(), bad, deps)
+	must(t, err)
+	if len(half.Addrs()) != 1 || n.log.count("is not served") != 1 {
+		t.Errorf("with one address taken it listens on %v and says so %d times", half.Addrs(), n.log.count("is not served"))
+	}
+	must(t, half.Close())
+	bad.Listen = bad.Listen[:1]
+	if _, err := mesh.Open(context.Background(), bad, deps); err == nil {
+		t.Error("opened although its only address is taken")
+	}
+	must(t, other.Close())
 	// The port of a mesh that failed to open, or was closed, is free again.
 	m, err := mesh.Open(context.Background(), cfg, deps)
 	must(t, err)

@@ -56,7 +56,7 @@ func leaked(patience time.Duration) error {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
@@ -87,7 +87,7 @@ func (l *logbook) count(what string) int {
 
 // region is trusts of one node each, with real indexes and real stores.
 type region struct {
-	t     *testing.T
+	t     testing.TB
 	mu    sync.Mutex
 	nodes []*node
 	// barred is kept out although the roster has it; nil: nobody
@@ -108,7 +108,7 @@ type node struct {
 	tune  func(*mesh.Config, *mesh.Deps)
 }
 
-func newRegion(t *testing.T, size int) *region {
+func newRegion(t testing.TB, size int) *region {
 	t.Helper()
 	r := &region{t: t, barred: map[index.NodeID]bool{}, addrs: map[index.NodeID][]string{}}
 	var votes []index.Vote
