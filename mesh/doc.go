@@ -1,4 +1,81 @@
 // Package mesh is peers and bytes in motion: who is there, what their logs
 // say, and the blocks of studies. It is the only importer of libp2p,
-// memberlist and boxo's bitswap.
+// memberlist and boxo's bitswap. What a fact means, who may have a study and
+// where blocks rest is not decided here; Deps asks the node for it.
+//
+// A Mesh is one libp2p host: the node's Ed25519 key is its identity, so its
+// peer ID is the text of its index.NodeID. It speaks TLS over TCP and nothing
+// else; there is no DHT, no discovery by multicast, no relay and no port
+// mapping. Every connection, whoever dialled it, passes a gate that asks
+// Deps.Allowed. One goroutine, the steward, keeps connections to all known
+// members; nobody else dials.
+//
+// Below, a frame is a length of four bytes, big endian, and that many bytes.
+// An empty frame is a heartbeat: on the gossip and log streams a connected
+// peer sends something every Timing.Beat, and one that was silent for six of
+// them is taken for gone. CBOR is the core deterministic encoding of RFC 8949.
+//
+// # /priormesh/gossip/1
+//
+// memberlist's traffic. The first byte of a stream says which kind:
+//
+//	'p'  packets, one way, a frame each of at most 16 KiB. There is one such
+//	     stream in each direction between connected peers; packets that find
+//	     its queue full are dropped.
+//	's'  one exchange of states, in memberlist's own form, both ways, at most
+//	     4 MiB.
+//
+// A node's name in memberlist is the text of its node ID. Its address is fd
+// followed by the first 15 bytes of SHA-256(node ID), port 7946: stable, and
+// leading nowhere. Packets hold memberlist's messages of protocol version 5,
+// at most one compound deep, with or without checksum, never compressed. The
+// one user message is a head:
+//
+//	01 || node ID of the sender of this copy, who holds the log || head as index encodes it
+//
+// # /priormesh/log/1
+//
+// Frames of at most index.MaxMessage, each a message of index.Sync. A peer
+// opens a stream for what it sends and reads the one that the other opened;
+// the newest stream of a peer counts. On a new stream it sends its Heads with
+// Ask. A Heads of one head without Ask is a push: the sender has just said
+// something. A message that index holds against its sender resets the stream
+// (code 0x1004), and further streams of that peer for a while (0x1003).
+//
+// # /priormesh/study/1
+//
+// One stream is one study at one holder. Frames of CBOR arrays; the first
+// element is the type:
+//
+//	1  Request  [1, study, origin, purpose, priority]   requester, once, first
+//	2  Granted  [2, grant, signature]                   holder, once
+//	3  Refused  [3]                                     holder, instead; the stream ends
+//	4  Want     [4, [address, …]]                       requester, 1 to 64 addresses
+//	5  Block    [5, address, bytes]                     holder
+//	6  Missing  [6, address]                            holder
+//	7  Expired  [7]                                     holder, then the stream ends
+//
+// Study and purpose are texts of at most 64 bytes, origin is 32 bytes,
+// priority 0 to 255, an address a CID's 36 bytes. The holder answers every
+// address wanted, in the order of wanting, with a Block or a Missing; Missing
+// is also what it says of a block that the grant does not cover. A requester
+// has at most 48 addresses unanswered; a holder takes 256 and then stops
+// reading. Refused is the one answer to "no" and to "not here", and is sent a
+// multiple of Timing.Refusal after the request. A holder with too many
+// streams resets with code 0x1002.
+//
+// The grant is a byte string that holds the CBOR map
+//
+//	1 study  2 origin  3 holder  4 requester  5 purpose
+//	6 expires, in milliseconds since 1970 by the holder's clock
+//	7 revision  8 settled  9 manifest, a cas.Ref's CBOR as bytes  10 study key
+//
+// and the signature is Ed25519 by the holder's node key over
+// "priormesh grant 1" || 00 || those bytes.
+//
+// # Bitswap
+//
+// boxo's, with its own protocol names. It serves a block only to whom
+// StudyServer.GrantedBlock allows it, asks only holders that granted the study
+// that is being fetched, shows its wants to nobody else, and writes nothing.
 package mesh
