@@ -15,7 +15,8 @@ type writing struct {
 	bytes  int
 	states map[logID]logState
 	events []Fact
-	roster bool  // votes or certificates came
+	votes  []Vote
+	nodes  []nodeWord
 	epoch  Epoch // the own log's, when it moves
 }
 
@@ -137,7 +138,11 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 	if s.Kind == KindVote {
 		// Counted by position in the log, so that all nodes look at the same ones.
 		if st.votes++; st.votes <= maxLogVotes {
-			w.roster = true
+			v, err := DecodeVote(s.Body)
+			if err != nil {
+				return err
+			}
+			w.votes = append(w.votes, v)
 			if err := w.set(logKey(tabVote, id, seq), s.Body); err != nil {
 				return err
 			}
@@ -167,7 +172,13 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 			return err
 		}
 	case KindNode:
-		w.roster = true
+		n, err := decodeNode(s.Body)
+		if err != nil {
+			return err
+		}
+		if n.Cert.Trust == trust { // another trust's node is that trust's to speak of
+			w.nodes = append(w.nodes, nodeWord{author: id.Node, fact: n})
+		}
 	}
 	return w.set(key, record{epoch: id.Epoch, seq: seq, trust: trust, body: s.Body}.encode())
 }
@@ -185,11 +196,15 @@ func (w *writing) commit() error {
 		x.logs[id] = st
 	}
 	x.epoch = max(x.epoch, w.epoch)
+	for _, v := range w.votes {
+		x.hearVote(v)
+	}
+	for _, n := range w.nodes {
+		x.hearNode(n)
+	}
 	x.mu.Unlock()
-	if w.roster {
-		if err := x.reload(); err != nil {
-			return err
-		}
+	if len(w.votes)+len(w.nodes) > 0 {
+		x.elect()
 	}
 	x.mu.Lock()
 	x.events = append(x.events, w.events...)

@@ -2,11 +2,13 @@ package index
 
 import (
 	"bytes"
+	"compress/flate"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"strings"
 )
 
@@ -53,11 +55,11 @@ var badTrust = &MalformedError{What: "trust", Why: "an ODS code is 1 to 12 of A-
 
 // Limits on cards and invitations.
 const (
-	MaxName       = 128       // bytes of a trust's or region's name
-	MaxAddrs      = 16        // addresses of a node
-	MaxAddr       = 256       // bytes of an address
-	MaxCard       = 8 << 10   // bytes of a card
-	MaxInvitation = 768 << 10 // bytes of an invitation
+	MaxName       = 128     // bytes of a trust's or region's name
+	MaxAddrs      = 16      // addresses of a node
+	MaxAddr       = 256     // bytes of an address
+	MaxCard       = 8 << 10 // bytes of a card
+	MaxInvitation = 4 << 20 // bytes of an invitation, deflated or not
 )
 
 // Card introduces a trust: who it is, its key, its first node and where that is reached.
@@ -154,13 +156,38 @@ func (i Invitation) String() string {
 	for _, n := range i.Nodes {
 		w.Nodes = append(w.Nodes, encode(n))
 	}
-	return writeText("invitation", encode(w))
+	return writeText("invitation", deflate(encode(w)))
+}
+
+// deflate (RFC 1951) makes invitations short enough to paste: the votes repeat each other's cards.
+func deflate(b []byte) []byte {
+	var out bytes.Buffer
+	w := must(flate.NewWriter(&out, flate.BestCompression))
+	_ = must(w.Write(b))
+	if err := w.Close(); err != nil {
+		panic(err) // a buffer takes everything
+	}
+	return out.Bytes()
+}
+
+func inflate(b []byte, limit int) ([]byte, error) {
+	out, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b)), int64(limit)+1))
+	if err != nil {
+		return nil, &MalformedError{What: "invitation", Why: "not deflated as it must be"}
+	}
+	if len(out) > limit {
+		return nil, &LimitError{What: "bytes of an invitation", Got: len(out), Limit: limit}
+	}
+	return out, nil
 }
 
 // ParseInvitation reads the text form of an invitation. VerifyInvitation says what it is worth.
 func ParseInvitation(s string) (Invitation, error) {
 	b, err := readText("invitation", s, MaxInvitation)
 	if err != nil {
+		return Invitation{}, err
+	}
+	if b, err = inflate(b, MaxInvitation); err != nil {
 		return Invitation{}, err
 	}
 	var w wireInvitation
@@ -225,9 +252,8 @@ func (e *InvitationError) Error() string {
 	return fmt.Sprintf("this invitation does not let %s in: %s", e.Trust, e.Why)
 }
 
-// Text forms: "priormesh-" kind "-1:" and, in unpadded base64url, the CBOR and
-// the first four bytes of the SHA-256 over kind and CBOR. White space anywhere
-// is passed over: mail programs break long lines.
+// Text forms: "priormesh-" kind "-1:" and, in unpadded base64url, the content (a card's CBOR, an invitation's deflated CBOR) and the
+// first four bytes of the SHA-256 over kind and content. White space anywhere is passed over: mail programs break long lines.
 
 func writeText(kind string, b []byte) string {
 	return "priormesh-" + kind + "-1:" + base64.RawURLEncoding.EncodeToString(append(bytes.Clone(b), checksum(kind, b)...))

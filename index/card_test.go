@@ -124,11 +124,13 @@ func TestInvitation(t *testing.T) {
 		}
 	}
 	for name, text := range map[string]string{
-		"bad vote":  writeText("invitation", encode(wireInvitation{Region: r.id, Name: "x", Votes: [][]byte{{1}}})),
-		"bad node":  writeText("invitation", encode(wireInvitation{Region: r.id, Name: "x", Nodes: [][]byte{{1}}})),
-		"bad name":  writeText("invitation", encode(wireInvitation{Region: r.id, Name: "x\x00"})),
-		"truncated": inv.String()[:300],
-		"base64":    "priormesh-invitation-1:" + base64.StdEncoding.EncodeToString([]byte("////++++????")),
+		"bad vote":     writeText("invitation", deflate(encode(wireInvitation{Region: r.id, Name: "x", Votes: [][]byte{{1}}}))),
+		"bad node":     writeText("invitation", deflate(encode(wireInvitation{Region: r.id, Name: "x", Nodes: [][]byte{{1}}}))),
+		"bad name":     writeText("invitation", deflate(encode(wireInvitation{Region: r.id, Name: "x\x00"}))),
+		"not deflated": writeText("invitation", encode(wireInvitation{Region: r.id, Name: "x"})),
+		"a bomb":       writeText("invitation", deflate(make([]byte, MaxInvitation+1))),
+		"truncated":    inv.String()[:300],
+		"base64":       "priormesh-invitation-1:" + base64.StdEncoding.EncodeToString([]byte("////++++????")),
 	} {
 		if _, err := ParseInvitation(text); err == nil {
 			t.Errorf("%s: parsed", name)

@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"runtime"
 	"testing"
 )
 
@@ -139,7 +140,7 @@ func FuzzText(f *testing.F) {
 	f.Add(nodeOf("RAA").String())
 	f.Fuzz(func(t *testing.T, s string) {
 		// What is under the checksum is what is worth trying.
-		for _, text := range []string{s, writeText("card", []byte(s)), writeText("invitation", []byte(s))} {
+		for _, text := range []string{s, writeText("card", []byte(s)), writeText("invitation", []byte(s)), writeText("invitation", deflate([]byte(s)))} {
 			if c, err := ParseCard(text); err == nil {
 				if again, err := ParseCard(c.String()); err != nil || again.Hash() != c.Hash() {
 					t.Fatalf("a card is not the same again: %v", err)
@@ -156,4 +157,44 @@ func FuzzText(f *testing.F) {
 			t.Fatalf("%q is another node's name", s)
 		}
 	})
+}
+
+// What a decoder allocates stays in proportion to what it reads, whatever counts the bytes claim.
+func TestDecodersAllocateInProportion(t *testing.T) {
+	array := func(n int, with byte) []byte {
+		return append([]byte{0x9a, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, bytes.Repeat([]byte{with}, n)...)
+	}
+	const nothing, emptyBytes, emptyArray = 0xf6, 0x40, 0x80
+	var inputs [][]byte
+	for _, with := range []byte{nothing, emptyBytes, emptyArray} {
+		for _, n := range []int{maxList, MaxFacts, MaxMembers, MaxHeads, 500_000} {
+			a := array(n, with)
+			for field := range byte(12) {
+				inputs = append(inputs, append([]byte{0xa1, field}, a...), append([]byte{0xa2, 0x00, 0x01, field | 1}, a...))
+			}
+			inputs = append(inputs, append([]byte{0x83, 0x40, 0x40}, a...))
+		}
+	}
+	inputs = append(inputs, bytes.Repeat([]byte{0x81}, 500_000), bytes.Repeat([]byte{0xa1}, 500_000), []byte{0x5b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	for name, read := range map[string]func([]byte){
+		"message":    func(b []byte) { _, _ = DecodeMessage(b) },
+		"head":       func(b []byte) { _, _ = DecodeHead(b) },
+		"batch":      func(b []byte) { _, _ = decodeBatch(b) },
+		"header":     func(b []byte) { _, _ = parseLink(b, nil) },
+		"payload":    func(b []byte) { _, _ = decodePayload(b) },
+		"study":      func(b []byte) { _, _ = decodeStudy("", b) },
+		"node":       func(b []byte) { _, _ = decodeNode(b) },
+		"vote":       func(b []byte) { _, _ = DecodeVote(b) },
+		"invitation": func(b []byte) { var w wireInvitation; _ = decode(wideMode, "invitation", b, &w) },
+	} {
+		for _, in := range inputs {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			read(in)
+			runtime.ReadMemStats(&after)
+			if got, limit := after.TotalAlloc-before.TotalAlloc, uint64(64*len(in)+64<<10); got > limit {
+				t.Errorf("%s: %d bytes allocated for %d read (%x…)", name, got, len(in), in[:min(len(in), 9)])
+			}
+		}
+	}
 }

@@ -3,10 +3,12 @@ package index
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -44,7 +46,8 @@ type Index struct {
 	epoch    Epoch        // of the own log
 	logs     map[logID]logState
 	nodes    map[NodeID][]nodeWord
-	votes    []Vote
+	words    map[NodeID]int    // how many nodes an author speaks of
+	votes    map[[32]byte]Vote // by the hash of their whole encoding
 	watchers map[int]func(Fact)
 	watchID  int
 	events   []Fact
@@ -85,11 +88,14 @@ type logRow struct {
 	Votes   int     `cbor:"5,keyasint,omitempty"`
 }
 
-// nodeWord is what a node fact's author says of a node.
+// nodeWord is what somebody says of a node: its own trust's nodes, or (author zero) an invitation.
 type nodeWord struct {
 	author NodeID
 	fact   NodeFact
 }
+
+// maxWords is how many nodes one author is heard about.
+const maxWords = 4 * MaxNodes
 
 const (
 	formatVersion = 1
@@ -121,6 +127,13 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 	x := &Index{
 		db: db, opt: opt, self: NodeIDOf(opt.Self), fold: opt.FoldName,
 		checked: signatures{}, epoch: 1, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
+		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]Vote{},
+	}
+	for _, v := range opt.Votes {
+		x.hearVote(v)
+	}
+	for _, n := range opt.Nodes {
+		x.hearNode(nodeWord{fact: n})
 	}
 	if err := x.openMeta(); err != nil {
 		return nil, err
@@ -128,9 +141,10 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 	if err := x.db.View(x.loadLogs); err != nil {
 		return nil, err
 	}
-	if err := x.reload(); err != nil {
+	if err := x.db.View(x.loadRoster); err != nil {
 		return nil, err
 	}
+	x.elect()
 	var restate bool
 	err := x.db.View(func(txn *badger.Txn) (err error) {
 		_, restate, err = get(txn, metaRestate)
@@ -733,12 +747,8 @@ func (x *Index) tell() {
 // Roster returns the roster by the votes known now.
 func (x *Index) Roster() Roster { return *x.roster.Load() }
 
-// Votes lists the votes known now, for an invitation.
-func (x *Index) Votes() []Vote {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return slices.Clone(x.votes)
-}
+// Votes lists the votes the roster rests on, for an invitation.
+func (x *Index) Votes() []Vote { return x.Roster().Votes() }
 
 // KnownNode is a certified node and where it is reached.
 type KnownNode struct {
@@ -807,62 +817,75 @@ func authored[T any](x *Index, author NodeID, r record, v T) Authored[T] {
 	}
 }
 
-// reload computes the roster from the votes and certificates in the database and the options.
-func (x *Index) reload() error {
-	votes := slices.Clone(x.opt.Votes)
-	nodes := map[NodeID][]nodeWord{}
-	var certs []NodeCert
-	for _, n := range x.opt.Nodes {
-		nodes[n.Cert.Node] = append(nodes[n.Cert.Node], nodeWord{fact: n})
-		certs = append(certs, n.Cert)
-	}
-	seen := map[[32]byte]bool{}
-	votes = slices.DeleteFunc(votes, func(v Vote) bool { h := v.Hash(); dup := seen[h]; seen[h] = true; return dup })
-	err := x.db.View(func(txn *badger.Txn) error {
-		err := scan(txn, []byte{tabVote}, []byte{tabVote}, true, func(_ []byte, value func() ([]byte, error)) (bool, error) {
-			raw, err := value()
-			if err != nil {
-				return false, err
-			}
-			v, err := DecodeVote(raw)
-			if err != nil {
-				return false, errDamaged("a vote")
-			}
-			votes = append(votes, v)
-			return true, nil
-		})
+// loadRoster reads votes and nodes from the database.
+func (x *Index) loadRoster(txn *badger.Txn) error {
+	err := scan(txn, []byte{tabVote}, []byte{tabVote}, true, func(_ []byte, value func() ([]byte, error)) (bool, error) {
+		raw, err := value()
 		if err != nil {
-			return err
+			return false, err
 		}
-		prefix := append(append([]byte{tabFact}, KindNode...), 0)
-		return scan(txn, prefix, prefix, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
-			v, err := value()
-			if err != nil {
-				return false, err
-			}
-			r, err := readRecord(v)
-			if err != nil {
-				return false, err
-			}
-			n, err := decodeNode(r.body)
-			if err != nil {
-				return false, errDamaged("a node")
-			}
-			// A node of another trust's is that trust's to speak of.
-			if r.trust == n.Cert.Trust {
-				nodes[n.Cert.Node] = append(nodes[n.Cert.Node], nodeWord{author: NodeID(k[len(k)-32:]), fact: n})
-				certs = append(certs, n.Cert)
-			}
-			return true, nil
-		})
+		v, err := DecodeVote(raw)
+		if err != nil {
+			return false, errDamaged("a vote")
+		}
+		x.hearVote(v)
+		return true, nil
 	})
 	if err != nil {
 		return err
 	}
+	prefix := append(append([]byte{tabFact}, KindNode...), 0)
+	return scan(txn, prefix, prefix, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+		v, err := value()
+		if err != nil {
+			return false, err
+		}
+		r, err := readRecord(v)
+		if err != nil {
+			return false, err
+		}
+		n, err := decodeNode(r.body)
+		if err != nil {
+			return false, errDamaged("a node")
+		}
+		if r.trust == n.Cert.Trust {
+			x.hearNode(nodeWord{author: NodeID(k[len(k)-32:]), fact: n})
+		}
+		return true, nil
+	})
+}
+
+// hearVote notes a vote as it came. Its signature counts as part of it: anybody can put a vote of another's into his log with a signature
+// that does not hold, and must not displace the true one by it.
+func (x *Index) hearVote(v Vote) { x.votes[sha256.Sum256(v.Encode())] = v }
+
+// hearNode notes what an author says of a node of its own trust, in place of what it said of it before. The caller holds mu, or is Open.
+func (x *Index) hearNode(w nodeWord) {
+	words := slices.Clone(x.nodes[w.fact.Cert.Node])
+	i := slices.IndexFunc(words, func(o nodeWord) bool { return o.author == w.author })
+	switch {
+	case i >= 0:
+		words[i] = w
+	case x.words[w.author] >= maxWords && !w.author.IsZero():
+		return
+	default:
+		x.words[w.author]++
+		words = append(words, w)
+	}
+	x.nodes[w.fact.Cert.Node] = words
+}
+
+// elect computes the roster from the votes and certificates known. The caller holds write, or is Open.
+func (x *Index) elect() {
+	var certs []NodeCert
+	x.mu.RLock()
+	votes := slices.Collect(maps.Values(x.votes))
+	for _, words := range x.nodes {
+		for _, w := range words {
+			certs = append(certs, w.fact.Cert)
+		}
+	}
+	x.mu.RUnlock()
 	r := evalRoster(x.opt.Region, votes, certs, x.checked)
-	x.mu.Lock()
-	x.votes, x.nodes = votes, nodes
-	x.mu.Unlock()
 	x.roster.Store(&r)
-	return nil
 }

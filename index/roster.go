@@ -18,7 +18,7 @@ const (
 
 // Limits on a region.
 const (
-	MaxMembers = 256     // trusts
+	MaxMembers = 128     // trusts: those that admit each other cast about 4096 votes
 	MaxNodes   = 64      // nodes of a trust
 	MaxSerial  = 1 << 16 // votes of a trust
 	maxVote    = 32 << 10
@@ -213,6 +213,7 @@ type Roster struct {
 
 	nodes   []rosterNode // sorted by ID
 	counted []Vote       // sorted by author and serial
+	signed  []Vote       // by members, void ones included; sorted by author and serial
 	next    map[TrustID]uint64
 }
 
@@ -249,6 +250,9 @@ func (r Roster) Nodes() []NodeID {
 	}
 	return out
 }
+
+// Votes lists what the roster rests on: all votes signed by members. They are what an invitation carries.
+func (r Roster) Votes() []Vote { return slices.Clone(r.signed) }
 
 // Quorum is how many members of this roster must vote to admit a trust: the majority. It is 0 without a region.
 func (r Roster) Quorum() int {
@@ -586,6 +590,7 @@ func (e *election) roster(certs []NodeCert) Roster {
 			w := e.voter(t, c.TrustKey)
 			r.next[t] = max(r.next[t], w.next)
 			for _, v := range w.all {
+				r.signed = append(r.signed, v)
 				if why := w.void[v.Hash()]; why != "" {
 					r.Faults = append(r.Faults, Fault{By: t, Serial: v.Serial, Why: why})
 				}
@@ -600,10 +605,9 @@ func (e *election) roster(certs []NodeCert) Roster {
 	for _, v := range e.counted {
 		r.counted = append(r.counted, v)
 	}
-	slices.SortFunc(r.counted, func(a, b Vote) int {
-		ha, hb := a.Hash(), b.Hash()
-		return cmp.Or(cmp.Compare(a.By, b.By), cmp.Compare(a.Serial, b.Serial), bytes.Compare(ha[:], hb[:]))
-	})
+	slices.SortFunc(r.counted, compareVotes)
+	slices.SortFunc(r.signed, compareVotes)
+	r.signed = slices.CompactFunc(r.signed, func(a, b Vote) bool { return a.Hash() == b.Hash() })
 	e.placeNodes(&r, certs)
 	candidates := map[[32]byte]Card{}
 	for _, v := range r.counted {
@@ -679,6 +683,11 @@ func newer(a, b Card) Card {
 
 func compareCards(a, b Card) int {
 	return cmp.Or(cmp.Compare(b.NodeCert.Serial, a.NodeCert.Serial), bytes.Compare(encode(a), encode(b)))
+}
+
+func compareVotes(a, b Vote) int {
+	ha, hb := a.Hash(), b.Hash()
+	return cmp.Or(cmp.Compare(a.By, b.By), cmp.Compare(a.Serial, b.Serial), bytes.Compare(ha[:], hb[:]))
 }
 
 func basisKey(b []TrustID) string {

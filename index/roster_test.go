@@ -213,6 +213,15 @@ func TestRosterAttacks(t *testing.T) {
 			o.admit(evil)
 			return o.votes
 		}, "RAA RBB", ""},
+		"members' votes with spoiled signatures": {foundRegion("RAA", "RBB", "RCC"), func(r *region) []Vote {
+			var out []Vote
+			for _, v := range r.votes {
+				v.Sig = slices.Clone(v.Sig)
+				v.Sig[0] ^= 1
+				out = append(out, v)
+			}
+			return out
+		}, "RAA RBB RCC", ""},
 		"a second founding vote": {foundRegion("RAA", "RBB"), func(r *region) []Vote {
 			v, _ := Found(trustKeyOf("RXX"), "Test region", evil)
 			return []Vote{v}
@@ -237,6 +246,9 @@ func TestRosterAttacks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := c.region
 			roster := EvalRoster(r.id, append(slices.Clone(r.votes), c.votes(r)...), nil)
+			if again := EvalRoster(r.id, append(c.votes(r), r.votes...), nil); !reflect.DeepEqual(again, roster) {
+				t.Fatalf("%+v\nand the other way round %+v", roster, again)
+			}
 			if got := membersOf(roster); got != c.want {
 				t.Fatalf("members %s, want %s", got, c.want)
 			}
@@ -473,4 +485,32 @@ func TestHonestVotesOnlyAdd(t *testing.T) {
 			before = membersOf(now)
 		}
 	})
+}
+
+// A member that puts others' votes into its log with signatures that do not hold changes nothing, before or after a restart.
+func TestSpoiledVotesInALogChangeNothing(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC")
+	db := openDB(t, "")
+	defer db.Close()
+	x := openIn(t, db, testOptions("RAA", r))
+	want := x.Roster()
+	var st []Statement
+	for _, v := range r.votes {
+		v.Sig = slices.Clone(v.Sig)
+		v.Sig[0] ^= 1
+		s, err := VoteStatement(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st = append(st, s)
+	}
+	if _, err := x.Take(sealed(t, nodeKeyOf("RBB"), 1, st)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got := x.Roster(); !reflect.DeepEqual(got, want) || len(x.Votes()) != len(r.votes) {
+			t.Fatalf("%+v\nwant %+v", got, want)
+		}
+		x = openIn(t, db, testOptions("RAA", r))
+	}
 }
