@@ -468,9 +468,9 @@ func TestAHolderThatIsGoneIsSaidAndItsStudyComesWhenItReturns(t *testing.T) {
 	if code != 503 || header.Get("Retry-After") == "" || !bytes.Contains(body[0], []byte("RX2 has not been heard from since")) {
 		t.Errorf("reading it: %d, Retry-After %q, %s", code, header.Get("Retry-After"), body[0])
 	}
-	// Asked for, then both restart: the wish is on disk.
+	// Reading it was asking for it. Then both restart: the wish is on disk.
 	var f api.Fetch
-	if code := r[0].operator("POST", "/api/v1/fetches", []byte(`{"study":"1.2.3.2"}`), &f); code != 202 {
+	if code := r[0].operator("GET", "/api/v1/fetches/1.2.3.2", nil, &f); code != 200 || f.State != "waiting" && f.State != "active" {
 		t.Fatalf("%d %+v", code, f)
 	}
 	r[0].stop()

@@ -81,6 +81,12 @@ func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error
 			yield(nil, err)
 			return
 		}
+		// Asked for before anything else, so that it comes even if nobody can
+		// say now what it consists of.
+		if err := a.Enqueue(study, Interactive, "somebody is reading it", ""); err != nil && !errors.Is(err, ErrNotFound) {
+			yield(nil, err)
+			return
+		}
 		given := make(map[string]bool)
 		found := false
 		for _, id := range ids {
@@ -179,7 +185,7 @@ func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, bring bool)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and its contents cannot be listed: %s", err), RetryAfter: a.RetryMin}
+		return nil, &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and its contents cannot be listed now: %s", err), RetryAfter: a.RetryMin}
 	}
 	return a.listed(ctx, id, manifest, ref)
 }
