@@ -160,6 +160,7 @@ func TestHarnessAgainstOrthanc(t *testing.T) {
 	})
 	t.Run("curl reads", func(t *testing.T) { curlReads(t, o.url+"/dicom-web", demoPatient) })
 	t.Run("dicomweb-client stores", func(t *testing.T) {
+		dicomwebClient(t) // before anything is cleared for it
 		o.clear(t)
 		clientStores(t, o.url+"/dicom-web", files)
 		sameSums(t, o.instances(t), sums(files))
