@@ -180,6 +180,11 @@ func (r readOnly) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 }
 
 func (r readOnly) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	r.m.life.RLock()
+	defer r.m.life.RUnlock()
+	if r.m.life.over {
+		return false, ErrClosed
+	}
 	return r.m.deps.Blocks.Has(ctx, c)
 }
 

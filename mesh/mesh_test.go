@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/mesh"
 )
@@ -285,23 +287,7 @@ func TestDeadLine(t *testing.T) {
 			c.Timing.RedialMin, c.Timing.RedialMax = 50*time.Millisecond, 500*time.Millisecond
 		}
 	}
-	lineTo := map[index.NodeID]*relay{}
-	cfgs := []*node{a, b}
-	for _, n := range cfgs {
-		n.start()
-		addr := n.mesh.Addrs()[0]
-		line := newRelay(t, strings.NewReplacer("/ip4/", "", "/tcp/", ":").Replace(addr))
-		lineTo[n.id] = line
-	}
-	// Before they meet, only the lines' addresses are known.
-	r.mu.Lock()
-	for id, line := range lineTo {
-		r.addrs[id] = []string{"/ip4/127.0.0.1/tcp/" + line.l.Addr().String()[len("127.0.0.1:"):]}
-	}
-	r.mu.Unlock()
-	eventually(t, "they meet", func() bool { return a.peer(b).Connected && b.peer(a).Connected })
-	dropAll(a, b)
-	r.meet(a, b)
+	lineTo := r.startOverLines(a, b, 0)
 	for _, line := range lineTo {
 		line.silence(true)
 	}
@@ -315,6 +301,25 @@ func TestDeadLine(t *testing.T) {
 	r.meet(a, b)
 	a.say("1.2.4")
 	eventually(t, "facts travel again", func() bool { return b.knows("1.2.4") })
+}
+
+// startOverLines starts two nodes that reach each other over relays.
+func (r *region) startOverLines(a, b *node, rate int) map[index.NodeID]*relay {
+	t := r.t.(*testing.T)
+	lineTo := map[index.NodeID]*relay{}
+	for _, n := range []*node{a, b} {
+		n.start()
+		lineTo[n.id] = newRelay(t, strings.NewReplacer("/ip4/", "", "/tcp/", ":").Replace(n.mesh.Addrs()[0]), rate)
+	}
+	r.mu.Lock()
+	for id, line := range lineTo {
+		r.addrs[id] = []string{"/ip4/127.0.0.1/tcp/" + strings.TrimPrefix(line.l.Addr().String(), "127.0.0.1:")}
+	}
+	r.mu.Unlock()
+	eventually(t, "they meet", func() bool { return a.peer(b).Connected && b.peer(a).Connected })
+	dropAll(a, b) // they may have met before there were lines
+	r.meet(a, b)
+	return lineTo
 }
 
 // dropAll makes two nodes connect anew, by the addresses known now.
@@ -333,6 +338,39 @@ func dropAll(a, b *node) {
 	a.r.mu.Unlock()
 	a.mesh.Recheck()
 	b.mesh.Recheck()
+}
+
+// A study that fills a slow line does not hold up facts.
+func TestFactsOvertakeStudies(t *testing.T) {
+	t.Parallel()
+	r := newRegion(t, 2)
+	me, holder := r.nodes[0], r.nodes[1]
+	r.startOverLines(me, holder, 4<<20)
+	blocks := blocksOf(10, cas.MaxBlock)
+	holder.give(me, blocks...)
+	s := me.open(holder)
+	defer s.Close()
+	var came atomic.Int64
+	flowing := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Blocks(context.Background(), cidsOf(blocks), func(cas.Block) error {
+			if came.Add(1) == 2 {
+				close(flowing)
+			}
+			return nil
+		})
+		done <- err
+	}()
+	<-flowing
+	begin := time.Now()
+	holder.say("1.2.5")
+	eventually(t, "the fact is here", func() bool { return me.knows("1.2.5") })
+	t.Logf("a fact took %v", time.Since(begin))
+	if n := came.Load(); n == int64(len(blocks)) {
+		t.Fatal("the fact came only after the whole study")
+	}
+	must(t, <-done)
 }
 
 // Close is prompt, also while peers hang in a question, and can be repeated.

@@ -96,9 +96,9 @@ func readFrame(s io.Reader) ([]byte, error) {
 
 // relay is a TCP line that can be cut, or go dead without a word.
 type relay struct {
-	t  *testing.T
-	l  net.Listener
-	to string
+	l    net.Listener
+	to   string
+	rate int // bytes a second in each direction; 0: unbounded
 
 	mu    sync.Mutex
 	dead  bool
@@ -106,10 +106,10 @@ type relay struct {
 	done  sync.WaitGroup
 }
 
-func newRelay(t *testing.T, to string) *relay {
+func newRelay(t *testing.T, to string, rate int) *relay {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	r := &relay{t: t, l: l, to: to, conns: map[net.Conn]bool{}}
+	r := &relay{l: l, to: to, rate: rate, conns: map[net.Conn]bool{}}
 	r.done.Add(1)
 	go r.accept()
 	t.Cleanup(func() {
@@ -161,6 +161,9 @@ func (r *relay) copy(from, to net.Conn) {
 		r.mu.Unlock()
 		if dead {
 			continue // swallowed: as on a line that leads nowhere
+		}
+		if r.rate > 0 {
+			time.Sleep(time.Duration(n) * time.Second / time.Duration(r.rate))
 		}
 		if _, err := to.Write(b[:n]); err != nil {
 			_, _ = from.Close(), to.Close()

@@ -161,6 +161,11 @@ func (m *Mesh) block(from index.NodeID, c cid.Cid) ([]byte, error) {
 // read returns a block of the store, or nil when it is not held or damaged:
 // others may still have it whole.
 func (m *Mesh) read(ctx context.Context, c cid.Cid) ([]byte, error) {
+	m.life.RLock()
+	defer m.life.RUnlock()
+	if m.life.over {
+		return nil, ErrClosed
+	}
 	data, err := m.deps.Blocks.Get(ctx, c)
 	switch {
 	case err == nil:
