@@ -334,3 +334,11 @@ func sum(b []byte) string {
 }
 
 var errTest = errors.New("what the archive says to its log only")
+
+// sink stores nothing.
+type sink struct{ Archive }
+
+func (sink) Store(_ context.Context, _ dicom.UID, r io.Reader) (Stored, error) {
+	_, err := io.Copy(io.Discard, r)
+	return Stored{UIDs: dicom.UIDs{Study: studyA, Series: seriesA, Instance: nativeUID}}, err
+}

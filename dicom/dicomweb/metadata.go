@@ -60,6 +60,9 @@ func (s *server) metadata(w http.ResponseWriter, r *http.Request, ref Ref) error
 		if ref.Instance != "" {
 			break
 		}
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return err
+		}
 	}
 	if !begun {
 		return ErrNotFound

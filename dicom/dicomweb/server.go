@@ -176,6 +176,9 @@ func (s *server) fail(w *tracked, r *http.Request, ref Ref, err error) {
 	for _, k := range []string{"Content-Length", "Content-Type", "Content-Location"} {
 		h.Del(k)
 	}
+	if r.Method == http.MethodPost {
+		h.Set("Connection", "close") // answer at once, without reading on a body that is not wanted
+	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)

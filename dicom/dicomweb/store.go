@@ -87,10 +87,14 @@ func storeType(text string) (single bool, boundary string, err error) {
 		return false, "", unsupported("metadata and bulk data apart from each other are not supported, nor anything else but whole instances")
 	}
 	if !validBoundary(boundary) {
-		return false, "", badRequest("the Content-Type has no boundary as RFC 2046 5.1.1 wants it: 1 to 70 of its characters")
+		return false, "", badRequest("the Content-Type has no boundary as RFC 2046 5.1.1 wants it, of 1 to 128 characters")
 	}
 	return false, boundary, nil
 }
+
+// maxBoundary is more than the 70 characters of RFC 2046 5.1.1: Orthanc's
+// DICOMweb client sends 73.
+const maxBoundary = 128
 
 func validBoundary(b string) bool {
 	for _, c := range []byte(b) {
@@ -98,7 +102,7 @@ func validBoundary(b string) bool {
 			return false
 		}
 	}
-	return len(b) >= 1 && len(b) <= 70 && b[len(b)-1] != ' '
+	return len(b) >= 1 && len(b) <= maxBoundary && b[len(b)-1] != ' '
 }
 
 // meter counts what is read of a request body.
@@ -440,6 +444,7 @@ func (in *storing) answer(w http.ResponseWriter, base string) error {
 		}
 	}
 	if in.broken != nil {
+		w.Header().Set("Connection", "close") // see fail
 		_, text, _ := reason(in.broken)
 		warnings = append([]string{fmt.Sprintf("what follows part %d was not read: %s", in.count, text)}, warnings...)
 	}
