@@ -269,6 +269,13 @@ func (d *demo) together(ctx context.Context) error {
 	if err := r.hearing(ctx); err != nil {
 		return err
 	}
+	for i, t := range r.trusts {
+		s, err := t.client.Status(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.ods, err)
+		}
+		d.result.Trusts[i].Peer, d.result.Trusts[i].DIMSE = s.Peer, s.DIMSE
+	}
 	d.tell("all %d trusts hear each other", len(r.trusts))
 	return nil
 }
@@ -655,7 +662,7 @@ func (d *demo) judge(ctx context.Context, expected []dicom.UID) error {
 		if err != nil {
 			return err
 		}
-		d.result.Trusts[n].Peer, d.result.Trusts[n].DIMSE, d.result.Trusts[n].Studies = s.Peer, s.DIMSE, s.Studies.Own
+		d.result.Trusts[n].Studies = s.Studies.Own
 		have, err := studies(ctx, t)
 		if err != nil {
 			return err

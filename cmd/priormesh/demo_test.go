@@ -260,38 +260,6 @@ func TestDemoOnce(t *testing.T) {
 	}
 }
 
-// The demo of many real files: damaged ones, conflicts, one number used by
-// three people.
-func TestDemoOfRealFiles(t *testing.T) {
-	data := realData(t)
-	if testing.Short() {
-		t.Skip("several seconds")
-	}
-	r := demoRun(t, "--once", "--json", "--trusts", "4", "--data", data)
-	if err := r.cmd.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, r.stderr.String())
-	}
-	var got demoResult
-	if err := json.Unmarshal(r.stdout.Bytes(), &got); err != nil {
-		t.Fatal(err)
-	}
-	files, err := scanFolder(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if i := got.Imported; i.Files != len(files) || i.Accepted+i.Refused != i.Files || i.Refused < 20 || len(got.Refusals) != i.Refused {
-		t.Errorf("of %d files: %+v, %d refusals", len(files), i, len(got.Refusals))
-	}
-	for _, r := range got.Refusals {
-		if r.Reason == "" {
-			t.Errorf("%s was refused without a reason", r.File)
-		}
-	}
-	if p, v := got.Priors, got.Verified; p.Expected < 3 || p.Delivered != p.Expected || v.Instances < p.Expected || v.Identical != v.Instances {
-		t.Errorf("%+v, %+v", p, v)
-	}
-}
-
 // A demo that keeps running, on few files.
 func demoStays(t *testing.T, more ...string) *running {
 	t.Helper()

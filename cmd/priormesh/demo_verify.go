@@ -227,8 +227,8 @@ func withoutRepeats(files []demoFile, order []int) [][]int {
 func wrongly(holds []string, should map[string]bool) []string {
 	var out []string
 	for _, s := range holds {
-		if !should[s] && !slices.Contains(out, s) {
-			out = append(out, dicom.UID(s).Short())
+		if name := dicom.UID(s).Short(); !should[s] && !slices.Contains(out, name) {
+			out = append(out, name)
 		}
 	}
 	return out
