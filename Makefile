@@ -41,7 +41,7 @@ lint: ## staticcheck
 	$(GO) run $(STATICCHECK) ./...
 
 unit: ## each package's own tests, with the race detector
-	$(GO) test -race -p $(JOBS) -timeout 5m $(UNIT)
+	$(GO) test -race -p $(JOBS) -timeout 10m $(UNIT)
 
 interop: interop-setup ## whole regions of processes, with Orthanc, dicomweb-client and curl
 	$(GO) test -race -count=1 -timeout 8m ./interop

@@ -165,7 +165,7 @@ func (n *node) request(t testing.TB, uid string) {
 func TestKillNineDuringFetch(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed(t), 9))
 	// More than a node asks for at once (32 MiB), so that there are halves to be left with.
-	const instances, size = 160, 512 << 10
+	const instances, size = 96, 512 << 10
 	members := region(t, "RAA", "RBB")
 	a, b := members[0], members[1]
 	bring := func(number uint64) (uid string, files []file) {
@@ -176,9 +176,9 @@ func TestKillNineDuringFetch(t *testing.T) {
 		return files[0].study, files
 	}
 
-	// Undisturbed, to know how long there is to disturb: the shortest of three.
+	// Undisturbed, to know how long there is to disturb: the shorter of two.
 	whole := runDeadline
-	for number := range uint64(3) {
+	for number := range uint64(2) {
 		uid, files := bring(number)
 		began := time.Now()
 		a.request(t, uid)
