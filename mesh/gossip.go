@@ -30,6 +30,8 @@ const (
 	pushPullEvery    = 30 * time.Second
 	forgetTheDead    = 30 * time.Second
 	rejoinEvery      = time.Second
+	closeFlush       = 300 * time.Millisecond // for queued packets to leave the queue
+	closeGrace       = 50 * time.Millisecond  // and then the machine
 
 	headMessage  = 1 // first byte of a user message that carries a head
 	maxHeadBytes = 1 << 10
@@ -85,12 +87,28 @@ func (g *gossip) close(d time.Duration) {
 	if err := g.list.Leave(d); err != nil {
 		g.m.log.Debug("gossip did not take leave in time", "error", err)
 	}
+	g.flush()
 	if err := g.list.Shutdown(); err != nil {
 		g.m.log.Debug("gossip did not end well", "error", err)
 	}
 	g.mu.Lock()
 	g.over = true
 	g.mu.Unlock()
+}
+
+// flush gives what is queued, the leave above all, a moment to get out: closing
+// the connection would overtake it.
+func (g *gossip) flush() {
+	links := g.m.peers.allLinks()
+	if len(links) == 0 {
+		return
+	}
+	for end := time.Now().Add(closeFlush); time.Now().Before(end); time.Sleep(closeGrace / 10) {
+		if !slices.ContainsFunc(links, func(l *link) bool { return !l.packets.empty() }) {
+			break
+		}
+	}
+	time.Sleep(closeGrace)
 }
 
 // look makes join look again soon.

@@ -48,3 +48,9 @@ func (q *queue) pop() []byte {
 	q.bytes -= len(b)
 	return b
 }
+
+func (q *queue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) == 0
+}
