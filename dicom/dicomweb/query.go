@@ -40,8 +40,12 @@ func (l Limits) parseQuery(raw string, level Level, ref Ref) (q Query, warnings 
 		case "accept": // the handler's Accept
 			continue
 		case "includefield":
-			if err := l.include(&q.Include, value); err != nil {
+			unknown, err := l.include(&q.Include, value)
+			if err != nil {
 				return q, nil, err
+			}
+			for _, field := range unknown {
+				warnings = append(warnings, fmt.Sprintf("The attribute %.64s of includefield is unknown and was ignored.", field))
 			}
 			continue
 		}
@@ -137,7 +141,8 @@ func boolean(key, value string) (bool, error) {
 	return false, badRequest("%s must be true or false", key)
 }
 
-func (l Limits) include(in *Include, value string) error {
+// include adds to in what can be included and gives the rest.
+func (l Limits) include(in *Include, value string) (unknown []string, err error) {
 	for field := range strings.SplitSeq(value, ",") {
 		field = strings.TrimSpace(field)
 		switch field {
@@ -148,15 +153,16 @@ func (l Limits) include(in *Include, value string) error {
 			continue
 		}
 		path, known, err := l.path(field)
-		if err != nil {
-			return err
+		switch {
+		case err != nil:
+			return nil, err
+		case known:
+			in.Paths = append(in.Paths, path)
+		default:
+			unknown = append(unknown, field)
 		}
-		if !known {
-			return badRequest("includefield %.64q is neither all nor an attribute: eight hexadecimal digits or a keyword", field)
-		}
-		in.Paths = append(in.Paths, path)
 	}
-	return nil
+	return unknown, nil
 }
 
 // path reads "00100020", "PatientID" or a path through sequences with dots
