@@ -178,3 +178,14 @@ func TestConcurrent(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A stored document cannot act as a page of the node that serves it.
+func TestDocumentsAreNoPages(t *testing.T) {
+	for media, want := range map[string]string{"text/html": "sandbox", "application/pdf": ""} {
+		mem := filled(t, instanceFile(dicom.ExplicitVRLittleEndian, studyA, seriesA, nativeUID, str(0x00420012, dicom.LO, media), element(0x00420011, dicom.OB, []byte("<script>alert(1)</script>"))))
+		status, header, _ := get(t, New(mem, Options{}), Ref{studyA, seriesA, nativeUID}.url("")+"/bulkdata/00420011", media)
+		if status != 200 || header.Get("Content-Type") != media || header.Get("Content-Security-Policy") != want || header.Get("X-Content-Type-Options") != "nosniff" || header.Get("Vary") != "Accept" {
+			t.Errorf("%s: %d %v", media, status, header)
+		}
+	}
+}

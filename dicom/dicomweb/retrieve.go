@@ -192,6 +192,11 @@ func (o *sender) begin(as offer, name string, size int64) error {
 	h := o.w.Header()
 	if !as.multipart {
 		h.Set("Content-Type", as.contentType(name))
+		if name != "application/pdf" { // which browsers do not show in a sandbox
+			// A document says its own media type. If that is HTML it must not run
+			// as if it were a page of this node's.
+			h.Set("Content-Security-Policy", "sandbox")
+		}
 		if size >= 0 {
 			h.Set("Content-Length", strconv.FormatInt(size, 10))
 		}

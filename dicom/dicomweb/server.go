@@ -74,6 +74,8 @@ func newServer(a Archive, o Options) *server {
 	} {
 		s.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			out := &tracked{ResponseWriter: w}
+			w.Header().Set("Vary", "Accept")
+			w.Header().Set("X-Content-Type-Options", "nosniff")
 			ref, err := refOf(r)
 			if err == nil {
 				err = h(out, r, ref)
@@ -180,7 +182,6 @@ func (s *server) fail(w *tracked, r *http.Request, ref Ref, err error) {
 		h.Set("Connection", "close") // answer at once, without reading on a body that is not wanted
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	fmt.Fprintln(w, text)
 }
