@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -230,9 +231,15 @@ func (g *grouping) names(a, b Study) bool {
 	return a.Name != "" && b.Name != "" && g.x.opt.NamesAgree(a.Name, b.Name)
 }
 
+// sameBirth wants a day that there was: what stands for "unknown" (00000000,
+// 99999999) is nobody's birthday and proves nothing.
 func sameBirth(a, b Study) bool {
 	d := cleanDate(a.BirthDate)
-	return d != "" && d == cleanDate(b.BirthDate)
+	if d == "" || d != cleanDate(b.BirthDate) {
+		return false
+	}
+	_, err := time.Parse("20060102", d)
+	return err == nil && d >= "1850"
 }
 
 // twins says of two with one birth date that they look like twins: one family name, and given names of which neither begins

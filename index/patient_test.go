@@ -143,6 +143,11 @@ func TestOnePatient(t *testing.T) {
 			{"RBB", Study{UID: "1", Patient: id("9", "RBB"), Name: "DOE^JANE", BirthDate: "19700101"}},
 			{"RBB", Study{UID: "2", Patient: id("9", "RBB"), Name: "DOE^JANE", BirthDate: "19700101"}},
 		}, "2", ""},
+		"a birth date that says unknown": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "00000000"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "ROE^MARY", BirthDate: "00000000"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "00000000"}},
+		}, "3", "2"},
 		"instances of two people in the study asked about": {[]said{
 			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101", Mixed: true}},
 			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},

@@ -380,6 +380,42 @@ func TestNobodyElsesStudyIsDelivered(t *testing.T) {
 	}
 }
 
+// Who was told "stored" finds the study at once, and all that was stored of it.
+func TestWhatIsStoredIsFoundAtOnce(t *testing.T) {
+	r := region(t, "RX1")
+	for i, inst := range study("1.2.3.1", ada, "20240101", 4) {
+		r[0].imports(inst)
+		var f api.Found
+		r[0].operator("GET", "/api/v1/studies?patient=A1", nil, &f)
+		if len(f.Studies) != 1 || f.Studies[0].Instances != i+1 || f.Studies[0].Availability != "ONLINE" {
+			t.Fatalf("after %d instances: %+v", i+1, f.Studies)
+		}
+	}
+}
+
+// The first instance says little; those after it name two people.
+func TestAStudyIsMixedWhicheverInstancesDisagree(t *testing.T) {
+	r := region(t, "RX1")
+	list := study("1.2.3.1", dicomtest.Instance{PatientID: "A1"}, "20240101", 3)
+	list[1].Name, list[1].BirthDate = ada.Name, ada.BirthDate
+	list[2].Name, list[2].BirthDate = grace.Name, grace.BirthDate
+	r[0].imports(list[:2]...)
+	var f api.Found
+	state := func() (bool, string) {
+		r[0].operator("GET", "/api/v1/studies?study=1.2.3.1", nil, &f)
+		return len(f.Studies) == 1 && f.Studies[0].Name == ada.Name, fmt.Sprintf("%+v", f.Studies)
+	}
+	r[0].wait("takes the name from the instance that says one", state)
+	if f.Studies[0].MixedPatient {
+		t.Error("mixed although nobody disagrees yet")
+	}
+	r[0].imports(list[2])
+	r[0].wait("calls the study mixed", func() (bool, string) {
+		_, s := state()
+		return f.Studies[0].MixedPatient, s
+	})
+}
+
 func TestTheFirstBytesOfAnInstanceAreKept(t *testing.T) {
 	r := region(t, "RX1")
 	first := study("1.2.3.1", ada, "20240101", 1)

@@ -34,7 +34,7 @@ type stored struct {
 // failureReasons are those of PS3.18 I.2.2 that a node gives.
 var failureReasons = map[int]string{
 	0x0110: "the node could not process it",
-	0x0111: "its SOP Instance UID is already stored with different bytes",
+	0x0111: "conflict: its SOP Instance UID is already stored with different bytes, and the first is kept",
 	0x0124: "not authorised",
 	0xA700: "the node is out of space",
 	0xA900: "it belongs to another study",

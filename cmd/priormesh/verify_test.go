@@ -92,7 +92,7 @@ const storeAnswer = `{
 func TestStowAnswer(t *testing.T) {
 	got, err := stowAnswer([]byte(storeAnswer))
 	want := map[dicom.UID]stored{
-		"1.1": {reason: "its SOP Instance UID is already stored with different bytes (failure reason 0111)"},
+		"1.1": {reason: "conflict: its SOP Instance UID is already stored with different bytes, and the first is kept (failure reason 0111)"},
 		"1.2": {accepted: true},
 		"1.3": {reason: "refused (failure reason 1092)"},
 	}

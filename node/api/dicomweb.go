@@ -64,7 +64,9 @@ func webError(err error) error {
 	return err
 }
 
-func noSpace(err error) bool { return errors.Is(err, cas.ErrDiskFull) || errors.Is(err, syscall.ENOSPC) }
+func noSpace(err error) bool {
+	return errors.Is(err, cas.ErrDiskFull) || errors.Is(err, syscall.ENOSPC)
+}
 
 // refusal says whether an error is the sender's: the instance as it is will
 // never be taken.

@@ -42,9 +42,25 @@ func pick(d dicom.Dataset, tags []dicom.Tag) dicom.Dataset {
 	return d
 }
 
-// studyAttrs are the study-level attributes as this node tells them to others:
-// the patient's identifiers are always qualified.
-func (a *Archive) studyAttrs(d dicom.Dataset) dicom.Dataset { return pick(d, studyTags) }
+// fill adds to what is known of a study what an instance says beyond it: an
+// instance without a birth date, say, must not hide that the next one has
+// another than the third.
+func fill(known, inst dicom.Dataset) dicom.Dataset {
+	// Through the encoder, so that both are in one character set.
+	more, err := dicom.Decode(pick(inst, studyTags).Encode(), dicom.DefaultLimits())
+	if err != nil {
+		return known
+	}
+	for _, t := range studyTags {
+		old, ok := known.Find(t)
+		if e, said := more.Find(t); said && len(e.Value)+len(e.Items) > 0 && (!ok || len(old.Value)+len(old.Items) == 0) {
+			known.Elements = slices.DeleteFunc(known.Elements, func(x dicom.Element) bool { return x.Tag == t })
+			known.Elements = append(known.Elements, e)
+		}
+	}
+	slices.SortFunc(known.Elements, func(a, b dicom.Element) int { return int(int64(a.Tag) - int64(b.Tag)) })
+	return known
+}
 
 // statement is what this node says of a study in the index.
 func (a *Archive) statement(id sourceID, s source, series []dicom.Dataset) (index.Study, error) {

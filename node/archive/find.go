@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/priormesh/priormesh/dicom"
@@ -57,7 +58,13 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 			f.Copies = append(f.Copies, h.Trust)
 		}
 	}
-	var err error
+	// Between two publications of a growing study the catalogue knows more.
+	own, err := a.source(sourceID{Study: s.UID, Origin: a.Self})
+	if err == nil {
+		f.Instances, f.Bytes = max(f.Instances, own.Instances), max(f.Bytes, own.Bytes)
+	} else if !errors.Is(err, errNoRecord) {
+		return f, err
+	}
 	f.Here, err = a.Here(s.UID)
 	return f, err
 }

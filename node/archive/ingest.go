@@ -119,12 +119,21 @@ func (a *Archive) Ingest(ctx context.Context, r io.Reader, o IngestOptions) (Rec
 		Class: manifest.Class, TransferSyntax: manifest.TransferSyntax, Size: written.Size, SHA256: written.SHA256[:],
 		Manifest: ref, Attrs: pick(inst.Data, instanceTags).Encode(),
 	}
-	receipt.Duplicate, err = a.commit(id, uids, rec, inst.Data, o.Arrival)
+	var first bool
+	receipt.Duplicate, first, err = a.commit(id, uids, rec, inst.Data, o.Arrival)
 	if err != nil {
 		return Receipt{}, err
 	}
 	a.pub.touch(id.Study)
 	a.news.tell(id.Study)
+	if first {
+		// Whoever was told that the study is stored may ask for it at once, so
+		// the first instance is in the index before it is acknowledged. Should
+		// that fail the instance is no less stored: the publisher goes on trying.
+		if _, err := a.publish(ctx, id.Study); err != nil && ctx.Err() == nil {
+			a.Log.Error("a new study could not be told to the region at once; it is tried again", "study", short(id.Study), "error", err)
+		}
+	}
 	return receipt, nil
 }
 
@@ -161,7 +170,8 @@ func (a *Archive) takenIn(txn *badger.Txn, uids dicom.UIDs, sum [sha256.Size]byt
 }
 
 // commit makes an instance visible: one transaction, synced before it returns.
-func (a *Archive) commit(id sourceID, uids dicom.UIDs, rec instance, data dicom.Dataset, arrival bool) (dup bool, err error) {
+// first says that nobody has been told of the study yet.
+func (a *Archive) commit(id sourceID, uids dicom.UIDs, rec instance, data dicom.Dataset, arrival bool) (dup, first bool, err error) {
 	l := a.lock(id.Study)
 	l.Lock()
 	defer l.Unlock()
@@ -172,16 +182,19 @@ func (a *Archive) commit(id sourceID, uids dicom.UIDs, rec instance, data dicom.
 		}
 		s, err := getRecord[source](txn, id.key(tableSource))
 		if errors.Is(err, errNoRecord) {
-			s = source{Whole: true, Attrs: a.studyAttrs(data).Encode()}
+			s = source{Whole: true, Attrs: pick(data, studyTags).Encode()}
 		} else if err != nil {
 			return err
 		} else if !s.Mixed {
-			first, err := dicom.Decode(s.Attrs, a.Limits)
+			said, err := dicom.Decode(s.Attrs, a.Limits)
 			if err != nil {
 				return err
 			}
-			s.Mixed = !samePerson(first, a.studyAttrs(data))
+			if s.Mixed = !samePerson(said, data); !s.Mixed {
+				s.Attrs = fill(said, data).Encode()
+			}
 		}
+		first = s.Revision == 0
 		s.Dirty, s.LastChange, s.Settled = true, now, false
 		s.Instances++
 		s.Bytes += rec.Size
@@ -212,7 +225,7 @@ func (a *Archive) commit(id sourceID, uids dicom.UIDs, rec instance, data dicom.
 		}
 		return nil
 	})
-	return dup, err
+	return dup, first && !dup, err
 }
 
 // arrived notes that a study is new here although its bytes were here before.

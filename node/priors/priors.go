@@ -143,6 +143,9 @@ func (e *Engine) apply(study string, arrived map[string]bool) error {
 	if err != nil {
 		return err
 	}
+	if p.Incomplete {
+		e.Log.Warn("there are too many studies under this patient's identifiers to look at all: priors may be missing", "study", dicom.UID(study).Short())
+	}
 	if arrived[study] {
 		for _, other := range p.Certain {
 			if err := e.bring(other, study); err != nil {
@@ -151,8 +154,19 @@ func (e *Engine) apply(study string, arrived map[string]bool) error {
 		}
 		return nil
 	}
-	if i := slices.IndexFunc(p.Certain, func(s string) bool { return arrived[s] }); i >= 0 {
-		return e.bring(study, p.Certain[i])
+	// It is the arrived study's view of the patient that decides, whichever of
+	// the two was heard of last.
+	for _, current := range slices.Concat(p.Certain, p.Possible) {
+		if !arrived[current] {
+			continue
+		}
+		its, err := e.Index.Patient(current)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(its.Certain, study) {
+			return e.bring(study, current)
+		}
 	}
 	return nil
 }
