@@ -22,7 +22,6 @@ type world struct {
 	edges   map[TrustID][]TrustID
 	wire    []envelope
 	founded *region
-	all     []string // what every node must end up with: "author kind subject body"
 	script  strings.Builder
 	err     error
 }

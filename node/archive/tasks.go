@@ -70,7 +70,6 @@ type queued struct {
 	active   bool
 	again    bool // asked for again while active: what is newest may be newer than what is being brought
 	progress Progress
-	cancel   context.CancelFunc
 }
 
 func taskKey(study string) []byte { return append([]byte{tableTask}, study...) }
