@@ -1,3 +1,78 @@
-// Package index holds what every node of a region knows: facts, the logs they
-// travel in, the join of all logs, and the queries over it.
+// Package index holds what every node of a region knows: facts, the logs they travel in, the join of all logs, the queries over it, and
+// the roster that the votes among the facts come to.
+//
+// It knows no network and no DICOM. Peers are brought together by package mesh, which carries the messages of [Sync]; what a name means
+// comes in as functions ([Options.FoldName], [Options.NamesAgree]). It has no goroutine, and no clock decides anything in it.
+//
+// # Facts and logs
+//
+// A fact is one statement of one node: a kind, a subject, a body. A node says facts in its own log and nowhere else, numbered 1, 2, 3, …
+// within an epoch; a node restored from backup starts the next epoch ([Index.NewEpoch]). Of what one author says of one kind and subject,
+// the newest (epoch, then number) holds. What several authors say of one subject stands side by side ([Authored]).
+//
+// Facts go into a log by signed batches of 1 to [MaxFacts]. A batch is a header, a signature, and beside them the payloads. All CBOR here is
+// core deterministic (RFC 8949 4.2.1); headers and payloads are kept, hashed, verified and relayed as the bytes that came.
+//
+//	header   = map: 0 version (1), 1 node (32 bytes), 2 epoch, 3 first number, 4 hash of the batch before (absent when 3 is 1),
+//	           5 commitments: for each fact SHA-256(salt || payload)
+//	hash     = SHA-256(header)
+//	sig      = Ed25519 by the node over "priormesh-head-1" 00 || node || epoch (8 bytes) || last number (8 bytes) || hash
+//	payload  = map: 0 kind, 1 subject, 2 body; with it a salt of 16 bytes
+//
+// The signature signs a [Head], so a head can be shown without its batch. A payload may be absent: the batch verifies without it, the hole is
+// counted ([Lag]), asked for at later exchanges, and filled by whoever has the payload. Facts of unknown kinds, and unknown fields of known
+// ones, are stored and relayed. A fact of a known kind that cannot be read is stored, relayed and counted.
+//
+// Two batches of one log that no single history holds are a fork. Its proof is kept ([Fork]), nothing more of that epoch is taken, and what
+// was taken before stays, marked [Authored].Quarantined. So nodes may differ in the last facts of a forked epoch until its author starts another.
+//
+// # Bodies
+//
+// Bodies of known kinds are CBOR maps whose keys are the numbers in the tags of [Study], [Holding] and [NodeFact]. Subjects: of a study its UID;
+// of a holding the study UID, "@" and the origin's node ID; of a node its ID; of a vote its hash in hex. A [Vote] is signed field by field and
+// has one form only; its hash is SHA-256("priormesh-vote-1" 00 || the vote without its signature).
+//
+// # Messages
+//
+// A message is a CBOR map of at most [MaxMessage] bytes; 0 is its type:
+//
+//	1 Heads    1 ask (true: answer with yours), 2 heads, each the CBOR of a Head as bytes
+//	2 Want     3 node, 4 epoch, 5 after, 6 limit
+//	3 Batches  3 node, 4 epoch, 7 batches, each the CBOR [header, sig, [[salt, payload], …]] as bytes
+//
+// # Text forms
+//
+// Cards and invitations are lines to copy: "priormesh-card-1:" and "priormesh-invitation-1:", then in unpadded base64url the content and the
+// first four bytes of SHA-256(kind || content). A card's content is its CBOR; an invitation's is deflated (RFC 1951).
+//
+// # Keys in Badger
+//
+// The database is shared with others; here every key begins with a byte of 01 to 3f. Numbers are big-endian, node is 32 bytes, author too.
+// Texts in keys end with 00, which no text holds; in query tables they are cut to 64 bytes, and what is found is compared with the record.
+//
+//	01 name                              meta: f format (1), r region, e epoch of the own log, s present while NewEpoch is at work
+//	02 node epoch(8) last(8)             batch: CBOR [header, sig], by the number of its last fact
+//	03 node epoch(8) number(8)           payload: salt (16) and payload; absent when dropped
+//	04 node epoch(8)                     log: CBOR of its head, its author's trust, and counts (logRow)
+//	05 node epoch(8)                     fork: CBOR of Fork
+//	06 node epoch(8) number(8)           hole: a fact whose payload is absent; empty
+//	07 node epoch(8) number(8)           vote: the body of a vote fact, for at most 512 of a log
+//	08 kind 00 subject 00 author         current fact: epoch (8), number (8), length (1) and text of the author's trust, body
+//	09 uid                               study: its authors, 32 bytes each, sorted
+//	0a trust                             count: how many studies the trust speaks of (8); without trust: how many there are
+//
+// The query tables have empty values and end with when and uid. when is the study's date (8) and time (6) with every digit d turned into 9-d, or ~
+// where absent, so that ascending keys are newest first. One statement leaves its rows at one place in all tables.
+//
+//	10 id 00 issuer 00 when uid          patient identifier
+//	11 nhs 00 when uid                   NHS number
+//	12 name 00 when uid                  each group of the folded patient name, components joined by ^
+//	13 word 00 when uid                  each folded word of the name
+//	14 yyyymmdd 00 when uid              birth date
+//	15 when uid                          every study
+//	16 accession 00 issuer 00 when uid   accession number
+//	17 modality 00 when uid              each modality
+//	18 trust 00 when uid                 the trust of the statement's author
+//
+// A batch, its facts, and all rows they bring about are written in one transaction.
 package index

@@ -111,8 +111,8 @@ var (
 	metaRestate = []byte{tabMeta, 's'} // there while NewEpoch is at work
 )
 
-// Open opens the index in db. The db must be opened with SyncWrites, so that what Append returned is on disk, and a
-// MemTableSize of 16 MiB or more. Closing it is the caller's, after the last call to the index.
+// Open opens the index in db. The db must be opened with SyncWrites (or in memory), so that what Append returned is on disk, and a
+// MemTableSize of 16 MiB or more; Open refuses others. Closing it is the caller's, after the last call to the index.
 func Open(db *badger.DB, opt Options) (*Index, error) {
 	switch {
 	case len(opt.Self) != ed25519.PrivateKeySize:
@@ -121,6 +121,8 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 		return nil, badTrust
 	case opt.FoldName == nil || opt.NamesAgree == nil || opt.Now == nil || opt.Rand == nil || opt.Log == nil:
 		return nil, errors.New("index: Options lack FoldName, NamesAgree, Now, Rand or Log")
+	case !db.Opts().SyncWrites && !db.Opts().InMemory:
+		return nil, errors.New("index: the database is not opened with SyncWrites: what is acknowledged must be on disk")
 	case db.MaxBatchSize() < minTxn:
 		return nil, &LimitError{What: "bytes of a database transaction (set MemTableSize to 16 MiB or more), want at least its limit", Got: int(db.MaxBatchSize()), Limit: minTxn}
 	}

@@ -594,12 +594,16 @@ func TestNewEpochSurvivesInterruption(t *testing.T) {
 	if err := x.NewEpoch(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
+	say(t, x, note("x", "3")) // said in the new epoch already: not once more
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	db = openDB(t, dir)
 	defer db.Close()
 	x = openIn(t, db, testOptions("RAA", r))
+	if got, _ := x.Facts("note", "x"); string(got[0].Value) != "3" {
+		t.Fatalf("%s", got[0].Value)
+	}
 	if h, _ := x.Head(x.Self()); h.Epoch != 2 || h.Seq != 2 {
 		t.Fatalf("epoch %d ends at %d", h.Epoch, h.Seq)
 	}
@@ -639,6 +643,14 @@ func TestOpenRefusals(t *testing.T) {
 	defer small.Close()
 	var limit *LimitError
 	if _, err := Open(small, testOptions("RAA", r)); !errors.As(err, &limit) {
+		t.Error(err)
+	}
+	lazy, err := badger.Open(testBadger(t.TempDir()).WithSyncWrites(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lazy.Close()
+	if _, err := Open(lazy, testOptions("RAA", r)); err == nil || !strings.Contains(err.Error(), "SyncWrites") {
 		t.Error(err)
 	}
 	if err := db.Update(func(txn *badger.Txn) error { return txn.Set(metaFormat, []byte{9}) }); err != nil {
@@ -728,6 +740,30 @@ func TestQueryTablesHoldWhatIsSaidNow(t *testing.T) {
 	}
 	if a, b := rows(x), rows(y); !reflect.DeepEqual(a, b) {
 		t.Fatalf("by a long way:\n%s\ndirectly:\n%s", strings.Join(a, "\n"), strings.Join(b, "\n"))
+	}
+}
+
+// A home that changes hands takes its studies along, but not those that another node of the old trust speaks of too.
+func TestCountsFollowTheAuthorsTrust(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	db := openDB(t, "")
+	defer db.Close()
+	opt := testOptions("RAA", r)
+	opt.Self = testKey("a home")
+	x := openIn(t, db, opt)
+	say(t, x, mustStudy(t, Study{UID: "1.1"}), mustStudy(t, Study{UID: "1.2"}))
+	if _, err := x.Take(sealed(t, nodeKeyOf("RAA"), 1, []Statement{mustStudy(t, Study{UID: "1.2"})})); err != nil {
+		t.Fatal(err)
+	}
+	opt.Trust = "RBB"
+	x = openIn(t, db, opt)
+	say(t, x, mustStudy(t, Study{UID: "1.1"}), mustStudy(t, Study{UID: "1.2"}))
+	for q, want := range map[TrustID]int{"": 2, "RAA": 1, "RBB": 2} {
+		n, exact, err := x.Count(Query{Trust: q})
+		found, serr := x.Studies(Query{Trust: q})
+		if n != want || len(found.Studies) != want || !exact || err != nil || serr != nil {
+			t.Errorf("%q: counted %d, found %d, want %d (%v, %v)", q, n, len(found.Studies), want, err, serr)
+		}
 	}
 }
 
@@ -843,5 +879,64 @@ func TestDamageIsSaid(t *testing.T) {
 	}
 	if _, err := x.Append(context.Background(), mustStudy(t, Study{UID: "1.2.3"})); !errors.As(err, &damaged) {
 		t.Error(err)
+	}
+}
+
+// Everything at once, for the race detector; and what was said is there at the end.
+func TestConcurrentUse(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	x := openTest(t, "RAA", r)
+	theirs := sealed(t, nodeKeyOf("RBB"), 1, []Statement{mustStudy(t, Study{UID: "2.1"})}, []Statement{mustStudy(t, Study{UID: "2.2"})}, []Statement{mustStudy(t, Study{UID: "2.3"})})
+	var said, asking sync.WaitGroup
+	done := make(chan struct{})
+	for i := range 3 {
+		said.Go(func() {
+			for j := range 10 {
+				if _, err := x.Append(context.Background(), mustStudy(t, Study{UID: uidOf(10*i + j), Patient: []PatientID{{"7", "RAA"}}, Name: "DOE^JOHN"})); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	said.Go(func() {
+		for i := range theirs {
+			if _, _, err := x.Heard(theirs[2].Head()); err != nil {
+				t.Error(err)
+			}
+			if _, err := x.Take(theirs[:i+1]); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 2 {
+		asking.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := x.Studies(Query{Name: "doe*"}); err != nil {
+					t.Error(err)
+				}
+				if _, err := x.Patient(uidOf(0)); err != nil {
+					t.Error(err)
+				}
+				if _, err := x.Range(x.Self(), 1, 0, MaxAnswer); err != nil {
+					t.Error(err)
+				}
+				x.Heads()
+				x.Lags()
+				x.Nodes()
+				x.Votes()
+				x.Holders("2.1", nodeOf("RBB"))
+			}
+		})
+	}
+	said.Wait()
+	close(done)
+	asking.Wait()
+	if n, _, err := x.Count(Query{}); n != 33 || err != nil {
+		t.Fatal(n, err)
 	}
 }

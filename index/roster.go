@@ -453,7 +453,7 @@ func (e *election) legitimate(basis []TrustID) bool {
 	return true
 }
 
-// cardsBefore lists the cards under which t was admitted on strict subsets of basis.
+// cardsBefore lists the cards under which t was admitted on subsets of basis: strict ones, for t is in none that admitted it.
 func (e *election) cardsBefore(t TrustID, basis []TrustID) []Card {
 	if t == e.founder() {
 		return []Card{e.founding.Card}
@@ -461,7 +461,7 @@ func (e *election) cardsBefore(t TrustID, basis []TrustID) []Card {
 	var out []Card
 	for _, a := range e.admitted[t] {
 		for _, b := range a.bases {
-			if len(b) < len(basis) && subset(b, basis) {
+			if subset(b, basis) {
 				out = append(out, a.card)
 				break
 			}
