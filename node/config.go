@@ -16,11 +16,12 @@ import (
 // Config is config.toml: what an operator may change. Secrets are never in
 // it; they are files of their own in the home folder.
 type Config struct {
-	Trust index.TrustID `toml:"trust" comment:"ODS code of the trust that owns this node"`
-	Name  string        `toml:"name" comment:"The trust's name as other trusts see it"`
-	HTTP  string        `toml:"http" comment:"Where DICOMweb, the operator API and metrics are served. Keep it on loopback or behind a proxy that authenticates"`
-	DIMSE string        `toml:"dimse" comment:"Reserved for the DIMSE service; empty until it is served"`
-	Mesh  []string      `toml:"mesh" comment:"libp2p multiaddrs that this node listens on"`
+	Trust   index.TrustID `toml:"trust" comment:"ODS code of the trust that owns this node"`
+	Name    string        `toml:"name" comment:"The trust's name as other trusts see it"`
+	HTTP    string        `toml:"http" comment:"Where DICOMweb, the operator API and metrics are served. Keep it on loopback or behind a proxy that authenticates"`
+	BaseURL string        `toml:"base_url" comment:"Where clients reach this node if a proxy stands before it, such as https://pacs.example.nhs.uk; addresses in answers begin with it. Empty: as the client wrote it"`
+	DIMSE   string        `toml:"dimse" comment:"Reserved for the DIMSE service; empty until it is served"`
+	Mesh    []string      `toml:"mesh" comment:"libp2p multiaddrs that this node listens on"`
 
 	Identity     IdentityConfig     `toml:"identity"`
 	Completeness CompletenessConfig `toml:"completeness"`

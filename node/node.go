@@ -286,7 +286,7 @@ func (n *Node) serve() error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collector{n})
 	n.server = &http.Server{
-		Handler: api.New(api.Options{Node: n, Archive: n.archive, Token: n.token, Metrics: metrics, Log: n.Log, Limits: dicom.DefaultLimits()}),
+		Handler: api.New(api.Options{Node: n, Archive: n.archive, Token: n.token, BaseURL: n.home.Config.BaseURL, Metrics: metrics, Log: n.Log, Limits: dicom.DefaultLimits()}),
 		// A body may take as long as a large study takes: package api ends what
 		// does not move at all.
 		ReadHeaderTimeout: headerWithin, IdleTimeout: idleFor,

@@ -49,6 +49,7 @@ type Options struct {
 	Node    Node
 	Archive *archive.Archive
 	Token   string // admits to the operator API
+	BaseURL string // what clients see before /dicom-web; empty: as they wrote it
 	Metrics prometheus.Gatherer
 	Log     *slog.Logger
 	Limits  dicom.Limits
@@ -60,8 +61,12 @@ type server struct{ Options }
 func New(o Options) http.Handler {
 	s := &server{o}
 	mux := http.NewServeMux()
+	base := ""
+	if o.BaseURL != "" {
+		base = strings.TrimSuffix(o.BaseURL, "/") + "/dicom-web"
+	}
 	web := dicomweb.New(web{archive: o.Archive, silence: o.Node.Silence},
-		dicomweb.Options{Log: o.Log, Prefix: "/dicom-web", Limits: dicomweb.Limits{Instance: o.Limits, Results: index.MaxPage}})
+		dicomweb.Options{Log: o.Log, Prefix: "/dicom-web", BaseURL: base, Limits: dicomweb.Limits{Instance: o.Limits, Results: index.MaxPage}})
 	mux.Handle("/dicom-web/", http.StripPrefix("/dicom-web", web))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

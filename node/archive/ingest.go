@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -239,18 +240,33 @@ func (a *Archive) arrived(id sourceID) error {
 	return err
 }
 
-// Arrived lists the studies that arrived here since a time, newest first.
-func (a *Archive) Arrived(sinceMs int64) ([]string, error) {
-	var out []string
+// Arrivals lists the studies that arrived here since a time, and when.
+func (a *Archive) Arrivals(since time.Time) (map[string]time.Time, error) {
+	out := make(map[string]time.Time)
 	err := a.db.View(func(txn *badger.Txn) error {
-		return eachRecord(txn, []byte{tableArrival}, func(k []byte, at int64) error {
-			if id, _, ok := parseSourceID(k); ok && at >= sinceMs {
-				out = append(out, id.Study)
+		return eachRecord(txn, []byte{tableArrival}, func(k []byte, ms int64) error {
+			at := time.UnixMilli(ms)
+			if id, _, ok := parseSourceID(k); ok && !at.Before(since) {
+				out[id.Study] = at
 			}
 			return nil
 		})
 	})
 	return out, err
+}
+
+// ArrivedAt is when a study arrived here; zero if it did not, or only by a
+// backfill.
+func (a *Archive) ArrivedAt(study string) (at time.Time, err error) {
+	err = a.db.View(func(txn *badger.Txn) error {
+		ms, err := getRecord[int64](txn, sourceID{Study: study, Origin: a.Self}.key(tableArrival))
+		if errors.Is(err, errNoRecord) {
+			return nil
+		}
+		at = time.UnixMilli(ms)
+		return err
+	})
+	return at, err
 }
 
 // samePerson is about instances of one study: whoever sends them says that

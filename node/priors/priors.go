@@ -21,7 +21,8 @@ type Index interface {
 
 // Archive is what the rules ask of the archive.
 type Archive interface {
-	Arrived(sinceMs int64) ([]string, error)
+	Arrivals(since time.Time) (map[string]time.Time, error)
+	ArrivedAt(study string) (time.Time, error)
 	Enqueue(study string, p archive.Priority, reason, order string) error
 }
 
@@ -38,6 +39,7 @@ type Options struct {
 // Engine applies the rules to what the index hears.
 type Engine struct {
 	Options
+	arrived map[string]time.Time // within the window; only run touches it
 	mu      sync.Mutex
 	heard   map[string]bool // studies to look at
 	wake    chan struct{}
@@ -56,11 +58,11 @@ func New(o Options) *Engine {
 // Start applies the rules to what arrived before the start, and from then on
 // to what Heard names.
 func (e *Engine) Start() error {
-	arrived, err := e.arrived()
-	if err != nil {
+	var err error
+	if e.arrived, err = e.Archive.Arrivals(e.Now().Add(-e.Window)); err != nil {
 		return err
 	}
-	for study := range arrived {
+	for study := range e.arrived {
 		e.Heard(study)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -100,10 +102,10 @@ func (e *Engine) run(ctx context.Context) {
 		heard := e.heard
 		e.heard = make(map[string]bool)
 		e.mu.Unlock()
-		arrived, err := e.arrived()
+		var err error
 		for study := range heard {
 			if err == nil {
-				err = e.apply(study, arrived)
+				err = e.apply(study)
 			}
 			if err != nil {
 				e.Heard(study)
@@ -121,23 +123,28 @@ func (e *Engine) run(ctx context.Context) {
 	}
 }
 
-// arrived is the set of studies that arrived within the window.
-func (e *Engine) arrived() (map[string]bool, error) {
-	list, err := e.Archive.Arrived(e.Now().Add(-e.Window).UnixMilli())
-	if err != nil {
-		return nil, err
+// current says whether a study arrived here within the window, and forgets
+// those that did so before.
+func (e *Engine) current(study string) bool {
+	at, ok := e.arrived[study]
+	if ok && e.Now().Sub(at) > e.Window {
+		delete(e.arrived, study)
+		ok = false
 	}
-	out := make(map[string]bool, len(list))
-	for _, s := range list {
-		out[s] = true
-	}
-	return out, nil
+	return ok
 }
 
 // apply brings what study is a prior of, or what is a prior of it.
-func (e *Engine) apply(study string, arrived map[string]bool) error {
+func (e *Engine) apply(study string) error {
 	if _, known := e.Index.Study(study); !known {
 		return nil // not told yet: the fact will come
+	}
+	at, err := e.Archive.ArrivedAt(study)
+	if err != nil {
+		return err
+	}
+	if !at.IsZero() {
+		e.arrived[study] = at
 	}
 	p, err := e.Index.Patient(study)
 	if err != nil {
@@ -146,7 +153,7 @@ func (e *Engine) apply(study string, arrived map[string]bool) error {
 	if p.Incomplete {
 		e.Log.Warn("there are too many studies under this patient's identifiers to look at all: priors may be missing", "study", dicom.UID(study).Short())
 	}
-	if arrived[study] {
+	if e.current(study) {
 		for _, other := range p.Certain {
 			if err := e.bring(other, study); err != nil {
 				return err
@@ -157,7 +164,7 @@ func (e *Engine) apply(study string, arrived map[string]bool) error {
 	// It is the arrived study's view of the patient that decides, whichever of
 	// the two was heard of last.
 	for _, current := range slices.Concat(p.Certain, p.Possible) {
-		if !arrived[current] {
+		if !e.current(current) {
 			continue
 		}
 		its, err := e.Index.Patient(current)
