@@ -156,6 +156,9 @@ func (h *hearing) silence() []string {
 			out = append(out, fmt.Sprintf("%s has announced %d facts that have not arrived here yet", t.Trust, t.Behind))
 		}
 	}
+	for _, t := range h.n.index.Roster().Unseated {
+		out = append(out, fmt.Sprintf("%s is not heard: votes that admitted it are void because their author signed two; admit it again", t))
+	}
 	return out
 }
 

@@ -62,7 +62,6 @@ type Node struct {
 	mesh    *mesh.Mesh
 	priors  *priors.Engine
 	hearing *hearing
-	invited map[index.NodeID][]string // addresses from the invitation, until the nodes say their own
 
 	listener net.Listener
 	server   *http.Server
@@ -119,10 +118,6 @@ func (n *Node) openStores() error {
 	if err != nil {
 		return err
 	}
-	n.invited = make(map[index.NodeID][]string)
-	for _, f := range region.Nodes {
-		n.invited[f.Cert.Node] = f.Addrs
-	}
 	if n.db, err = badger.Open(indexOptions(h.path("index"))); err != nil {
 		return fmt.Errorf("the index in %s cannot be opened: %w", h.path("index"), err)
 	}
@@ -139,9 +134,12 @@ func (n *Node) openStores() error {
 	}
 	n.closers = append(n.closers, n.audit.Close)
 	if n.index, err = index.Open(n.db, index.Options{
-		Self: key, Trust: h.Config.Trust, Region: region.Region, Votes: region.Votes,
+		Self: key, Trust: h.Config.Trust, Region: region.Region, Votes: region.Votes, Nodes: region.Nodes,
 		FoldName: dicom.FoldName, NamesAgree: dicom.NamesAgree, Now: n.Now, Rand: n.Rand, Log: n.Log,
 	}); err != nil {
+		return err
+	}
+	if err := n.healLog(); err != nil {
 		return err
 	}
 	if n.hearing, err = openHearing(n); err != nil {
@@ -157,6 +155,20 @@ func (n *Node) openStores() error {
 		Limits: dicom.DefaultLimits(), GrantFor: grantFor, Silence: n.hearing.silenceOf,
 	})
 	return err
+}
+
+// healLog starts a new epoch if this node's own log is known to have two
+// histories (its home was once an old copy): nobody takes anything from it
+// otherwise, and nothing stored here would become known.
+func (n *Node) healLog() error {
+	head, ok := n.index.Head(n.index.Self())
+	for _, f := range n.index.Forks() {
+		if ok && f.Node == n.index.Self() && f.Epoch == head.Epoch {
+			n.Log.Warn("this node's log has two histories: its home was copied, or restored from an old copy; a new epoch of the log begins. If neither is so, another process has the node's key")
+			return n.index.NewEpoch(context.Background())
+		}
+	}
+	return nil
 }
 
 // indexOptions favour memory over speed: a node shares its machine, and the
@@ -203,12 +215,8 @@ func (n *Node) openMesh(ctx context.Context) error {
 func (n *Node) addrs() map[index.NodeID][]string {
 	out := make(map[index.NodeID][]string)
 	for _, k := range n.index.Nodes() {
-		if k.Node == n.index.Self() {
-			continue
-		}
-		out[k.Node] = k.Addrs
-		if len(k.Addrs) == 0 {
-			out[k.Node] = n.invited[k.Node]
+		if k.Node != n.index.Self() {
+			out[k.Node] = k.Addrs
 		}
 	}
 	return out
@@ -400,6 +408,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, f := range n.index.Forks() {
 		st.Forks = append(st.Forks, f.Node.String())
 		st.Warnings = append(st.Warnings, fmt.Sprintf("node %s has signed two histories and is quarantined: its operator has restored an old copy, or its key is in other hands", f.Node))
+	}
+	for _, f := range roster.Faults {
+		st.Warnings = append(st.Warnings, fmt.Sprintf("a vote of %s (serial %d) does not count: %s", f.By, f.Serial, f.Why))
 	}
 	if st.Warnings == nil {
 		st.Warnings = []string{}
