@@ -73,6 +73,10 @@ func start(t testing.TB, name, program string, args ...string) *process {
 				p.kill(t)
 			}
 		}
+		// A soak's programs look for these themselves.
+		if strings.Contains(read(t, p.stderr), "WARNING: DATA RACE") {
+			t.Errorf("%s (process %d) had a data race", name, cmd.Process.Pid)
+		}
 		if t.Failed() {
 			t.Logf("---- end of the output of %s (process %d)\n%s%s", name, cmd.Process.Pid, end(p.stdout), end(p.stderr))
 		}
