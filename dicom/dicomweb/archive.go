@@ -35,7 +35,8 @@ type Archive interface {
 
 	// Completeness says what answers lack: one text for each trust not heard
 	// from, empty when nothing is missing. Each becomes a Warning header.
-	Completeness(context.Context) []string
+	// Of a study that Ref names they also say what of it is not given.
+	Completeness(context.Context, Ref) []string
 }
 
 // Ref names a study, a series of it, or an instance of that.

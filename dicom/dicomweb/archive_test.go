@@ -107,7 +107,7 @@ func (a *memory) Store(_ context.Context, study dicom.UID, r io.Reader) (Stored,
 	return Stored{UIDs: inst.UIDs}, nil
 }
 
-func (a *memory) Completeness(context.Context) []string { return a.completeness }
+func (a *memory) Completeness(context.Context, Ref) []string { return a.completeness }
 
 func (a *memory) Objects(_ context.Context, ref Ref) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {

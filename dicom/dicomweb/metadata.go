@@ -45,7 +45,7 @@ func (s *server) metadata(w http.ResponseWriter, r *http.Request, ref Ref) error
 		}
 		if !begun {
 			if ref.Instance == "" {
-				s.warn(w, s.archive.Completeness(ctx))
+				s.warn(w, s.archive.Completeness(ctx, ref))
 			}
 			w.Header().Set("Content-Type", contentType)
 			w.WriteHeader(http.StatusOK)

@@ -43,7 +43,7 @@ func (s *server) retrieve(w http.ResponseWriter, r *http.Request, ref Ref) error
 			return err
 		}
 		if ref.Instance == "" && !out.begun {
-			s.warn(w, s.archive.Completeness(ctx))
+			s.warn(w, s.archive.Completeness(ctx, ref))
 		}
 		err = out.send(chosen, name, refTo(u).url(s.base(r)), rc, o.Size())
 		rc.Close()

@@ -101,7 +101,7 @@ func (s *server) search(level Level) func(http.ResponseWriter, *http.Request, Re
 			res.Datasets, res.More = res.Datasets[:q.Limit], true
 		}
 		// What is missing comes first: there is room for so many warnings only.
-		warnings = slices.Concat(s.archive.Completeness(r.Context()), res.Warnings, warnings)
+		warnings = slices.Concat(s.archive.Completeness(r.Context(), ref), res.Warnings, warnings)
 		if res.More && q.Limit == most {
 			warnings = append([]string{fmt.Sprintf("The number of results exceeded the maximum supported by the server (%d). Additional results can be requested with offset.", most)}, warnings...)
 		}

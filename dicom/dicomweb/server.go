@@ -159,7 +159,7 @@ func (s *server) fail(w *tracked, r *http.Request, ref Ref, err error) {
 		status, text = http.StatusBadRequest, limit.Error()
 	case errors.Is(err, ErrNotFound):
 		status, text = http.StatusNotFound, ErrNotFound.Error()
-		s.warn(w, s.archive.Completeness(r.Context())) // it may be at a trust that is not heard from
+		s.warn(w, s.archive.Completeness(r.Context(), ref)) // it may be at a trust that is not heard from
 	case errors.Is(err, ErrGone):
 		status, text = http.StatusGone, ErrGone.Error()
 	case errors.As(err, &wait):
