@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -102,11 +107,16 @@ func (c Config) Check() error {
 	if !c.Trust.Valid() {
 		errs = append(errs, fmt.Errorf("trust: %q is not an ODS code: 1 to 12 capital letters and digits, such as RX1", c.Trust))
 	}
-	if c.HTTP == "" {
-		errs = append(errs, errors.New("http: an address such as 127.0.0.1:8080 is needed"))
+	if _, port, err := net.SplitHostPort(c.HTTP); err != nil || !isPort(port) {
+		errs = append(errs, fmt.Errorf("http: %q is not a host and port such as 127.0.0.1:8080", c.HTTP))
 	}
 	if len(c.Mesh) == 0 {
 		errs = append(errs, errors.New("mesh: at least one multiaddr such as /ip4/0.0.0.0/tcp/4001 is needed"))
+	}
+	for _, a := range c.Mesh {
+		if !isListenAddr(a) {
+			errs = append(errs, fmt.Errorf("mesh: %q is not a multiaddr to listen on, such as /ip4/0.0.0.0/tcp/4001 or /ip6/::/tcp/4001", a))
+		}
 	}
 	if c.Fetch.Workers < 1 || c.Fetch.Workers > 64 {
 		errs = append(errs, fmt.Errorf("fetch.workers: %d is not between 1 and 64", c.Fetch.Workers))
@@ -123,12 +133,34 @@ func (c Config) Check() error {
 	return errors.Join(errs...)
 }
 
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
+}
+
+// isListenAddr tells a multiaddr that the mesh can listen on from other text:
+// an IP address of its family, then a TCP port.
+func isListenAddr(s string) bool {
+	p := strings.Split(s, "/")
+	if len(p) > 2 && p[0] == "" && p[1] == "ip6zone" { // of a link-local address
+		p = append([]string{""}, p[3:]...)
+	}
+	if len(p) != 5 || p[0] != "" || p[3] != "tcp" || !isPort(p[4]) {
+		return false
+	}
+	ip, err := netip.ParseAddr(p[2])
+	return err == nil && ip.Zone() == "" && (p[1] == "ip4" && ip.Is4() || p[1] == "ip6" && ip.Is6())
+}
+
 func readConfig(home string) (Config, error) {
 	path := filepath.Join(home, configFile)
 	b, err := os.ReadFile(path)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return Config{}, fmt.Errorf("%w: there is no %s; make a home with `priormesh init --home %s --trust ODS`", ErrNoHome, path, home)
+		}
+		if errors.Is(err, syscall.ENOTDIR) {
+			return Config{}, notFolder(home)
 		}
 		return Config{}, err
 	}

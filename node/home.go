@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +31,13 @@ const (
 	tokenFile    = "operator.token"
 	runFile      = "run.json"
 	lockFile     = "lock"
+)
+
+// A home that is locked is tried again for this long before another process is
+// said to run it: commands lock it for moments too.
+const (
+	lockFor   = 200 * time.Millisecond
+	lockEvery = 10 * time.Millisecond
 )
 
 // Errors that commands turn into exit codes and advice.
@@ -68,7 +77,14 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 	if err := o.Config.Check(); err != nil {
 		return nil, err
 	}
+	// A home whose node runs is locked: that it exists is the better answer.
+	if err := vacant(dir); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		if errors.Is(err, syscall.ENOTDIR) {
+			return nil, notFolder(dir)
+		}
 		return nil, err
 	}
 	unlock, err := lockHome(dir)
@@ -76,10 +92,8 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 		return nil, err
 	}
 	defer unlock()
-	// card.txt is written last, so a home without one is an init that was cut
-	// off and holds nothing that anybody else has seen.
-	if _, err := os.Stat(filepath.Join(dir, cardFile)); err == nil {
-		return nil, fmt.Errorf("%w: %s; choose another --home", ErrHomeExists, dir)
+	if err := vacant(dir); err != nil { // another init may have come first
+		return nil, err
 	}
 	_, nodeKey, err := ed25519.GenerateKey(o.Rand)
 	if err != nil {
@@ -131,6 +145,20 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 	return OpenHome(dir)
 }
 
+// vacant says whether a folder can become a home. card.txt is written last, so
+// a home without one is an init that was cut off and holds nothing that anybody
+// else has seen.
+func vacant(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, cardFile)); err == nil {
+		return fmt.Errorf("%w: %s; choose another --home", ErrHomeExists, dir)
+	}
+	return nil
+}
+
+func notFolder(dir string) error {
+	return fmt.Errorf("%w: %s is a file, or lies under one; --home names a folder", ErrNoHome, dir)
+}
+
 // OpenHome reads the configuration of an existing home.
 func OpenHome(dir string) (*Home, error) {
 	c, err := readConfig(dir)
@@ -149,7 +177,13 @@ func (h *Home) Card() (string, error) {
 }
 
 // NodeKey is the node's identity on the mesh.
-func (h *Home) NodeKey() (ed25519.PrivateKey, error) { return readKey(h.path(nodeKeyFile)) }
+func (h *Home) NodeKey() (ed25519.PrivateKey, error) {
+	k, err := readKey(h.path(nodeKeyFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the node's key %s is not here, and the region knows this node by it alone: put the file back from a backup", h.path(nodeKeyFile))
+	}
+	return k, err
+}
 
 // TrustKey signs node certificates and votes; it may be kept offline.
 func (h *Home) TrustKey() (ed25519.PrivateKey, error) {
@@ -170,7 +204,7 @@ func (h *Home) Token() (string, error) {
 func (h *Home) Region() (index.Invitation, error) {
 	b, err := os.ReadFile(h.path(regionFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return index.Invitation{}, fmt.Errorf("%w: give the output of `priormesh card --home %s` to a member, and with the invitation you get run `priormesh join --home %s INVITATION`; or found a region with `priormesh init --found`", ErrNoRegion, h.Dir, h.Dir)
+		return index.Invitation{}, fmt.Errorf("%w: give the output of `priormesh card --home %s` to a member, and with the invitation you get run `priormesh join --home %s INVITATION`; or, to found a region, make a new home with `priormesh init --found`", ErrNoRegion, h.Dir, h.Dir)
 	}
 	if err != nil {
 		return index.Invitation{}, err
@@ -200,7 +234,7 @@ func (h *Home) Join(invitation string) (index.Roster, error) {
 	}
 	roster, err := index.VerifyInvitation(inv, card)
 	if err != nil {
-		return index.Roster{}, err
+		return index.Roster{}, h.unfit(inv, card, err)
 	}
 	if old, err := h.Region(); err == nil {
 		if old.Region != roster.Region {
@@ -210,6 +244,20 @@ func (h *Home) Join(invitation string) (index.Roster, error) {
 		return index.Roster{}, err
 	}
 	return roster, writeFile(h.path(regionFile), []byte(strings.TrimSpace(invitation)+"\n"))
+}
+
+// unfit is err in better words where an invitation is simply another trust's.
+func (h *Home) unfit(inv index.Invitation, card index.Card, err error) error {
+	roster := index.EvalRoster(inv.Region, inv.Votes, nil)
+	have, _, _ := roster.Standing(card.Hash())
+	if _, member := roster.Member(card.Trust); member || have > 0 || len(roster.Members) == 0 {
+		return err
+	}
+	var members []string
+	for _, m := range roster.Members {
+		members = append(members, string(m.Trust))
+	}
+	return &index.InvitationError{Trust: card.Trust, Why: fmt.Sprintf("it admits %s and was made for another trust: give a member this trust's card (`priormesh card --home %s` prints it) and ask for the invitation for it", strings.Join(members, ", "), h.Dir)}
 }
 
 // Running is how commands find the node's process.
@@ -234,6 +282,17 @@ func (h *Home) Running() (Running, error) {
 	return r, nil
 }
 
+// Locked reports whether a process has the home: a node that runs, starts or
+// ends, or for moments a command.
+func (h *Home) Locked() bool {
+	f, err := os.Open(h.path(lockFile))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
 // lockHome keeps two processes from using one home. The lock is the kernel's,
 // so it ends with the process however that ends.
 func lockHome(dir string) (unlock func(), err error) {
@@ -244,11 +303,19 @@ func lockHome(dir string) (unlock func(), err error) {
 		}
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%w: %s is locked; stop that process first", ErrInUse, dir)
+	for end := time.Now().Add(lockFor); ; time.Sleep(lockEvery) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { f.Close() }, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			f.Close()
+			return nil, fmt.Errorf("%s cannot be locked: %w", f.Name(), err)
+		case time.Now().After(end):
+			f.Close()
+			return nil, fmt.Errorf("%w: %s is locked; stop that process first", ErrInUse, dir)
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
 func encodeKey(k ed25519.PrivateKey) []byte {

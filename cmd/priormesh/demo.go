@@ -25,6 +25,7 @@ const (
 	page        = 1000 // studies in one answer of find
 
 	toldRefusals = 10 // refused files named to a person
+	toldStudies  = 6  // studies named to a person
 )
 
 type demoCmd struct {
@@ -464,14 +465,21 @@ func (d *demo) arrive(ctx context.Context) ([]dicom.UID, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.tell("%s arrived at %s by STOW-RS (%s); nobody asks for the priors", plural(n.studies, "new study", "new studies"), first.ods, plural(n.instances, "instance", "instances"))
+	d.tell("%s arrived at %s by STOW-RS (%s), each of another patient", plural(n.studies, "new study", "new studies"), first.ods, plural(n.instances, "instance", "instances"))
 	d.refusals()
 
 	took := make([]bool, len(d.receipts))
 	for i, r := range d.receipts {
 		took[i] = accepted(r)
 	}
-	expected := d.plan.expected(took)
+	expected, here := d.plan.priors(took)
+	if len(expected) > 0 {
+		already := ""
+		if len(here) > 0 {
+			already = fmt.Sprintf(", %d already here", len(here))
+		}
+		d.tell("of these patients, %s elsewhere%s; nobody asks for them", plural(len(expected), "prior is", "priors are"), already)
+	}
 	d.result.Priors.Expected = len(expected)
 	err = until(ctx, func(ctx context.Context) error {
 		if err := look(ctx); err != nil {
@@ -487,9 +495,22 @@ func (d *demo) arrive(ctx context.Context) ([]dicom.UID, error) {
 		return nil, err
 	}
 	if len(expected) > 0 {
-		d.tell("they came: the first prior was whole at %s after %.1f s, all %d after %.1f s", first.ods, d.result.Priors.SecondsToFirst, len(expected), d.result.Priors.SecondsToAll)
+		d.tell("they came: the first prior was whole at %s after %.1f s, all %d after %.1f s (%s)", first.ods, d.result.Priors.SecondsToFirst, len(expected), d.result.Priors.SecondsToAll, shortIDs(expected))
 	}
 	return expected, nil
+}
+
+// shortIDs names studies as logs do.
+func shortIDs(uids []dicom.UID) string {
+	var ids []string
+	for i, uid := range uids {
+		if i == toldStudies {
+			ids = append(ids, fmt.Sprintf("and %d more", len(uids)-i))
+			break
+		}
+		ids = append(ids, uid.Short())
+	}
+	return strings.Join(ids, ", ")
 }
 
 // refusals lists the files that no node took.

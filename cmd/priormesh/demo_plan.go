@@ -313,35 +313,39 @@ func patientsOf(studies []*demoStudy) [][]int {
 	return out
 }
 
-// expected are the studies that must come to the first trust: those accepted
-// at another one that are certainly of the patient of a study that arrived.
-// accepted says of each file whether a node took it.
-func (p demoPlan) expected(accepted []bool) []dicom.UID {
-	arriving, elsewhere := map[int]bool{}, map[int]bool{}
+// priors are the studies that are certainly of the patient of a study that
+// arrived. Those accepted at another trust must come to the first one, the
+// others are there already. accepted says of each file whether a node took it.
+func (p demoPlan) priors(accepted []bool) (elsewhere, here []dicom.UID) {
+	arriving, at := map[int]bool{}, map[int]int{}
 	for _, b := range p.bundles {
 		for _, f := range b.arriving {
 			arriving[f] = true
 		}
-		if b.trust == 0 {
-			continue
-		}
 		for _, f := range b.imported {
-			elsewhere[f] = true
+			at[f] = b.trust
 		}
 	}
 	studies := studiesOf(p.files, func(i int) bool { return accepted[i] })
-	priors := map[dicom.UID]bool{}
+	prior := map[dicom.UID]int{} // and which trust took it
 	for _, s := range studies {
 		if !arriving[s.files[0]] {
 			continue
 		}
-		for _, prior := range patientOf(s, studies) {
-			if elsewhere[prior.files[0]] {
-				priors[prior.uid] = true
+		for _, other := range patientOf(s, studies) {
+			if trust, imported := at[other.files[0]]; imported {
+				prior[other.uid] = trust
 			}
 		}
 	}
-	return slices.Sorted(maps.Keys(priors))
+	for _, uid := range slices.Sorted(maps.Keys(prior)) {
+		if prior[uid] > 0 {
+			elsewhere = append(elsewhere, uid)
+		} else {
+			here = append(here, uid)
+		}
+	}
+	return elsewhere, here
 }
 
 // example is a patient who has priors, for a person to look at: the Patient ID

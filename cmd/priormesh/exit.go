@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
@@ -24,11 +25,11 @@ const (
 
 const exitHelp = `Exit codes:
   0  done
-  1  failed; the error says why
+  1  failed; the error says why. Of an import: no file was accepted
   2  wrong use: the command line, or what it names
   3  the node is not running or does not answer
   4  nothing matched, or no such study is known
-  5  partly done: some files were refused or could not be read
+  5  partly done: some files were accepted, some refused or unreadable
   6  not yet: endorsements are missing, or a study has not come so far`
 
 // exitError is an error with an exit code of its own.
@@ -66,11 +67,21 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// report says an error to whoever called the program.
-func report(w io.Writer, err error, asJSON bool) {
+// report says an error to whoever called the program. home is the home folder
+// that the command was about, if any.
+func report(w io.Writer, err error, home string, asJSON bool) {
 	text := err.Error()
+	var said *api.Error
+	if errors.As(err, &said) {
+		// The exit code says this already.
+		text = strings.Replace(text, api.ErrWrongUse.Error()+": ", "", 1)
+	}
 	if errors.Is(err, api.ErrUnreachable) {
-		text += "; see whether the node runs, and start it with `priormesh run` if it does not"
+		run := "priormesh run"
+		if home != "" {
+			run += " --home " + quoted(home)
+		}
+		text += "; see whether the node runs, and start it with `" + run + "` if it does not"
 	}
 	if !asJSON {
 		fmt.Fprintln(w, "priormesh: "+text)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -13,6 +12,10 @@ import (
 
 // pollEvery is how often a command asks how far a fetch is.
 const pollEvery = 250 * time.Millisecond
+
+// maxAsks bounds how often a fetch is asked for again when the node has no
+// task for it and no error: the study may have grown just then.
+const maxAsks = 5
 
 type fetchCmd struct {
 	homeFlag
@@ -30,9 +33,9 @@ Example:
 
 func (c *fetchCmd) Run(p *program) error {
 	if !dicom.UID(c.Study).Valid() {
-		return exit(exitWrongUse, "%q is no Study Instance UID: it has 1 to 64 digits and dots; `priormesh find` prints it", short(c.Study, 70))
+		return exitError{exitWrongUse, noUID(c.Study)}
 	}
-	client, err := c.client()
+	client, err := c.client(p.ctx)
 	if err != nil {
 		return err
 	}
@@ -58,6 +61,10 @@ func (c *fetchCmd) Run(p *program) error {
 	return p.result(f, func(w io.Writer) { fmt.Fprintf(w, "here: %s\n", f.Study) })
 }
 
+func noUID(s string) error {
+	return fmt.Errorf("%q is no Study Instance UID: it has 1 to 64 digits and dots; `priormesh find` prints it", short(s, 70))
+}
+
 // queued says that a study has not come yet.
 func (p *program) queued(f api.Fetch, text string) error {
 	if p.json {
@@ -78,8 +85,9 @@ func (c *fetchCmd) follow(ctx context.Context, p *program, client *api.Client, f
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	var trouble string
-	gone := false
+	gone, asks := false, 1
 	for {
+		again := false
 		bar.of(f.Bytes)
 		bar.at(f.BytesHere)
 		switch f.State {
@@ -89,11 +97,12 @@ func (c *fetchCmd) follow(ctx context.Context, p *program, client *api.Client, f
 			return f, exit(exitNotFound, "no trust says that it has this study; check the UID with `priormesh find --study`")
 		case "elsewhere":
 			// Its task may have ended between two looks of the node; if it is
-			// still not here at the next answer, the task was given up.
-			if gone {
-				return f, errors.New("the node has given up bringing this study; its log says why; repeat the command to ask again")
+			// still not here at the next answer, the task has ended too early.
+			if gone && asks == maxAsks {
+				return f, fmt.Errorf("the study is not here after it was asked for %d times; the node's log says why; repeat the command to ask again", asks)
 			}
-			gone = true
+			again = gone
+			gone = !gone
 		default:
 			gone = false
 		}
@@ -106,7 +115,12 @@ func (c *fetchCmd) follow(ctx context.Context, p *program, client *api.Client, f
 			return f, ctx.Err()
 		case <-tick.C:
 		}
-		next, err := client.FetchStatus(ctx, c.Study)
+		ask := client.FetchStatus
+		if again {
+			ask = client.Fetch
+			asks++
+		}
+		next, err := ask(ctx, c.Study)
 		if err != nil {
 			return f, err
 		}

@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/alecthomas/kong"
+
+	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/node/api"
 )
 
@@ -21,8 +25,22 @@ type findCmd struct {
 	Since    string `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31."`
 	Until    string `placeholder:"DATE" help:"Studies of this day and earlier."`
 	Study    string `placeholder:"UID" help:"Study Instance UID."`
-	Limit    int    `default:"100" help:"At most this many, newest first (1 to 1000)."`
-	Offset   int    `help:"Leave out this many."`
+	Limit    count  `default:"100" help:"At most this many, newest first (1 to 1000)."`
+	Offset   count  `default:"0" help:"Leave out this many."`
+}
+
+// count is a number from 0.
+type count int
+
+// Decode reads the argument whatever it begins with: kong takes -1 for a flag.
+func (n *count) Decode(ctx *kong.DecodeContext) error {
+	t := ctx.Scan.Pop()
+	v, err := strconv.ParseUint(t.String(), 10, 31)
+	if t.IsEOL() || err != nil {
+		return fmt.Errorf("%q is not a number from 0", short(t.String(), 20))
+	}
+	*n = count(v)
+	return nil
 }
 
 func (findCmd) Help() string {
@@ -40,15 +58,21 @@ func (c *findCmd) Run(p *program) error {
 			return exit(exitWrongUse, "--%s: %w", flag, err)
 		}
 	}
-	if c.Limit < 1 || c.Limit > 1000 || c.Offset < 0 {
-		return exit(exitWrongUse, "--limit is 1 to 1000, --offset 0 or more")
+	if c.Since != "" && c.Until != "" && c.Until < c.Since {
+		return exit(exitWrongUse, "--until %s is before --since %s", dateText(c.Until), dateText(c.Since))
 	}
-	client, err := c.client()
+	if c.Study != "" && !dicom.UID(c.Study).Valid() {
+		return exit(exitWrongUse, "--study: %w", noUID(c.Study))
+	}
+	if c.Limit < 1 || c.Limit > 1000 {
+		return exit(exitWrongUse, "--limit is 1 to 1000")
+	}
+	client, err := c.client(p.ctx)
 	if err != nil {
 		return err
 	}
 	got, err := client.Find(p.ctx, api.Filter{Patient: c.Patient, Issuer: c.Issuer, NHS: c.NHS, Name: c.Name, Modality: c.Modality,
-		Since: c.Since, Until: c.Until, Study: c.Study, Limit: c.Limit, Offset: c.Offset})
+		Since: c.Since, Until: c.Until, Study: c.Study, Limit: int(c.Limit), Offset: int(c.Offset)})
 	if err != nil {
 		return err
 	}
@@ -62,8 +86,8 @@ func (c *findCmd) Run(p *program) error {
 			return err
 		}
 	}
-	if rest := got.Total - c.Offset - len(got.Studies); rest > 0 && !p.json {
-		p.note("%d more: go on with --offset %d", rest, c.Offset+len(got.Studies))
+	if next := int(c.Offset) + len(got.Studies); next < got.Total && !p.json {
+		p.note("%d more: go on with --offset %d", got.Total-next, next)
 	}
 	if len(got.Studies) > 0 {
 		return nil

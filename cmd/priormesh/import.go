@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,7 +28,7 @@ type importCmd struct {
 }
 
 func (importCmd) Help() string {
-	return `Sends each file to the running node, which checks it and keeps it byte for byte. What the node refuses is shown with its reason, and the exit code is then 5. Importing again what is there changes nothing, so an import that was interrupted is just repeated.
+	return `Sends each file to the running node, which checks it and keeps it byte for byte. What the node refuses is shown with its reason, and the exit code is then 5, or 1 if no file at all was accepted. Importing again what is there changes nothing, so an import that was interrupted is just repeated.
 
 An import is a backfill: it does not make the node bring other studies of the patients. With --arrival it does, as if a modality had sent them.
 
@@ -73,7 +76,10 @@ func (s *importSummary) count(r api.Receipt) {
 }
 
 func (c *importCmd) Run(p *program) error {
-	client, err := c.client()
+	if !slices.ContainsFunc(c.Paths, exists) {
+		return exit(exitWrongUse, "there is no file or folder %s", list(c.Paths))
+	}
+	client, err := c.client(p.ctx)
 	if err != nil {
 		return err
 	}
@@ -144,6 +150,8 @@ func (c *importCmd) Run(p *program) error {
 		return exit(exitFailed, "interrupted; what is counted as stored is safe: repeat the command to go on")
 	case err != nil:
 		return fmt.Errorf("the import was given up; what is counted as stored is safe, and the command can be repeated to go on: %w", err)
+	case sum.Files > 0 && sum.Stored+sum.Duplicates == 0:
+		return exit(exitFailed, "nothing was imported of %s; the reasons are above", plural(sum.Files, "file", "files"))
 	case sum.Refused+sum.Unread > 0:
 		return exit(exitPartly, "%d of %d files were not imported; the reasons are above", sum.Refused+sum.Unread, sum.Files)
 	case sum.Files == 0:
@@ -151,6 +159,15 @@ func (c *importCmd) Run(p *program) error {
 	}
 	return nil
 }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// reason is why an instance was refused, without the name of the package that
+// found it out.
+func reason(s string) string { return strings.TrimPrefix(s, "dicom: ") }
 
 // offer sends one file to a node. An error means that the next file would
 // fare no better; anything else is in the receipt.
@@ -166,6 +183,7 @@ func offer(ctx context.Context, client *api.Client, f found, arrival bool, bar *
 	disk := &source{ReadSeeker: file}
 	sent := &counted{ReadSeeker: disk, bar: bar}
 	r, err := client.Instance(ctx, sent, arrival)
+	r.Reason = reason(r.Reason)
 	bar.add(f.size - sent.n) // a refusal may come before the end
 	var said *api.Error
 	switch {
@@ -174,7 +192,7 @@ func offer(ctx context.Context, client *api.Client, f found, arrival bool, bar *
 	case disk.err != nil:
 		return api.Receipt{Outcome: unread, Reason: bare(disk.err).Error()}, nil
 	case errors.As(err, &said) && said.Status == http.StatusInternalServerError:
-		return api.Receipt{Outcome: api.Refused, Reason: said.Text}, nil
+		return api.Receipt{Outcome: api.Refused, Reason: reason(said.Text)}, nil
 	}
 	return r, err
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 	"unicode"
 
 	"github.com/alecthomas/kong"
@@ -92,7 +93,7 @@ func (p *program) run(args []string) (code int) {
 	}
 	cmd, err := parser.Parse(args)
 	if err != nil {
-		report(p.stderr, exit(exitWrongUse, "%w; `priormesh %s--help` shows how it is used", err, named(err)), slices.Contains(args, "--json"))
+		report(p.stderr, exit(exitWrongUse, "%w; `priormesh %s--help` shows how it is used", err, named(err)), "", slices.Contains(args, "--json"))
 		return exitWrongUse
 	}
 	p.json = c.JSON
@@ -100,7 +101,7 @@ func (p *program) run(args []string) (code int) {
 		if errors.Is(err, context.Canceled) && p.ctx.Err() != nil && exitCode(err) == exitFailed {
 			err = errors.New("interrupted before it was done")
 		}
-		report(p.stderr, err, p.json)
+		report(p.stderr, err, homeIn(cmd), p.json)
 		return exitCode(err)
 	}
 	return exitDone
@@ -111,6 +112,17 @@ func named(err error) string {
 	var parse *kong.ParseError
 	if errors.As(err, &parse) && parse.Context != nil && parse.Context.Selected() != nil {
 		return parse.Context.Selected().Name + " "
+	}
+	return ""
+}
+
+// homeIn is the home folder that a command line is about.
+func homeIn(cmd *kong.Context) string {
+	for _, f := range cmd.Flags() {
+		if f.Name == "home" {
+			home, _ := cmd.FlagValue(f).(string)
+			return home
+		}
 	}
 	return ""
 }
@@ -147,17 +159,19 @@ type homeFlag struct {
 	Home string `required:"" placeholder:"DIR" env:"PRIORMESH_HOME" help:"Home folder of the node."`
 }
 
+// A command waits for this long for a node that is starting.
+const (
+	startFor   = 10 * time.Second
+	startEvery = 50 * time.Millisecond
+)
+
 // client reaches the running node of a home folder.
-func (h homeFlag) client() (*api.Client, error) {
+func (h homeFlag) client(ctx context.Context) (*api.Client, error) {
 	home, err := node.OpenHome(h.Home)
 	if err != nil {
 		return nil, err
 	}
-	return clientOf(home)
-}
-
-func clientOf(home *node.Home) (*api.Client, error) {
-	running, err := home.Running()
+	running, err := runningOf(ctx, home)
 	if err != nil {
 		return nil, err
 	}
@@ -166,6 +180,25 @@ func clientOf(home *node.Home) (*api.Client, error) {
 		return nil, err
 	}
 	return api.NewClient("http://"+running.HTTP, token, nil), nil
+}
+
+// runningOf is where a home's node serves. A process that has the home's lock
+// but does not say yet where it serves is a node that starts, and is waited for.
+func runningOf(ctx context.Context, home *node.Home) (node.Running, error) {
+	ctx, cancel := context.WithTimeout(ctx, startFor)
+	defer cancel()
+	for {
+		locked := home.Locked() // asked first: a node that is ready by now has said so
+		running, err := home.Running()
+		if !errors.Is(err, node.ErrNotRunning) || !locked {
+			return running, err
+		}
+		select {
+		case <-ctx.Done():
+			return running, err
+		case <-time.After(startEvery):
+		}
+	}
 }
 
 // plain makes text from outside harmless to a terminal.

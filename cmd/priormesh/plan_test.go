@@ -138,7 +138,8 @@ func TestPlanProperties(t *testing.T) {
 			took[i] = rapid.Bool().Draw(t, "took")
 		}
 		accepted := studiesOf(plan.files, func(i int) bool { return took[i] })
-		for _, uid := range plan.expected(took) {
+		expected, _ := plan.priors(took)
+		for _, uid := range expected {
 			if trustOf[uid] == 0 || arrives[uid] {
 				t.Fatalf("%s is expected although it is at the first trust", uid)
 			}
@@ -152,7 +153,7 @@ func TestPlanProperties(t *testing.T) {
 				t.Fatalf("%s is expected although no study of its patient arrived", uid)
 			}
 		}
-		if len(plan.expected(make([]bool, len(files)))) > 0 {
+		if elsewhere, here := plan.priors(make([]bool, len(files))); len(elsewhere)+len(here) > 0 {
 			t.Fatal("something is expected although nothing was accepted")
 		}
 	})
@@ -192,14 +193,16 @@ func TestPlanDealsPriorsOut(t *testing.T) {
 	if want := map[string]string{"a": "0", "b": "2", "c": "1", "d": "new"}; !maps.Equal(at, want) {
 		t.Errorf("dealt %v, want %v", at, want)
 	}
-	if got, want := plan.expected(all(5)), []dicom.UID{"1.2", "1.3"}; !slices.Equal(got, want) {
-		t.Errorf("expected %v, want %v", got, want)
+	got, here := plan.priors(all(5))
+	if want := []dicom.UID{"1.2", "1.3"}; !slices.Equal(got, want) || !slices.Equal(here, []dicom.UID{"1.1"}) {
+		t.Errorf("expected %v, want %v; already here %v", got, want, here)
 	}
 	// Nothing is expected of a new study that no node took, nor of a prior that none took.
-	if got := plan.expected([]bool{true, true, true, false, true}); len(got) > 0 {
+	if got, here := plan.priors([]bool{true, true, true, false, true}); len(got)+len(here) > 0 {
 		t.Errorf("expected %v although the new study was refused", got)
 	}
-	if got, want := plan.expected([]bool{true, true, false, true, true}), []dicom.UID{"1.2"}; !slices.Equal(got, want) {
+	got, _ = plan.priors([]bool{true, true, false, true, true})
+	if want := []dicom.UID{"1.2"}; !slices.Equal(got, want) {
 		t.Errorf("expected %v, want %v", got, want)
 	}
 	if patient, study := plan.example(); patient != "7" || study != "1.4" {
@@ -312,8 +315,8 @@ func TestPlanOfRealFiles(t *testing.T) {
 	if doe < 4 {
 		t.Errorf("%d studies of patient 98890234", doe)
 	}
-	if n := len(plan.expected(all(len(files)))); n < 2 {
-		t.Errorf("%d priors are to be brought", n)
+	if elsewhere, _ := plan.priors(all(len(files))); len(elsewhere) < 2 {
+		t.Errorf("%d priors are to be brought", len(elsewhere))
 	}
 }
 

@@ -222,40 +222,60 @@ func TestExitCodes(t *testing.T) {
 		"init a bad code":       {nil, "init --home HOME/new --trust rx-1", "", 2, "", `not an ODS code`},
 		"init without a trust":  {nil, "init --home HOME/new", "", 2, "", `--trust`},
 		"run without a region":  {nil, "run --home HOME", "", 6, "", `in no region yet`},
-		"a bad log level":       {nil, "run --home HOME --log-level loud", "", 2, "", `log-level`},
+		"init with no name":     {nil, "init --home HOME/new --trust RX1 --name=", "", 2, "", `--name is empty`},
+		"init of no region":     {nil, "init --home HOME/new --trust RX1 --found=", "", 2, "", `--found is empty`},
+		"init, no port":         {nil, "init --home HOME/new --trust RX1 --http localhost", "", 2, "", `http: "localhost" is not a host and port`},
+		"init, a bad port":      {nil, "init --home HOME/new --trust RX1 --http 127.0.0.1:80800", "", 2, "", `not a host and port`},
+		"init, no multiaddr":    {nil, "init --home HOME/new --trust RX1 --mesh 127.0.0.1:4001", "", 2, "", `mesh: "127.0.0.1:4001" is not a multiaddr`},
+		"init, the wrong IP":    {nil, "init --home HOME/new --trust RX1 --mesh /ip4/::1/tcp/4001", "", 2, "", `not a multiaddr`},
+		"init, any IPv6":        {nil, "init --home HOME/new --trust RX1 --mesh /ip6/::/tcp/4001", "", 0, `made a node`, ""},
+		"init in a file":        {nil, "init --home HOME/config.toml --trust RX1", "", 2, "", `not a home folder: .*config.toml is a file`},
+		"a file for a home":     {nil, "status --home HOME/config.toml", "", 2, "", `not a home folder: .*config.toml is a file`},
+		"a bad log level":       {nil, "run --home HOME --log-level loud", "", 2, "", `log-level: "loud" is none of debug, info, warn and error`},
 		"card":                  {nil, "card --home HOME", "", 0, `^priormesh-card-1:\S+\n$`, `fingerprint [A-Z2-7]{4}-`},
 		"card in JSON":          {nil, "card --home HOME --json", "", 0, `^\{"trust":"RX1","name":"Trust RX1","fingerprint":"[-A-Z2-7]+","card":"priormesh-card-1:\S+"\}\n$`, ""},
 		"join what is none":     {nil, "join --home HOME priormesh-invitation-1:xyz", "", 2, "", `incomplete or was altered`},
 		"join a card":           {nil, "join --home HOME " + file, "", 2, "", `this is a card, not an invitation`},
+		"join a folder":         {nil, "join --home HOME HOME", "", 2, "", `is a folder; name the file in it that holds the invitation`},
 		"join from no file":     {nil, "join --home HOME nowhere", "", 2, "", `is no invitation .* no such file`},
 		"join from empty stdin": {nil, "join --home HOME -", "", 2, "", `empty`},
 
-		"admit, quorum missing":   {answers("POST /api/v1/admissions", halfway, "GET /api/v1/status", members), "admit --home HOME " + file, "", 6, "", `(?s)endorsed by 1 of the 2.*RX7 is endorsed, 1 of 2; ask 1 of RX2, RX3 to run`},
-		"admit, quorum in JSON":   {answers("POST /api/v1/admissions", halfway), "admit --home HOME --json -", card, 6, `^\{"trust":"RX7","have":1,"need":2,"by":\["RX1"\],"admitted":false\}\n$`, `^\{"error":"RX7 is endorsed, 1 of 2.*","code":6\}\n$`},
-		"admitted":                {answers("POST /api/v1/admissions", admitted), "admit --home HOME " + card, "", 0, `^priormesh-invitation-1:abc\n$`, `endorsed by 2 of the 2`},
-		"admit what is no card":   {answers(), "admit --home HOME priormesh-card-1:xyz", "", 2, "", `incomplete or was altered`},
-		"admit another's card":    {answers(), "admit --home HOME --fingerprint ABCD-ABCD-ABCD-ABCD " + file, "", 2, "", `nothing was endorsed`},
-		"admit, the node says no": {answers("POST /api/v1/admissions", &api.Error{Status: 400, Text: "RX7 is a member already, with another key"}), "admit --home HOME " + file, "", 2, "", `with another key`},
+		"admit, quorum missing":           {answers("POST /api/v1/admissions", halfway, "GET /api/v1/status", members), "admit --home HOME " + file, "", 6, "", `(?s)endorsed by 1 of the 2.*RX7 is endorsed, 1 of 2; ask 1 of RX2, RX3 to run`},
+		"admit, quorum in JSON":           {answers("POST /api/v1/admissions", halfway), "admit --home HOME --json -", card, 6, `^\{"trust":"RX7","have":1,"need":2,"by":\["RX1"\],"admitted":false\}\n$`, `^\{"error":"RX7 is endorsed, 1 of 2.*","code":6\}\n$`},
+		"admitted":                        {answers("POST /api/v1/admissions", admitted), "admit --home HOME " + card, "", 0, `^priormesh-invitation-1:abc\n$`, `endorsed by 2 of the 2`},
+		"admit a member":                  {answers("POST /api/v1/admissions", admitted, "GET /api/v1/status", api.Status{Trusts: []api.TrustStatus{{Trust: "RX7"}}}), "admit --home HOME " + card, "", 0, `^priormesh-invitation-1:abc\n$`, `^RX7 \(Trust RX7\), fingerprint \S+: is a member already\n$`},
+		"admit the founder":               {answers("POST /api/v1/admissions", api.Admission{Trust: "RX7", Need: 2, By: []string{}, Admitted: true, Invitation: "priormesh-invitation-1:abc"}, "GET /api/v1/status", api.Status{Trust: "RX7"}), "admit --home HOME " + card, "", 0, `^priormesh-invitation-1:abc\n$`, `is a member already\n$`},
+		"admit a folder":                  {answers(), "admit --home HOME HOME", "", 2, "", `is a folder; name the file in it that holds the card`},
+		"admit by what is no fingerprint": {answers(), "admit --home HOME --fingerprint ABCD-ABCD " + file, "", 2, "", `"ABCD-ABCD" is not a fingerprint: 16 letters`},
+		"admit what is no card":           {answers(), "admit --home HOME priormesh-card-1:xyz", "", 2, "", `incomplete or was altered`},
+		"admit another's card":            {answers(), "admit --home HOME --fingerprint ABCD-ABCD-ABCD-ABCD " + file, "", 2, "", `nothing was endorsed`},
+		"admit, the node says no":         {answers("POST /api/v1/admissions", &api.Error{Status: 400, Text: api.ErrWrongUse.Error() + ": RX7 is a member already, with another key"}), "admit --home HOME " + file, "", 2, "", `^priormesh: RX7 is a member already, with another key\n$`},
 
-		"find":               {answers("GET /api/v1/studies", found), "find --home HOME --patient 98 --since 2024-01-01", "", 0, `98 \(RX2\) +DOE\^JANE.+ 2024-03-31 +CT, SR +Head +42 +RX2 +elsewhere +1\.2\.3\n$`, `(?s)warning: RX3.*2 more: go on with --offset 1`},
-		"find in JSON":       {answers("GET /api/v1/studies", found), "find --home HOME --json", "", 0, `^\{"studies":\[\{"study":"1.2.3".*"warnings":\["RX3 has not been heard from since noon"\]\}\n$`, ""},
-		"find nothing":       {answers("GET /api/v1/studies", nothing), "find --home HOME", "", 4, "", `(?s)warning: RX3 .*no study matched.*not the whole region: RX3`},
-		"nothing in JSON":    {answers("GET /api/v1/studies", nothing), "find --home HOME --json", "", 4, `^\{"studies":\[\],"total":0,"warnings":\["RX3.*"\]\}\n$`, `"code":4`},
-		"find a bad date":    {answers(), "find --home HOME --since yesterday", "", 2, "", `--since: write the date like`},
-		"find a bad number":  {answers("GET /api/v1/studies", &api.Error{Status: 400, Text: "this is no NHS number"}), "find --home HOME --nhs 1", "", 2, "", `this is no NHS number`},
-		"find too many":      {answers(), "find --home HOME --limit 1001", "", 2, "", `--limit is 1 to 1000`},
-		"the node fails":     {answers("GET /api/v1/status", &api.Error{Status: 500, Text: "the disk fails"}), "status --home HOME", "", 1, "", `^priormesh: the disk fails\n$`},
-		"status":             {answers("GET /api/v1/status", api.Status{Trust: "RX1", Name: "Vale", Region: "Valleys", Warnings: []string{"RX3 is silent"}, Trusts: []api.TrustStatus{{Trust: "RX3", Name: "Moor"}}}), "status --home HOME", "", 0, `(?s)RX1 \(Vale\) in the region "Valleys".*RX3 +Moor +never \(silent\).*warning: RX3 is silent`, ""},
-		"peers":              {answers("GET /api/v1/peers", []api.Peer{{Trust: "RX3", Connected: true, RTT: time.Millisecond, Addrs: []string{"/ip4/1.2.3.4/tcp/1"}}}), "peers --home HOME", "", 0, `RX3 +yes +never +1ms`, ""},
-		"no peers":           {answers("GET /api/v1/peers", []api.Peer{}), "peers --home HOME", "", 0, `no other node is known`, ""},
-		"peers in JSON":      {answers("GET /api/v1/peers", []api.Peer{}), "peers --home HOME --json", "", 0, `^\[\]\n$`, ""},
-		"fetch what is none": {answers(), "fetch --home HOME DOE", "", 2, "", `no Study Instance UID`},
-		"fetch the unknown":  {answers(), "fetch --home HOME 1.2", "", 4, "", `no such study is known`},
-		"fetch, cannot wait": {answers("POST /api/v1/fetches", api.Fetch{Study: "1.2", State: "waiting", Error: "RX2 is away"}), "fetch --home HOME --wait 0s 1.2", "", 6, "", `(?s)stays in the node's queue.*RX2 is away`},
-		"import no file":     {answers(), "import --home HOME HOME/keys-none", "", 5, `^1 file: 0 stored.*1 could not be read`, `no such file`},
-		"demo of one trust":  {nil, "demo --trusts 1", "", 2, "", `--trusts is 2 to`},
-		"demo without files": {nil, "demo --data HOME/none", "", 2, "", `no folder`},
-		"demo of no bundle":  {nil, "demo --once", "", 2, "", `name a folder of DICOM files with --data`},
+		"find":                       {answers("GET /api/v1/studies", found), "find --home HOME --patient 98 --since 2024-01-01", "", 0, `98 \(RX2\) +DOE\^JANE.+ 2024-03-31 +CT, SR +Head +42 +RX2 +elsewhere +1\.2\.3\n$`, `(?s)warning: RX3.*2 more: go on with --offset 1`},
+		"find in JSON":               {answers("GET /api/v1/studies", found), "find --home HOME --json", "", 0, `^\{"studies":\[\{"study":"1.2.3".*"warnings":\["RX3 has not been heard from since noon"\]\}\n$`, ""},
+		"find nothing":               {answers("GET /api/v1/studies", nothing), "find --home HOME", "", 4, "", `(?s)warning: RX3 .*no study matched.*not the whole region: RX3`},
+		"nothing in JSON":            {answers("GET /api/v1/studies", nothing), "find --home HOME --json", "", 4, `^\{"studies":\[\],"total":0,"warnings":\["RX3.*"\]\}\n$`, `"code":4`},
+		"find a bad date":            {answers(), "find --home HOME --since yesterday", "", 2, "", `--since: write the date like`},
+		"find a bad number":          {answers("GET /api/v1/studies", &api.Error{Status: 400, Text: "this is no NHS number"}), "find --home HOME --nhs 1", "", 2, "", `this is no NHS number`},
+		"find before it begins":      {answers(), "find --home HOME --since 2024-01-02 --until 20240101", "", 2, "", `--until 2024-01-01 is before --since 2024-01-02`},
+		"find one day":               {answers("GET /api/v1/studies", nothing), "find --home HOME --since 2024-01-02 --until 20240102", "", 4, "", `no study matched`},
+		"find no UID":                {answers(), "find --home HOME --study foo", "", 2, "", `--study: "foo" is no Study Instance UID`},
+		"find from before the first": {answers(), "find --home HOME --offset -1", "", 2, "", `--offset: "-1" is not a number from 0`},
+		"find from nowhere":          {answers(), "find --home HOME --offset", "", 2, "", `--offset: .*number`},
+		"find too many":              {answers(), "find --home HOME --limit 1001", "", 2, "", `--limit is 1 to 1000`},
+		"the node fails":             {answers("GET /api/v1/status", &api.Error{Status: 500, Text: "the disk fails"}), "status --home HOME", "", 1, "", `^priormesh: the disk fails\n$`},
+		"status":                     {answers("GET /api/v1/status", api.Status{Trust: "RX1", Name: "Vale", Region: "Valleys", Warnings: []string{"RX3 is silent"}, Trusts: []api.TrustStatus{{Trust: "RX3", Name: "Moor"}}}), "status --home HOME", "", 0, `(?s)RX1 \(Vale\) in the region "Valleys".*RX3 +Moor +never \(silent\).*warning: RX3 is silent`, ""},
+		"peers":                      {answers("GET /api/v1/peers", []api.Peer{{Trust: "RX3", Connected: true, RTT: time.Millisecond, Addrs: []string{"/ip4/1.2.3.4/tcp/1"}}}), "peers --home HOME", "", 0, `RX3 +yes +never +1ms`, ""},
+		"no peers":                   {answers("GET /api/v1/peers", []api.Peer{}), "peers --home HOME", "", 0, `no other node is known`, ""},
+		"peers in JSON":              {answers("GET /api/v1/peers", []api.Peer{}), "peers --home HOME --json", "", 0, `^\[\]\n$`, ""},
+		"fetch what is none":         {answers(), "fetch --home HOME DOE", "", 2, "", `no Study Instance UID`},
+		"fetch the unknown":          {answers(), "fetch --home HOME 1.2", "", 4, "", `no such study is known`},
+		"fetch, cannot wait":         {answers("POST /api/v1/fetches", api.Fetch{Study: "1.2", State: "waiting", Error: "RX2 is away"}), "fetch --home HOME --wait 0s 1.2", "", 6, "", `(?s)stays in the node's queue.*RX2 is away`},
+		"import no file":             {answers(), "import --home HOME HOME/keys-none", "", 2, "", `there is no file or folder .*keys-none`},
+		"import some paths":          {judged(), "import --home HOME HOME/keys-none HOME/config.toml", "", 5, `^2 files: 1 stored.*1 could not be read`, `keys-none: unread: no such file`},
+		"demo of one trust":          {nil, "demo --trusts 1", "", 2, "", `--trusts is 2 to`},
+		"demo without files":         {nil, "demo --data HOME/none", "", 2, "", `no folder`},
+		"demo of no bundle":          {nil, "demo --once", "", 2, "", `name a folder of DICOM files with --data`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var home string
@@ -300,7 +320,7 @@ func TestNodeThatWasKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	if r := run(t, "", "find", "--home", home, "--name", "DOE^JANE"); r.code != 3 || !strings.Contains(r.stderr, "priormesh run") || strings.Contains(r.stderr, "DOE") {
+	if r := run(t, "", "find", "--home", home, "--name", "DOE^JANE"); r.code != 3 || !strings.Contains(r.stderr, "`priormesh run --home "+home+"`") || strings.Contains(r.stderr, "DOE") {
 		t.Errorf("code %d, %s", r.code, r.stderr)
 	}
 }
@@ -313,9 +333,24 @@ func TestFetchWaitsUntilTheStudyIsHere(t *testing.T) {
 	if r.code != 0 || r.stdout != "here: 1.2\n" || r.stderr != "attempt 1 failed: RX2 broke off; the node tries again\n" {
 		t.Errorf("%+v", r)
 	}
+	asked := func() (n int) {
+		for _, a := range f.asked {
+			if strings.HasPrefix(a, "POST /api/v1/fetches ") {
+				n++
+			}
+		}
+		f.asked = nil
+		return n
+	}
+	asked()
+	// The study grew after the fetch of what was known of it had ended.
+	f.polls = []api.Fetch{{Study: "1.2", State: "elsewhere"}, {Study: "1.2", State: "elsewhere"}, {Study: "1.2", State: "active"}, {Study: "1.2", State: "here"}}
+	if r := run(t, "", "fetch", "--home", homeOf(t, f), "1.2"); r.code != 0 || asked() != 2 {
+		t.Errorf("a fetch that has to be asked for again: %+v", r)
+	}
 	f.polls = []api.Fetch{{Study: "1.2", State: "elsewhere"}}
-	if r := run(t, "", "fetch", "--home", homeOf(t, f), "1.2"); r.code != 1 || !strings.Contains(r.stderr, "given up") {
-		t.Errorf("a fetch that the node gave up: %+v", r)
+	if r := run(t, "", "fetch", "--home", homeOf(t, f), "1.2"); r.code != 1 || !strings.Contains(r.stderr, "asked for 5 times") || asked() != maxAsks {
+		t.Errorf("a fetch that never comes to anything: %+v", r)
 	}
 	f.polls = []api.Fetch{{Study: "1.2", State: "active", Instances: 5, InstancesHere: 2}}
 	if r := run(t, "", "fetch", "--json", "--wait", "600ms", "--home", homeOf(t, f), "1.2"); r.code != 6 || !strings.Contains(r.stdout, `"instances_here":2`) || !strings.Contains(r.stderr, "not here after 600ms") {
@@ -360,7 +395,7 @@ func judged() *fake {
 	return &fake{instance: func(content string) (int, api.Receipt) {
 		switch {
 		case strings.HasPrefix(content, "bad"):
-			return 422, api.Receipt{Outcome: api.Refused, Reason: "not DICOM\x1b"}
+			return 422, api.Receipt{Outcome: api.Refused, Reason: "dicom: not DICOM\x1b"}
 		case strings.HasPrefix(content, "again"):
 			return 200, api.Receipt{Outcome: api.Duplicate, Bytes: int64(len(content))}
 		case strings.HasPrefix(content, "other"):
@@ -429,6 +464,9 @@ func TestImport(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &got); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
+		if got.Reason == "not DICOM\x1b" != (filepath.Base(got.File) == "01.dcm") || strings.Contains(got.Reason, "dicom: ") {
+			t.Errorf("%s: the reason is %q", got.File, got.Reason)
+		}
 		outcomes = append(outcomes, filepath.Base(got.File)+" "+string(got.Outcome))
 	}
 	slices.Sort(outcomes)
@@ -442,6 +480,9 @@ func TestImport(t *testing.T) {
 	}
 	if !regexp.MustCompile(`^\{"error":".*","code":5\}\n$`).MatchString(r.stderr) {
 		t.Errorf("stderr %q", r.stderr)
+	}
+	if r := run(t, "", "import", "--home", home, makeFiles(t, "bad", "bad too")); r.code != 1 || !strings.HasSuffix(r.stderr, "priormesh: nothing was imported of 2 files; the reasons are above\n") {
+		t.Errorf("nothing but what is refused: %+v", r)
 	}
 	if r := run(t, "", "import", "--home", home, t.TempDir()); r.code != 4 {
 		t.Errorf("an empty folder: %+v", r)
@@ -505,7 +546,7 @@ func TestInitCardAdmitJoinRun(t *testing.T) {
 	}
 
 	first := startRun(t, a)
-	r = run(t, m.Card, "admit", "--home", a, "--fingerprint", strings.ToLower(m.Fingerprint), "-")
+	r = run(t, m.Card, "admit", "--home", a, "--fingerprint", strings.ReplaceAll(strings.ToLower(m.Fingerprint), "-", " "), "-")
 	if r.code != 0 || !strings.HasPrefix(r.stdout, "priormesh-invitation-1:") {
 		t.Fatalf("%+v", r)
 	}
@@ -514,8 +555,11 @@ func TestInitCardAdmitJoinRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The invitation is RX2's alone.
-	if r := run(t, "", "join", "--home", makeHome(t, "RX3", ""), invitation); r.code != 2 || !strings.Contains(r.stderr, "does not let RX3 in") {
+	if r := run(t, "", "join", "--home", makeHome(t, "RX3", ""), invitation); r.code != 2 || !strings.Contains(r.stderr, "does not let RX3 in: it admits RX1, RX2 and was made for another trust") {
 		t.Fatalf("%+v", r)
+	}
+	if r := init(a, "RX1"); r.code != 2 || !strings.Contains(r.stderr, "already holds a node") {
+		t.Errorf("init where a node runs: %+v", r)
 	}
 	if r := run(t, "", "join", "--home", a, invitation); r.code != 1 || !strings.Contains(r.stderr, "another process runs this node") {
 		t.Fatalf("joining while the node runs: %+v", r)
@@ -551,6 +595,53 @@ func TestInitCardAdmitJoinRun(t *testing.T) {
 	}
 	if r := run(t, "", "status", "--home", a); r.code != 3 {
 		t.Errorf("after the end: %+v", r)
+	}
+}
+
+// What holds the lock and has not said yet where it serves is a node that starts.
+func TestCommandsWaitForANodeThatStarts(t *testing.T) {
+	home := homeOf(t, &fake{answers: map[string]any{"GET /api/v1/status": api.Status{Trust: "RX1"}}})
+	hidden := filepath.Join(home, "not-yet")
+	if err := os.Rename(filepath.Join(home, "run.json"), hidden); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.Open(filepath.Join(home, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan ran, 1)
+	go func() { done <- run(t, "", "status", "--home", home) }()
+	select {
+	case r := <-done:
+		t.Fatalf("it did not wait: %+v", r)
+	case <-time.After(4 * startEvery):
+	}
+	if err := os.Rename(hidden, filepath.Join(home, "run.json")); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-done; r.code != 0 || !strings.HasPrefix(r.stdout, "RX1") {
+		t.Errorf("%+v", r)
+	}
+	if err := os.Remove(filepath.Join(home, "run.json")); err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- run(t, "", "status", "--home", home) }()
+	lock.Close() // the node could not start
+	if r := <-done; r.code != 3 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestRunWithoutTheNodesKey(t *testing.T) {
+	home := makeHome(t, "RX1", "Alone")
+	if err := os.Remove(filepath.Join(home, "node.key")); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, "", "run", "--home", home); r.code != 1 || !strings.Contains(r.stderr, "put the file back from a backup") {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
@@ -18,11 +19,11 @@ import (
 type initCmd struct {
 	homeFlag
 	Trust string   `required:"" placeholder:"ODS" help:"ODS code of the trust, such as RX1."`
-	Name  string   `placeholder:"NAME" help:"The trust's name as other trusts see it; the ODS code if not given."`
+	Name  *string  `placeholder:"NAME" help:"The trust's name as other trusts see it; the ODS code if not given."`
 	HTTP  string   `name:"http" placeholder:"ADDR" default:"${http}" help:"Where DICOMweb and the operator API are served (default ${http}). Keep it on loopback or behind a proxy that authenticates."`
 	DIMSE string   `name:"dimse" placeholder:"ADDR" help:"Reserved for the DIMSE service; nothing listens there yet."`
 	Mesh  []string `sep:"none" placeholder:"MULTIADDR" help:"Where other nodes reach this one; may be repeated (default ${mesh})."`
-	Found string   `placeholder:"REGION" help:"Found a region of this name, with this trust as its first member."`
+	Found *string  `placeholder:"REGION" help:"Found a region of this name, with this trust as its first member."`
 }
 
 func (initCmd) Help() string {
@@ -49,9 +50,16 @@ type made struct {
 
 func (c *initCmd) Run(p *program) error {
 	conf := node.DefaultConfig()
-	conf.Trust, conf.Name, conf.HTTP, conf.DIMSE = index.TrustID(c.Trust), c.Name, c.HTTP, c.DIMSE
-	if conf.Name == "" {
-		conf.Name = c.Trust
+	conf.Trust, conf.Name, conf.HTTP, conf.DIMSE = index.TrustID(c.Trust), c.Trust, c.HTTP, c.DIMSE
+	found := ""
+	for flag, text := range map[string]struct{ given, to *string }{"name": {c.Name, &conf.Name}, "found": {c.Found, &found}} {
+		if text.given == nil {
+			continue
+		}
+		if strings.TrimSpace(*text.given) == "" {
+			return exit(exitWrongUse, "--%s is empty; give a name, or leave the flag out", flag)
+		}
+		*text.to = *text.given
 	}
 	if len(c.Mesh) > 0 {
 		conf.Mesh = c.Mesh
@@ -59,7 +67,7 @@ func (c *initCmd) Run(p *program) error {
 	if err := conf.Check(); err != nil {
 		return exitError{exitWrongUse, err}
 	}
-	home, err := node.InitHome(c.Home, node.InitOptions{Config: conf, Found: c.Found})
+	home, err := node.InitHome(c.Home, node.InitOptions{Config: conf, Found: found})
 	if err != nil {
 		return err
 	}
@@ -67,13 +75,13 @@ func (c *initCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	m := made{home.Dir, c.Trust, conf.Name, conf.HTTP, conf.Mesh, c.Found, text, card.Fingerprint()}
+	m := made{home.Dir, c.Trust, conf.Name, conf.HTTP, conf.Mesh, found, text, card.Fingerprint()}
 	return p.result(m, func(w io.Writer) {
 		fmt.Fprintf(w, "made a node of %s (%s) in %s\n", m.Trust, plain(m.Name), m.Home)
 		fmt.Fprintf(w, "  settings     %s\n", home.Dir+"/config.toml")
 		fmt.Fprintf(w, "  trust key    %s, fingerprint %s\n", home.Dir+"/trust.key", m.Fingerprint)
-		if c.Found != "" {
-			fmt.Fprintf(w, "founded the region %q with %s as its member\n", c.Found, m.Trust)
+		if found != "" {
+			fmt.Fprintf(w, "founded the region %q with %s as its member\n", found, m.Trust)
 			fmt.Fprintf(w, "next: priormesh run --home %s\n", quoted(home.Dir))
 			return
 		}
@@ -146,18 +154,29 @@ func (c *admitCmd) Run(p *program) error {
 	if err != nil {
 		return exitError{exitWrongUse, err}
 	}
-	if c.Fingerprint != "" && !strings.EqualFold(c.Fingerprint, card.Fingerprint()) {
+	told := bareFingerprint(c.Fingerprint)
+	switch bare := bareFingerprint(card.Fingerprint()); {
+	case c.Fingerprint == "" || told == bare:
+	case len(told) != len(bare):
+		return exit(exitWrongUse, "%q is not a fingerprint: 16 letters and digits, such as ABCD-EFGH-IJKL-MNOP", short(c.Fingerprint, 40))
+	default:
 		return exit(exitWrongUse, "the card's fingerprint is %s and not %s: it is not the card of whom you spoke to, or one of you misread; nothing was endorsed", card.Fingerprint(), c.Fingerprint)
 	}
-	client, err := c.client()
+	client, err := c.client(p.ctx)
 	if err != nil {
 		return err
 	}
+	before, _ := client.Status(p.ctx) // for the wording alone: without it, admitting goes on
 	a, err := client.Admit(p.ctx, text)
 	if err != nil {
 		return err
 	}
-	if !p.json {
+	member := before.Trust == string(card.Trust) || slices.ContainsFunc(before.Trusts, func(t api.TrustStatus) bool { return t.Trust == string(card.Trust) })
+	switch {
+	case p.json:
+	case member && a.Admitted:
+		p.note("%s (%s), fingerprint %s: is a member already", card.Trust, plain(card.Name), card.Fingerprint())
+	default:
 		p.note("%s (%s), fingerprint %s: endorsed by %d of the %d members needed (%s)", card.Trust, plain(card.Name), card.Fingerprint(), a.Have, a.Need, list(a.By))
 	}
 	if a.Admitted || p.json {
@@ -169,6 +188,11 @@ func (c *admitCmd) Run(p *program) error {
 		return nil
 	}
 	return exit(exitNotYet, "%s is endorsed, %d of %d; ask %s to run `priormesh admit` with this card, then repeat this command for the invitation", a.Trust, a.Have, a.Need, p.others(client, a))
+}
+
+// bareFingerprint is a fingerprint as people type it, in one form.
+func bareFingerprint(s string) string {
+	return strings.ToUpper(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.In(r, unicode.Dash) }), ""))
 }
 
 // others are the members that have not endorsed yet, as far as can be told.
@@ -249,6 +273,9 @@ func (p *program) text(kind, arg string, limit int64) (string, error) {
 			return "", exit(exitWrongUse, "%q is no %s (it would begin with priormesh-%s-1:) and no file that can be read: %w", short(arg, 60), kind, kind, err)
 		}
 		defer f.Close()
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return "", exit(exitWrongUse, "%s is a folder; name the file in it that holds the %s", quoted(arg), kind)
+		}
 		in = f
 	}
 	b, err := io.ReadAll(io.LimitReader(in, 2*limit+1))

@@ -15,8 +15,18 @@ import (
 
 type runCmd struct {
 	homeFlag
-	LogLevel slog.Level `placeholder:"LEVEL" default:"info" help:"debug, info, warn or error."`
-	LogJSON  bool       `name:"log-json" help:"Write the log as JSON lines."`
+	LogLevel logLevel `placeholder:"LEVEL" default:"info" help:"debug, info, warn or error."`
+	LogJSON  bool     `name:"log-json" help:"Write the log as JSON lines."`
+}
+
+type logLevel slog.Level
+
+// UnmarshalText reads a level.
+func (l *logLevel) UnmarshalText(b []byte) error {
+	if err := (*slog.Level)(l).UnmarshalText(b); err != nil {
+		return fmt.Errorf("%q is none of debug, info, warn and error", short(string(b), 20))
+	}
+	return nil
 }
 
 func (runCmd) Help() string {
@@ -41,7 +51,7 @@ func (c *runCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	options := &slog.HandlerOptions{Level: c.LogLevel}
+	options := &slog.HandlerOptions{Level: slog.Level(c.LogLevel)}
 	var handler slog.Handler = slog.NewTextHandler(p.stderr, options)
 	if c.LogJSON {
 		handler = slog.NewJSONHandler(p.stderr, options)

@@ -20,7 +20,7 @@ Example:
 }
 
 func (c *statusCmd) Run(p *program) error {
-	client, err := c.client()
+	client, err := c.client(p.ctx)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ Example:
 }
 
 func (c *peersCmd) Run(p *program) error {
-	client, err := c.client()
+	client, err := c.client(p.ctx)
 	if err != nil {
 		return err
 	}
