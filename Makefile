@@ -23,10 +23,10 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## a region of three trusts on this machine; ARGS="--once --json" and others are passed on
-	bin/priormesh demo $(ARGS)
+	@bin/priormesh demo $(ARGS)
 
 build: ## bin/priormesh, one static program
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/priormesh ./cmd/priormesh
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/priormesh ./cmd/priormesh
 
 test: format vet lint unit interop ## everything that must pass, after installing what is missing
 

@@ -465,7 +465,7 @@ func (d *demo) arrive(ctx context.Context) ([]dicom.UID, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.tell("%s arrived at %s by STOW-RS (%s), each of another patient", plural(n.studies, "new study", "new studies"), first.ods, plural(n.instances, "instance", "instances"))
+	d.tell("%s of %s arrived at %s by STOW-RS (%s)", plural(n.studies, "new study", "new studies"), plural(n.studies, "patient", "patients"), first.ods, plural(n.instances, "instance", "instances"))
 	d.refusals()
 
 	took := make([]bool, len(d.receipts))
@@ -476,9 +476,9 @@ func (d *demo) arrive(ctx context.Context) ([]dicom.UID, error) {
 	if len(expected) > 0 {
 		already := ""
 		if len(here) > 0 {
-			already = fmt.Sprintf(", %d already here", len(here))
+			already = fmt.Sprintf(", %d already at %s", len(here), first.ods)
 		}
-		d.tell("of these patients, %s elsewhere%s; nobody asks for them", plural(len(expected), "prior is", "priors are"), already)
+		d.tell("%s elsewhere%s; nobody asks for them", plural(len(expected), "prior is", "priors are"), already)
 	}
 	d.result.Priors.Expected = len(expected)
 	err = until(ctx, func(ctx context.Context) error {
