@@ -232,14 +232,14 @@ func (g *grouping) names(a, b Study) bool {
 }
 
 // sameBirth wants a day that there was: what stands for "unknown" (00000000,
-// 99999999) is nobody's birthday and proves nothing.
+// 99999999, the first day of the century) is nobody's birthday and proves nothing.
 func sameBirth(a, b Study) bool {
 	d := cleanDate(a.BirthDate)
 	if d == "" || d != cleanDate(b.BirthDate) {
 		return false
 	}
 	_, err := time.Parse("20060102", d)
-	return err == nil && d >= "1850"
+	return err == nil && d >= "1850" && d != "19000101" && d != "19010101"
 }
 
 // twins says of two with one birth date that they look like twins: one family name, and given names of which neither begins

@@ -156,6 +156,19 @@ func (h *hearing) silence() []string {
 			out = append(out, fmt.Sprintf("%s has announced %d facts that have not arrived here yet", t.Trust, t.Behind))
 		}
 	}
+	lags := h.n.index.Lags() // by node, then epoch
+	for i, l := range lags {
+		newest := i == len(lags)-1 || lags[i+1].Node != l.Node
+		switch {
+		case l.Node == h.n.index.Self():
+		case l.Quarantined && newest:
+			out = append(out, fmt.Sprintf("%s: its node %s has signed two histories; what it said since is not believed", l.Trust, l.Node))
+		case l.Missing > 0:
+			out = append(out, fmt.Sprintf("%s: the contents of %d of its facts have not arrived here", l.Trust, l.Missing))
+		case l.Unread > 0:
+			out = append(out, fmt.Sprintf("%s: %d of its facts cannot be read by this version; update this node", l.Trust, l.Unread))
+		}
+	}
 	for _, t := range h.n.index.Roster().Unseated {
 		out = append(out, fmt.Sprintf("%s is not heard: votes that admitted it are void because their author signed two; admit it again", t))
 	}

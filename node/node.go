@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -36,6 +37,14 @@ const (
 	headerWithin = 10 * time.Second // for a request's header to arrive
 	idleFor      = 2 * time.Minute  // an HTTP connection between requests
 )
+
+// instanceLimits keep a few hostile senders at once from using up a small
+// machine's memory; what modalities make stays far below them.
+func instanceLimits() dicom.Limits {
+	l := dicom.DefaultLimits()
+	l.Head, l.Elements = 4<<20, 512<<10
+	return l
+}
 
 // Options are what a node is given from outside.
 type Options struct {
@@ -122,6 +131,9 @@ func (n *Node) openStores() error {
 		return fmt.Errorf("the index in %s cannot be opened: %w", h.path("index"), err)
 	}
 	n.closers = append(n.closers, n.db.Close)
+	if err := n.checkCard(index.NodeIDOf(key)); err != nil {
+		return err
+	}
 	if n.blocks, err = cas.OpenBadger(h.path("blocks"), cas.BadgerOptions{Log: n.Log}); err != nil {
 		return fmt.Errorf("the blocks in %s cannot be opened: %w", h.path("blocks"), err)
 	}
@@ -152,9 +164,28 @@ func (n *Node) openStores() error {
 		PublishAfter: time.Duration(c.Archive.PublishAfter), SettleAfter: time.Duration(c.Archive.SettleAfter),
 		Workers: c.Fetch.Workers, ReadThrough: time.Duration(c.Fetch.ReadThrough),
 		RetryMin: time.Duration(c.Fetch.RetryMin), RetryMax: time.Duration(c.Fetch.RetryMax),
-		Limits: dicom.DefaultLimits(), GrantFor: grantFor, Silence: n.hearing.silenceOf,
+		Limits: instanceLimits(), GrantFor: grantFor, Silence: n.hearing.silenceOf,
+		OnArrival: func(study string) { n.priors.Heard(study) },
 	})
 	return err
+}
+
+// checkCard keeps a home whose files do not belong together from running: under
+// another trust's name its unqualified patient numbers would become that trust's.
+func (n *Node) checkCard(self index.NodeID) error {
+	text, err := n.home.Card()
+	if err != nil {
+		return err
+	}
+	card, err := index.ParseCard(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.home.path(cardFile), err)
+	}
+	if card.Trust != n.home.Config.Trust || card.NodeCert.Node != self {
+		return fmt.Errorf("the files of %s do not belong together: %s is the card of %s and its node %s, %s says trust %s, and %s is the key of node %s; put back the ones that init made",
+			n.home.Dir, cardFile, card.Trust, card.NodeCert.Node, configFile, n.home.Config.Trust, nodeKeyFile, self)
+	}
+	return nil
 }
 
 // healLog starts a new epoch if this node's own log is known to have two
@@ -225,9 +256,13 @@ func (n *Node) addrs() map[index.NodeID][]string {
 // heard passes on what the index has learned. It must not block.
 func (n *Node) heard(f index.Fact) {
 	switch f.Kind {
-	case index.KindStudy, index.KindHolding:
+	case index.KindStudy:
 		n.archive.News(f.Subject)
 		n.priors.Heard(f.Subject)
+	case index.KindHolding:
+		study, _, _ := strings.Cut(f.Subject, "@") // the study, and whose
+		n.archive.Due(study)
+		n.archive.News(study)
 	case index.KindVote, index.KindNode:
 		n.mesh.Recheck()
 	}
@@ -291,15 +326,27 @@ func (n *Node) serve() error {
 	if n.listener, err = net.Listen("tcp", n.home.Config.HTTP); err != nil {
 		return fmt.Errorf("HTTP cannot be served: %w; change `http` in %s or stop what uses the port", err, n.home.path(configFile))
 	}
+	host, _, _ := net.SplitHostPort(n.HTTPAddr())
+	loopback := net.ParseIP(host).IsLoopback()
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collector{n})
 	n.server = &http.Server{
-		Handler: api.New(api.Options{Node: n, Archive: n.archive, Token: n.token, BaseURL: n.home.Config.BaseURL, Metrics: metrics, Log: n.Log, Limits: dicom.DefaultLimits()}),
+		Handler: api.New(api.Options{Node: n, Archive: n.archive, Token: n.token, BaseURL: n.home.Config.BaseURL, Metrics: metrics, Log: n.Log, Limits: instanceLimits(), Loopback: loopback}),
 		// A body may take as long as a large study takes: package api ends what
 		// does not move at all.
 		ReadHeaderTimeout: headerWithin, IdleTimeout: idleFor,
 		ErrorLog: slog.NewLogLogger(n.Log.Handler(), slog.LevelDebug),
 	}
+	// Handlers use the stores, so they must have ended before those close.
+	base, cut := context.WithCancel(context.Background())
+	n.server.BaseContext = func(net.Listener) context.Context { return base }
+	var handlers sync.WaitGroup
+	inner := n.server.Handler
+	n.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handlers.Add(1)
+		defer handlers.Done()
+		inner.ServeHTTP(w, r)
+	})
 	served := make(chan error, 1)
 	go func() { served <- n.server.Serve(n.listener) }()
 	n.closers = append(n.closers, func() error {
@@ -310,12 +357,14 @@ func (n *Node) serve() error {
 			n.Log.Warn("requests were still under way and have been cut off", "after", drainFor)
 			err = n.server.Close()
 		}
+		cut()
+		handlers.Wait()
 		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
 			err = errors.Join(err, serr)
 		}
 		return err
 	})
-	if host, _, _ := net.SplitHostPort(n.HTTPAddr()); !net.ParseIP(host).IsLoopback() {
+	if !loopback {
 		n.Log.Warn("DICOMweb is served without authentication on an address that other machines may reach; put a proxy that authenticates before it, or set `http` to a loopback address", "http", n.HTTPAddr())
 	}
 	b, err := json.Marshal(Running{PID: os.Getpid(), HTTP: n.HTTPAddr()})
@@ -408,6 +457,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, f := range n.index.Forks() {
 		st.Forks = append(st.Forks, f.Node.String())
 		st.Warnings = append(st.Warnings, fmt.Sprintf("node %s has signed two histories and is quarantined: its operator has restored an old copy, or its key is in other hands", f.Node))
+	}
+	for study, why := range n.archive.Untold() {
+		st.Warnings = append(st.Warnings, fmt.Sprintf("study %s is stored here and could not be told to the region yet: %s", study, why))
 	}
 	for _, f := range roster.Faults {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("a vote of %s (serial %d) does not count: %s", f.By, f.Serial, f.Why))

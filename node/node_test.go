@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/textproto"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -398,7 +399,8 @@ func TestAStudyIsMixedWhicheverInstancesDisagree(t *testing.T) {
 	r := region(t, "RX1")
 	list := study("1.2.3.1", dicomtest.Instance{PatientID: "A1"}, "20240101", 3)
 	list[1].Name, list[1].BirthDate = ada.Name, ada.BirthDate
-	list[2].Name, list[2].BirthDate = grace.Name, grace.BirthDate
+	list[0].Name = "Lovelace"
+	list[2].Name = "Lovelace^Annabella"
 	r[0].imports(list[:2]...)
 	var f api.Found
 	state := func() (bool, string) {
@@ -431,6 +433,197 @@ func TestTheFirstBytesOfAnInstanceAreKept(t *testing.T) {
 	}
 	_, _, parts := r[0].retrieve("studies/1.2.3.1")
 	same(t, parts, first)
+}
+
+func TestImagesOfTwoPeopleAreNeverOneStudy(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	mine, theirs := study("1.2.3.1", ada, "20200101", 1), study("1.2.3.1", grace, "20200101", 2)
+	theirs[0].SOP, theirs[1].SOP = "1.2.3.1.8", "1.2.3.1.9"
+	r[0].imports(mine...)
+	r[1].imports(theirs...)
+	r[0].wait("says that the study is in doubt", func() (bool, string) {
+		var f api.Found
+		r[0].operator("GET", "/api/v1/studies?study=1.2.3.1", nil, &f)
+		return len(f.Studies) == 1 && f.Studies[0].MixedPatient && f.Studies[0].Name == ada.Name && len(f.Studies[0].Trusts) == 2, fmt.Sprintf("%+v", f.Studies)
+	})
+	code, header, parts := r[0].retrieve("studies/1.2.3.1")
+	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "RX2") || !strings.Contains(w, "another patient") {
+		t.Errorf("%d, Warning %q", code, w)
+	}
+	same(t, parts, mine)
+	_, b := r[0].get("/dicom-web/studies/1.2.3.1/instances", "application/dicom+json")
+	if bytes.Contains(b, []byte("1.2.3.1.9")) {
+		t.Errorf("another patient's instance is listed: %s", b)
+	}
+	var st api.Status
+	if r[0].operator("GET", "/api/v1/status", nil, &st); st.Studies.Copies != 0 {
+		t.Error("the other patient's version was brought here")
+	}
+}
+
+// No header, however odd, keeps a stored study from being found.
+func TestAnOddHeaderIsFound(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	for i, change := range []func(*dicomtest.Instance){
+		func(x *dicomtest.Instance) { x.PatientID = "12\t34" },
+		func(x *dicomtest.Instance) { x.Issuer = "a\tb" },
+		func(x *dicomtest.Instance) { x.Accession = "1\n2" },
+		func(x *dicomtest.Instance) { x.Date = "2020\x000101" },
+		func(x *dicomtest.Instance) { x.BirthDate = "\x01" },
+		func(x *dicomtest.Instance) { x.Accession = strings.Repeat("9", 3000) },
+		func(x *dicomtest.Instance) { x.Description = strings.Repeat("ä\x07", 1500) },
+	} {
+		uid := fmt.Sprintf("1.2.3.%d", i+1)
+		inst := study(uid, ada, "20200101", 1)[0]
+		change(&inst)
+		r[0].imports(inst)
+		r[1].waitAvailability(uid, "NEARLINE")
+		if got := r[0].availability(uid); got != "ONLINE" {
+			t.Errorf("header %d: %s where it was stored", i, got)
+		}
+	}
+}
+
+func TestAMissingIssuerIsTheDefaultOne(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	list := study("1.2.3.2", ada, "20200101", 2)
+	list[0].Issuer = "TEST" // what identity.default_issuer is
+	list[1].BirthDate = "00000000"
+	r[1].imports(list...)
+	r[0].waitAvailability("1.2.3.2", "NEARLINE")
+	if code, _ := r[0].stow(study("1.2.3.1", ada, "20240101", 1)...); code != 200 {
+		t.Fatal(code)
+	}
+	r[0].waitAvailability("1.2.3.2", "ONLINE")
+}
+
+// The study that says that two numbers are one patient's comes last.
+func TestALateLinkBringsWhatItLinks(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	other := ada
+	other.PatientID = "B2"
+	r[1].imports(study("1.2.3.2", other, "20190101", 1)...)
+	r[0].waitAvailability("1.2.3.2", "NEARLINE")
+	if code, _ := r[0].stow(study("1.2.3.1", ada, "20240101", 1)...); code != 200 {
+		t.Fatal(code)
+	}
+	link := study("1.2.3.3", ada, "20200101", 1)[0]
+	link.OtherID = "B2"
+	r[1].imports(link)
+	r[0].waitAvailability("1.2.3.3", "ONLINE")
+	r[0].waitAvailability("1.2.3.2", "ONLINE")
+}
+
+func TestAnArrivalOfWhatWasImportedBringsPriors(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	current := study("1.2.3.1", ada, "20240101", 1)
+	r[0].imports(current...)
+	r[1].imports(study("1.2.3.2", ada, "20200101", 1)...)
+	r[0].waitAvailability("1.2.3.2", "NEARLINE")
+	r[0].wait("has settled the study", func() (bool, string) {
+		var f api.Found
+		r[0].operator("GET", "/api/v1/studies?study=1.2.3.1", nil, &f)
+		return f.Studies[0].Settled, ""
+	})
+	if got := r[0].availability("1.2.3.2"); got != "NEARLINE" {
+		t.Fatalf("a backfill has brought a prior: %s", got)
+	}
+	if code, _ := r[0].stow(current...); code != 200 {
+		t.Fatal(code)
+	}
+	r[0].waitAvailability("1.2.3.2", "ONLINE")
+}
+
+// Whatever else is out of reach: what is here is given, what is not is not
+// denied, and the answer says which.
+func TestPartOfAStudyIsNeverTheWhole(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	all := study("1.2.3.1", ada, "20200101", 3)
+	r[0].imports(all[0])
+	r[1].imports(all[1:]...)
+	r[0].wait("knows both versions", func() (bool, string) {
+		var f api.Found
+		r[0].operator("GET", "/api/v1/studies?study=1.2.3.1", nil, &f)
+		return len(f.Studies) == 1 && len(f.Studies[0].Trusts) == 2 && f.Studies[0].Instances == 2, fmt.Sprintf("%+v", f.Studies)
+	})
+	r[1].stop()
+	r[0].wait("says that RX2 is silent", func() (bool, string) { return len(r[0].n.Silence()) == 1, "" })
+	code, header, parts := r[0].retrieve("studies/1.2.3.1")
+	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "RX2 has told of more of this study than is here") {
+		t.Errorf("%d, Warning %q", code, w)
+	}
+	same(t, parts, all[:1])
+	code, header, _ = r[0].retrieve("studies/1.2.3.1/series/1.2.3.1.1/instances/" + all[1].SOP)
+	if code != 503 || header.Get("Retry-After") == "" {
+		t.Errorf("an instance that is elsewhere: %d", code)
+	}
+	if got := r[0].availability("1.2.3.1"); got != "NEARLINE" {
+		t.Errorf("the study is %s, and not all of it is here", got)
+	}
+	r[1].start()
+	r[0].waitAvailability("1.2.3.1", "ONLINE")
+	_, _, parts = r[0].retrieve("studies/1.2.3.1")
+	same(t, parts, all)
+}
+
+// A copy whose origin has grown and gone is still given as it is.
+func TestAnOldRevisionIsBetterThanNone(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	all := study("1.2.3.1", ada, "20200101", 3)
+	r[1].imports(all[:2]...)
+	r[0].wait("knows the study", func() (bool, string) {
+		var f api.Found
+		r[0].operator("GET", "/api/v1/studies?study=1.2.3.1", nil, &f)
+		return len(f.Studies) == 1 && f.Studies[0].Instances == 2, fmt.Sprintf("%+v", f.Studies)
+	})
+	_, _, parts := r[0].retrieve("studies/1.2.3.1")
+	same(t, parts, all[:2])
+	r[0].waitAvailability("1.2.3.1", "ONLINE")
+	// RX1 is away while the study grows; then its origin is, and RX3 tells RX1.
+	r[0].stop()
+	r[1].imports(all[2])
+	r[2].wait("knows that it has grown", func() (bool, string) {
+		var f api.Found
+		r[2].operator("GET", "/api/v1/studies?study=1.2.3.1", nil, &f)
+		return f.Studies[0].Instances == 3, ""
+	})
+	r[1].stop()
+	r[0].start()
+	r[0].waitAvailability("1.2.3.1", "NEARLINE")
+	code, header, parts := r[0].retrieve("studies/1.2.3.1")
+	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "RX2 has told of more of this study than is here") {
+		t.Errorf("%d, Warning %q", code, w)
+	}
+	same(t, parts, all[:2])
+	r[1].start()
+	r[0].waitAvailability("1.2.3.1", "ONLINE")
+	_, _, parts = r[0].retrieve("studies/1.2.3.1")
+	same(t, parts, all)
+}
+
+// Another trust's copy cannot keep out what is received first-hand.
+func TestATrustsOwnOriginalGoesBeforeACopy(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	original := study("1.2.3.1", ada, "20200101", 1)
+	coerced := study("1.2.3.1", ada, "20200101", 1)
+	coerced[0].PatientID = "LOCAL7" // as a CD import does
+	r[1].imports(coerced...)
+	r[0].waitAvailability("1.2.3.1", "NEARLINE")
+	_, _, parts := r[0].retrieve("studies/1.2.3.1")
+	same(t, parts, coerced)
+	if code, b := r[0].stow(original...); code != 200 {
+		t.Fatalf("the original is refused: %d %s", code, b)
+	}
+	_, _, parts = r[0].retrieve("studies/1.2.3.1")
+	same(t, parts, original)
+	var st api.Status
+	if r[0].operator("GET", "/api/v1/status", nil, &st); len(st.Conflicts) != 1 || st.Conflicts[0].Trust != "RX2" {
+		t.Errorf("conflicts: %+v", st.Conflicts)
+	}
+	var got api.Receipt
+	if code := r[0].operator("POST", "/api/v1/instances", coerced[0].Bytes(), &got); code != 409 {
+		t.Errorf("other bytes after the original: %d %+v", code, got)
+	}
 }
 
 // Two trusts have the same instance by UID with different bytes: here the
@@ -554,6 +747,66 @@ func TestAStrangerIsNotLetIn(t *testing.T) {
 	}
 	if got := stranger.n.Peers(); len(got) != 0 {
 		t.Errorf("the stranger's peers: %+v", got)
+	}
+}
+
+// A page from elsewhere that has its name resolve to this machine reads nothing.
+func TestANodeOnLoopbackHasNoOtherName(t *testing.T) {
+	r := region(t, "RX1")
+	for host, want := range map[string]int{"evil.example": 421, "localhost": 200, "127.0.0.1": 200} {
+		req, _ := http.NewRequest("GET", r[0].url("/dicom-web/studies"), nil)
+		req.Host = host
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("as %s: %d, want %d", host, res.StatusCode, want)
+		}
+	}
+}
+
+// Lost keys or blocks are not covered up by what the catalogue remembers.
+func TestWhatWasLostIsStoredAgain(t *testing.T) {
+	for _, lost := range []string{"keys", "blocks"} {
+		r := region(t, "RX1")
+		list := study("1.2.3.1", ada, "20240101", 2)
+		r[0].imports(list...)
+		r[0].stop()
+		if err := os.RemoveAll(filepath.Join(r[0].home.Dir, lost)); err != nil {
+			t.Fatal(err)
+		}
+		r[0].start()
+		for _, i := range list {
+			var got api.Receipt
+			if code := r[0].operator("POST", "/api/v1/instances", i.Bytes(), &got); code != 200 {
+				t.Fatalf("%s lost: %d %+v", lost, code, got)
+			}
+		}
+		code, _, parts := r[0].retrieve("studies/1.2.3.1")
+		if code != 200 {
+			t.Fatalf("%s lost and sent again: %d %s", lost, code, parts)
+		}
+		same(t, parts, list)
+		r[0].stop()
+	}
+}
+
+func TestAHomeOfMixedFilesDoesNotRun(t *testing.T) {
+	a, b := newTrust(t, "RX1", "One"), newTrust(t, "RX2", "Two")
+	key, err := os.ReadFile(filepath.Join(b.home.Dir, "node.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(a.home.Dir, "node.key"), key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := node.Open(context.Background(), a.home, node.Options{}); err == nil || !strings.Contains(err.Error(), "do not belong together") {
+		t.Errorf("got %v", err)
+		if n != nil {
+			n.Close()
+		}
 	}
 }
 

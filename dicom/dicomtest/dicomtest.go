@@ -15,6 +15,7 @@ import (
 type Instance struct {
 	Study, Series, SOP          string
 	PatientID, Issuer, Name     string
+	OtherID                     string // of issuer "TEST", in Other Patient IDs Sequence
 	BirthDate, Sex              string
 	Date, Modality, Description string
 	Accession                   string
@@ -52,6 +53,13 @@ func (i Instance) Bytes() []byte {
 	text(dicom.TagIssuerOfPatientID, i.Issuer)
 	text(dicom.TagPatientBirthDate, i.BirthDate)
 	text(dicom.TagPatientSex, i.Sex)
+	if i.OtherID != "" {
+		item := dicom.Dataset{Elements: []dicom.Element{
+			{Tag: dicom.TagPatientID, VR: dicom.LO, Value: []byte(i.OtherID)},
+			{Tag: dicom.TagIssuerOfPatientID, VR: dicom.LO, Value: []byte("TEST")},
+		}}
+		e = append(e, dicom.Element{Tag: dicom.TagOtherPatientIDsSequence, VR: dicom.SQ, Items: []dicom.Dataset{item}})
+	}
 	text(dicom.TagStudyInstanceUID, i.Study)
 	text(dicom.TagSeriesInstanceUID, i.Series)
 	if i.Number != 0 {
@@ -90,6 +98,11 @@ func write(d dicom.Dataset) []byte {
 	var b []byte
 	for _, e := range d.Elements {
 		v := e.Value
+		for _, item := range e.Items {
+			b := write(item)
+			v = binary.LittleEndian.AppendUint32(append(v, 0xFE, 0xFF, 0x00, 0xE0), uint32(len(b)))
+			v = append(v, b...)
+		}
 		if len(v)%2 == 1 {
 			pad := byte(' ')
 			if e.VR == dicom.UI || e.VR == dicom.OB {
@@ -100,7 +113,7 @@ func write(d dicom.Dataset) []byte {
 		b = binary.LittleEndian.AppendUint16(b, e.Tag.Group())
 		b = binary.LittleEndian.AppendUint16(b, e.Tag.Element())
 		b = append(b, e.VR...)
-		if e.VR == dicom.OB {
+		if e.VR == dicom.OB || e.VR == dicom.SQ {
 			b = append(b, 0, 0)
 			b = binary.LittleEndian.AppendUint32(b, uint32(len(v)))
 		} else {

@@ -28,7 +28,17 @@ type web struct {
 	silence func() []string
 }
 
-func (w web) Completeness(context.Context) []string { return w.silence() }
+func (w web) Completeness(_ context.Context, ref dicomweb.Ref) []string {
+	out := w.silence()
+	if ref.Study == "" {
+		return out
+	}
+	caveats, err := w.archive.Caveats(string(ref.Study))
+	if err != nil {
+		caveats = []string{"what is missing of this study could not be found out; ask again"}
+	}
+	return slices.Concat(caveats, out)
+}
 
 func (w web) Store(ctx context.Context, study dicom.UID, r io.Reader) (dicomweb.Stored, error) {
 	got, err := w.archive.Ingest(ctx, r, archive.IngestOptions{Study: study, Arrival: true})
@@ -52,6 +62,10 @@ func webError(err error) error {
 		return dicomweb.ErrNotFound
 	case noSpace(err):
 		return dicomweb.ErrNoSpace
+	}
+	var limit *index.LimitError
+	if errors.As(err, &limit) {
+		return dicomweb.ErrLimit{What: limit.What, Limit: int64(limit.Limit)}
 	}
 	if why, ok := refusal(err); ok {
 		code := dicomweb.CodeCannotUnderstand

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -53,6 +55,10 @@ type Options struct {
 	Metrics prometheus.Gatherer
 	Log     *slog.Logger
 	Limits  dicom.Limits
+	// Loopback says that the node listens for this machine alone. Then only
+	// this machine's names may be asked for, or a page that a browser here has
+	// loaded could read everything by naming the node after itself (DNS rebinding).
+	Loopback bool
 }
 
 type server struct{ Options }
@@ -90,7 +96,26 @@ func New(o Options) http.Handler {
 	} {
 		mux.HandleFunc(pattern, s.operator(h))
 	}
-	return moving(mux, stallAfter)
+	return moving(s.namedRight(mux), stallAfter)
+}
+
+// namedRight refuses a request that asks for a host which this node is not.
+func (s *server) namedRight(h http.Handler) http.Handler {
+	proxy := ""
+	if u, err := url.Parse(s.BaseURL); err == nil {
+		proxy = u.Hostname()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if s.Loopback && net.ParseIP(strings.Trim(host, "[]")) == nil && !strings.EqualFold(host, "localhost") && (proxy == "" || !strings.EqualFold(host, proxy)) {
+			http.Error(w, "this node does not go by that name; if a proxy stands before it, set base_url in config.toml to what clients use", http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 func (s *server) page(w http.ResponseWriter, _ *http.Request) {

@@ -76,6 +76,9 @@ type Options struct {
 	// Silence says of a node how long it has not been heard from, for people:
 	// "RX2 has not been heard from since …"; empty when it is well.
 	Silence func(index.NodeID) string
+	// OnArrival is told of a study of which something has arrived. It must not
+	// block.
+	OnArrival func(study string)
 }
 
 // Archive is the node's studies: what was received here and copies of what
@@ -90,10 +93,12 @@ type Archive struct {
 	locks   [64]sync.Mutex // by study
 	news    news
 	listing singleflight.Group
+	lists   sync.WaitGroup // the fetches that listing runs
 
 	transfers Transfers
 	group     *errgroup.Group
 	stop      context.CancelFunc
+	running   context.Context // until Close
 }
 
 // Open reads the catalogue and the queue. Nothing moves until Start.
@@ -116,7 +121,7 @@ func Open(o Options) (*Archive, error) {
 // mesh itself asks the archive for grants and blocks.
 func (a *Archive) Start(t Transfers) {
 	ctx, cancel := context.WithCancel(context.Background())
-	a.transfers, a.stop = t, cancel
+	a.transfers, a.stop, a.running = t, cancel, ctx
 	a.group = new(errgroup.Group)
 	a.group.Go(func() error { a.pub.run(ctx); return nil })
 	for range a.Workers {
@@ -133,7 +138,9 @@ func (a *Archive) Close() error {
 		return nil
 	}
 	a.stop()
-	return a.group.Wait()
+	err := a.group.Wait()
+	a.lists.Wait()
+	return err
 }
 
 // lock serialises changes to one study's records.

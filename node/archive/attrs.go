@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
@@ -34,9 +37,18 @@ const maxAttr = 4 << 10
 func pick(d dicom.Dataset, tags []dicom.Tag) dicom.Dataset {
 	var out []dicom.Element
 	for _, t := range tags {
-		if e, ok := d.Find(t); ok && e.Bulk == nil && len(e.Value) <= maxAttr {
-			out = append(out, e)
+		e, ok := d.Find(t)
+		if !ok || e.Bulk != nil || len(e.Value) > maxAttr {
+			continue
 		}
+		if len(e.Items) > 0 {
+			one := d
+			one.Elements = []dicom.Element{e}
+			if len(one.Encode()) > maxAttr {
+				continue
+			}
+		}
+		out = append(out, e)
 	}
 	d.Elements = out // keeps the character set
 	return d
@@ -53,6 +65,11 @@ func fill(known, inst dicom.Dataset) dicom.Dataset {
 	}
 	for _, t := range studyTags {
 		old, ok := known.Find(t)
+		if t == dicom.TagPatientName && len(more.String(t)) > len(known.String(t)) {
+			// Of two names that agree the fuller one: "SMITH" agrees with every
+			// given name, and would hide that two of them differ.
+			ok = false
+		}
 		if e, said := more.Find(t); said && len(e.Value)+len(e.Items) > 0 && (!ok || len(old.Value)+len(old.Items) == 0) {
 			known.Elements = slices.DeleteFunc(known.Elements, func(x dicom.Element) bool { return x.Tag == t })
 			known.Elements = append(known.Elements, e)
@@ -73,15 +90,19 @@ func (a *Archive) statement(id sourceID, s source, series []dicom.Dataset) (inde
 		return index.Study{}, err
 	}
 	st := index.Study{
-		UID: id.Study, Name: d.String(dicom.TagPatientName), BirthDate: d.String(dicom.TagPatientBirthDate), Sex: d.String(dicom.TagPatientSex),
-		Date: d.String(dicom.TagStudyDate), Time: d.String(dicom.TagStudyTime), TimezoneOffset: d.String(dicom.TagTimezoneOffsetFromUTC),
-		Accession: d.String(dicom.TagAccessionNumber), AccessionIssuer: entity(d, dicom.TagIssuerOfAccessionNumber), Description: d.String(dicom.TagStudyDescription),
+		UID: id.Study, Name: d.String(dicom.TagPatientName), BirthDate: tidy(d.String(dicom.TagPatientBirthDate)), Sex: d.String(dicom.TagPatientSex),
+		Date: tidy(d.String(dicom.TagStudyDate)), Time: tidy(d.String(dicom.TagStudyTime)), TimezoneOffset: d.String(dicom.TagTimezoneOffsetFromUTC),
+		Accession: tidy(d.String(dicom.TagAccessionNumber)), AccessionIssuer: tidy(entity(d, dicom.TagIssuerOfAccessionNumber)), Description: d.String(dicom.TagStudyDescription),
 		StudyID: d.String(dicom.TagStudyID), Referring: d.String(dicom.TagReferringPhysicianName),
 		Series: len(series), Instances: s.Instances, Bytes: s.Bytes,
 		Manifest: manifest, Revision: s.Revision, Settled: s.Settled, Mixed: s.Mixed,
 	}
 	for _, p := range d.PatientIDs() {
 		if p.ID == "" {
+			continue
+		}
+		if tidy(p.ID) == "" || p.Issuer != "" && tidy(p.Issuer) == "" {
+			a.Log.Warn("a patient identifier holds control characters or is too long: the study is kept and found, but nobody's by this identifier", "study", short(id.Study))
 			continue
 		}
 		if p.Issuer == "" {
@@ -131,6 +152,15 @@ func entity(d dicom.Dataset, t dicom.Tag) string {
 		return v
 	}
 	return e.Items[0].String(dicom.TagUniversalEntityID)
+}
+
+// tidy is a value that an index entry can hold: one that cannot is left out
+// there, so that no odd header keeps a stored study from being found.
+func tidy(v string) string {
+	if len(v) > index.MaxText || strings.ContainsFunc(v, unicode.IsControl) || !utf8.ValidString(v) {
+		return ""
+	}
+	return v
 }
 
 // parseRef reads the manifest reference of a study fact.

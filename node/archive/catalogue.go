@@ -165,7 +165,7 @@ func (a *Archive) sourcesOf(study string) (map[index.NodeID]source, error) {
 // updateSource changes one source record and whatever else fn writes, durably
 // and as one. Only the holder of the study's lock calls it.
 func (a *Archive) updateSource(id sourceID, fn func(*badger.Txn, *source) error) error {
-	return a.db.Update(func(txn *badger.Txn) error {
+	return a.update(func(txn *badger.Txn) error {
 		s, err := getRecord[source](txn, id.key(tableSource))
 		if err != nil && !errors.Is(err, errNoRecord) {
 			return err
@@ -175,6 +175,18 @@ func (a *Archive) updateSource(id sourceID, fn func(*badger.Txn, *source) error)
 		}
 		return putRecord(txn, id.key(tableSource), s)
 	})
+}
+
+// update is db.Update, tried again when another study's transaction touched
+// the same records: fn may run several times.
+func (a *Archive) update(fn func(*badger.Txn) error) error {
+	const tries = 10
+	for i := 1; ; i++ {
+		err := a.db.Update(fn)
+		if !errors.Is(err, badger.ErrConflict) || i == tries {
+			return err
+		}
+	}
 }
 
 type catalogued struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,8 +25,9 @@ const (
 	maxHolders   = 3               // streams opened for one source
 	openTimeout  = 5 * time.Second // for one holder to answer with a grant
 	batchBytes   = 32 << 20        // instances asked for and committed together
-	batchMost    = 256             //
-	putBytes     = 4 << 20         // blocks written together
+	batchMost    = 256
+	batchAttrs   = 256 << 10 // of their attributes: one transaction must hold them
+	putBytes     = 4 << 20   // blocks written together
 	movedWait    = 200 * time.Millisecond
 	maxErrorText = 512
 )
@@ -47,22 +49,18 @@ func (a *Archive) Enqueue(study string, p Priority, reason, order string) error 
 }
 
 // Here says whether every version of a study that the index knows is whole in
-// this node's store.
+// this node's store, but for those that name another patient.
 func (a *Archive) Here(study string) (bool, error) {
-	said, known := a.Index.Study(study)
-	if !known {
+	if _, known := a.Index.Study(study); !known {
 		return false, nil
 	}
-	sources, err := a.sourcesOf(study)
-	if err != nil {
-		return false, err
-	}
-	for _, st := range said {
-		if s := sources[st.Author]; st.Author != a.Self && (!s.Whole || s.Revision < st.Value.Revision) {
-			return false, nil
+	versions, err := a.versions(study)
+	for _, v := range versions {
+		if !v.stranger && v.behind() {
+			return false, err
 		}
 	}
-	return true, nil
+	return err == nil, err
 }
 
 // Refresh brings the newest revision of a study of which a copy is kept here.
@@ -79,6 +77,9 @@ func (a *Archive) Refresh(study string) error {
 	return nil
 }
 
+// Due tries a waiting fetch of a study at once: it has a new holder.
+func (a *Archive) Due(study string) { a.queue.due(study) }
+
 // Kick tries all waiting fetches at once: a peer came back.
 func (a *Archive) Kick() { a.queue.kick() }
 
@@ -92,13 +93,19 @@ func (a *Archive) Tasks() []TaskStatus { return a.queue.list() }
 func (a *Archive) TaskOf(study string) (TaskStatus, bool) { return a.queue.get(study) }
 
 func (a *Archive) work(ctx context.Context, least Priority) {
-	for {
+	for ctx.Err() == nil {
 		t, err := a.queue.take(ctx, least)
 		if err != nil {
 			return
 		}
 		started := a.Now()
 		err = a.bring(ctx, t)
+		if err == nil {
+			// What was brought may have been overtaken while it came.
+			if here, herr := a.Here(t.Study); herr == nil && !here {
+				err = errMoved
+			}
+		}
 		if ctx.Err() != nil {
 			err = context.Canceled
 		}
@@ -112,11 +119,13 @@ func (a *Archive) work(ctx context.Context, least Priority) {
 		if derr := a.queue.done(t.Study, wait, err); derr != nil {
 			a.Log.Error("the fetch queue cannot be written", "error", derr)
 		}
-		a.news.tell(t.Study)
+		if !errors.Is(err, errMoved) {
+			a.news.tell(t.Study)
+		}
 		switch {
 		case err == nil:
 			a.Log.Info("study is here", "study", short(t.Study), "why", t.Reason, "took", a.Now().Sub(started).Round(time.Millisecond))
-		case !errors.Is(err, context.Canceled):
+		case !errors.Is(err, context.Canceled) && !errors.Is(err, errMoved):
 			a.Log.Warn("study could not be brought yet", "study", short(t.Study), "attempt", t.Attempts+1, "again_in", wait, "error", err)
 		}
 	}
@@ -124,13 +133,16 @@ func (a *Archive) work(ctx context.Context, least Priority) {
 
 // bring fetches every version of a study that is not whole here.
 func (a *Archive) bring(ctx context.Context, t Task) error {
-	said, _ := a.Index.Study(t.Study)
+	versions, err := a.versions(t.Study)
+	if err != nil {
+		return fmt.Errorf("the index does not know the study now: %w", err)
+	}
 	var errs []error
-	for _, st := range said {
-		if st.Author == a.Self {
+	for _, v := range versions {
+		if v.stranger || !v.behind() {
 			continue
 		}
-		if err := a.bringSource(ctx, sourceID{Study: t.Study, Origin: st.Author}, st.Value); err != nil {
+		if err := a.bringSource(ctx, v.id, v.said); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -169,12 +181,26 @@ func (a *Archive) openHolders(ctx context.Context, id sourceID, st index.Study) 
 	if err != nil {
 		return nil, err
 	}
+	connected := make(map[index.NodeID]bool)
+	for _, p := range a.transfers.Peers() {
+		connected[p.ID] = p.Connected
+	}
 	var holders []index.NodeID
 	for _, h := range a.Index.Holders(id.Study, id.Origin) { // the origin first
-		if h.Node != a.Self && h.Revision >= st.Revision && len(holders) < maxHolders {
+		if h.Node != a.Self && h.Revision >= st.Revision {
 			holders = append(holders, h.Node)
 		}
 	}
+	slices.SortStableFunc(holders, func(x, y index.NodeID) int {
+		switch {
+		case connected[x] == connected[y]:
+			return 0
+		case connected[x]:
+			return -1
+		}
+		return 1
+	})
+	holders = holders[:min(len(holders), maxHolders)]
 	type answer struct {
 		stream *mesh.StudyStream
 		err    error
@@ -276,9 +302,10 @@ func (t *transfer) run() error {
 	}
 	conflicts := 0
 	for len(all) > 0 {
-		n, bytes := 0, int64(0)
-		for n < len(all) && n < batchMost && (n == 0 || bytes+all[n].entry.Size <= batchBytes) {
+		n, bytes, attrs := 0, int64(0), 0
+		for n < len(all) && n < batchMost && (n == 0 || bytes+all[n].entry.Size <= batchBytes && attrs+len(all[n].entry.Attrs) <= batchAttrs) {
 			bytes += all[n].entry.Size
+			attrs += len(all[n].entry.Attrs)
 			n++
 		}
 		c, err := t.batch(all[:n])
@@ -310,10 +337,21 @@ func (t *transfer) run() error {
 // studyManifest proves the key on the origin's own manifest before it is kept:
 // a holder that gives a wrong key must not be able to block the right one.
 func (t *transfer) studyManifest() (cas.StudyManifest, error) {
-	if err := t.objects([]cas.Ref{t.ref}); err != nil {
-		return cas.StudyManifest{}, err
+	var m cas.StudyManifest
+	err := t.blocks([]cid.Cid{t.ref.CID})
+	if err != nil {
+		return m, err
 	}
-	m, err := cas.LoadStudy(t.ctx, t.a.blocks, t.key, t.ref)
+	for _, s := range t.streams {
+		t.key = s.Grant().Key
+		if err = t.objects([]cas.Ref{t.ref}); err == nil {
+			m, err = cas.LoadStudy(t.ctx, t.a.blocks, t.key, t.ref)
+		}
+		if err == nil {
+			break
+		}
+		t.a.Log.Error("the key that a holder granted does not open the study's manifest; trying another holder's", "study", short(t.id.Study), "holder", s.Holder(), "error", err)
+	}
 	if err != nil {
 		return m, err
 	}
@@ -398,7 +436,7 @@ func (t *transfer) commit(list []wanted) (conflicts int, err error) {
 	l := a.lock(t.id.Study)
 	l.Lock()
 	defer l.Unlock()
-	err = a.db.Update(func(txn *badger.Txn) error {
+	err = a.update(func(txn *badger.Txn) error {
 		conflicts = 0
 		for _, w := range list {
 			m := w.manifest
@@ -431,47 +469,22 @@ func (t *transfer) commit(list []wanted) (conflicts int, err error) {
 	return conflicts, err
 }
 
-// finish makes the revision the one that is here, and forgets what an older
-// one had and this one has not.
+// finish makes the revision the one that is here. What an older one had and
+// this one has not is no longer listed, but stays: a trust whose node came back
+// from an old backup must not make the region drop its last good copies.
 func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
 	a := t.a
-	listed := make(map[[2]string]bool)
-	for _, s := range series {
-		for _, e := range s.Instances {
-			listed[[2]string{s.UID, e.UID}] = true
-		}
-	}
-	here, err := a.instancesOf(t.id)
-	if err != nil {
-		return err
-	}
 	l := a.lock(t.id.Study)
 	l.Lock()
 	defer l.Unlock()
-	for _, i := range here {
-		if listed[[2]string{i.Series, i.SOP}] {
-			continue
-		}
-		if err := a.db.Update(func(txn *badger.Txn) error {
-			sopKey := append([]byte{tableSOP}, i.SOP...)
-			if first, err := getRecord[sop](txn, sopKey); err == nil && first.Origin == t.id.Origin && first.Study == t.id.Study {
-				if err := txn.Delete(sopKey); err != nil {
-					return err
-				}
-			}
-			return txn.Delete(t.id.instanceKey(tableInstance, i.Series, i.SOP))
-		}); err != nil {
+	for _, se := range series { // one by one: a transaction holds only so much
+		if err := a.update(func(txn *badger.Txn) error { return txn.Set(t.id.seriesKey(se.UID), se.Attrs) }); err != nil {
 			return err
 		}
 	}
-	return a.updateSource(t.id, func(txn *badger.Txn, s *source) error {
+	return a.updateSource(t.id, func(_ *badger.Txn, s *source) error {
 		s.Revision, s.Manifest, s.Settled, s.Whole, s.Conflicts = t.st.Revision, &t.ref, t.st.Settled, true, conflicts
 		s.Instances, s.Bytes = t.st.Instances-conflicts, t.st.Bytes
-		for _, se := range series {
-			if err := txn.Set(t.id.seriesKey(se.UID), se.Attrs); err != nil {
-				return err
-			}
-		}
 		return nil
 	})
 }
@@ -479,8 +492,10 @@ func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
 // bringManifests fetches the lists of a remote study's series and instances,
 // and nothing else. Several readers wait for one fetch.
 func (a *Archive) bringManifests(ctx context.Context, id sourceID, st index.Study) error {
-	_, err, _ := a.listing.Do(id.keyName(), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.ReadThrough)
+	done := a.listing.DoChan(id.keyName(), func() (any, error) {
+		a.lists.Add(1)
+		defer a.lists.Done()
+		ctx, cancel := context.WithTimeout(a.running, a.ReadThrough)
 		defer cancel()
 		streams, err := a.openHolders(ctx, id, st)
 		if err != nil {
@@ -495,7 +510,12 @@ func (a *Archive) bringManifests(ctx context.Context, id sourceID, st index.Stud
 		}
 		return nil, err
 	})
-	return err
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case r := <-done:
+		return r.Err
+	}
 }
 
 func closeAll(streams []*mesh.StudyStream) {

@@ -38,7 +38,10 @@ func (a *Archive) Studies(q index.Query) ([]Found, index.Answer, error) {
 func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	var f Found
 	for i, st := range s.Statements {
-		if i == 0 || st.Author == a.Self || (f.Study.Instances < st.Value.Instances && f.Trusts != nil) {
+		switch {
+		case i == 0, st.Author == a.Self: // what was received here is what the local PACS knows
+			f.Study = st.Value
+		case f.Study.Instances < st.Value.Instances && !slices.ContainsFunc(s.Statements, func(x index.Authored[index.Study]) bool { return x.Author == a.Self }):
 			f.Study = st.Value
 		}
 		if st.Author == a.Self {
@@ -49,9 +52,7 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		f.Instances = max(f.Instances, st.Value.Instances)
 	}
 	for _, st := range s.Statements {
-		if st.Author == a.Self {
-			f.Study = st.Value // what was received here is what the local PACS knows
-		}
+		f.Mixed = f.Mixed || strangers(f.Study, st.Value)
 	}
 	for _, h := range s.Holdings {
 		if h.Value.Instances > 0 && !slices.Contains(f.Trusts, h.Trust) && !slices.Contains(f.Copies, h.Trust) {
@@ -65,7 +66,13 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	} else if !errors.Is(err, errNoRecord) {
 		return f, err
 	}
-	f.Here, err = a.Here(s.UID)
+	if f.Here, err = a.Here(s.UID); err != nil || !f.Here {
+		return f, err
+	}
+	sources, err := a.sourcesOf(s.UID)
+	for _, x := range sources {
+		f.Here = f.Here && x.Conflicts == 0
+	}
 	return f, err
 }
 
@@ -82,15 +89,19 @@ type Listed struct {
 // a remote study is fetched once and kept, if bring is set; the instances are
 // not. Errors are those of Objects, and ErrNotListed.
 func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, error) {
-	ids, own, err := a.sourceIDs(string(ref.Study))
+	versions, err := a.versions(string(ref.Study))
 	if err != nil {
 		return nil, err
 	}
 	var out []Listed
 	seen := make(map[string]bool)
-	for _, id := range ids {
+	for _, v := range versions {
+		if v.stranger {
+			continue
+		}
+		id := v.id
 		entries, err := a.entries(ctx, id, ref, bring)
-		if err != nil && own && id.Origin != a.Self && ctx.Err() == nil {
+		if err != nil && versions[0].own && !v.own && ctx.Err() == nil {
 			continue // what was received here is listed whoever else is out of reach
 		}
 		if err != nil {

@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,11 @@ import (
 
 // maxGrantedSets bounds the memory of block lists of granted studies; the
 // least recently used is forgotten and read again when needed.
-const maxGrantedSets = 64
+const maxGrantedSets = 256
+
+// maxGrants bounds what one peer may hold grants for at once; the oldest goes.
+// A peer brings a few studies at a time.
+const maxGrants = 64
 
 // grants remembers what this node has granted and to whom, for as long as it
 // holds, and answers for single blocks. A CID alone is not a permission.
@@ -31,6 +36,7 @@ type grants struct {
 
 // given is what one peer may have, and until when.
 type given struct {
+	id       sourceID
 	until    time.Time
 	manifest cas.Ref
 }
@@ -65,7 +71,7 @@ func (a *Archive) Grant(ctx context.Context, from index.NodeID, req mesh.StudyRe
 		a.Log.Error("a grant was withheld because it could not be audited", "error", err)
 		return mesh.Grant{}, mesh.ErrRefused
 	}
-	a.grants.remember(from, id, given{until: g.Expires, manifest: g.Manifest})
+	a.grants.remember(from, id, given{id: id, until: g.Expires, manifest: g.Manifest})
 	return g, nil
 }
 
@@ -77,7 +83,7 @@ func (a *Archive) grant(from index.NodeID, trust index.TrustID, id sourceID, req
 	if err != nil {
 		return mesh.Grant{}, err
 	}
-	if s.Revision == 0 || s.Manifest == nil || !s.Whole {
+	if s.Revision == 0 || s.Manifest == nil || !s.Whole || s.Conflicts > 0 {
 		return mesh.Grant{}, errors.New("no whole revision of the study is here")
 	}
 	key, err := a.Keys.Get(id.keyName())
@@ -92,8 +98,8 @@ func (a *Archive) grant(from index.NodeID, trust index.TrustID, id sourceID, req
 
 // GrantedBlock says whether a peer may have a block now.
 func (a *Archive) GrantedBlock(from index.NodeID, c cid.Cid) bool {
-	for id, g := range a.grants.of(from) {
-		if a.grants.contains(id, g.manifest, c) {
+	for _, g := range a.grants.of(from) {
+		if a.grants.contains(g.id, g.manifest, c) {
 			return true
 		}
 	}
@@ -118,19 +124,30 @@ func (g *grants) remember(to index.NodeID, id sourceID, v given) {
 		g.given[to] = make(map[sourceID]given)
 	}
 	g.given[to][id] = v
+	for len(g.given[to]) > maxGrants {
+		oldest := v
+		for _, x := range g.given[to] {
+			if x.until.Before(oldest.until) {
+				oldest = x
+			}
+		}
+		delete(g.given[to], oldest.id)
+	}
 }
 
-// of is what a peer holds grants for.
-func (g *grants) of(peer index.NodeID) map[sourceID]given {
+// of is what a peer holds grants for, the newest first: it is most likely the
+// one that is being used.
+func (g *grants) of(peer index.NodeID) []given {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.a.Now()
-	out := make(map[sourceID]given)
-	for id, v := range g.given[peer] {
+	var out []given
+	for _, v := range g.given[peer] {
 		if v.until.After(now) {
-			out[id] = v
+			out = append(out, v)
 		}
 	}
+	slices.SortFunc(out, func(a, b given) int { return b.until.Compare(a.until) })
 	return out
 }
 

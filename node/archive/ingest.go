@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -98,10 +99,18 @@ func (a *Archive) Ingest(ctx context.Context, r io.Reader, o IngestOptions) (Rec
 
 	// Looked up once before the manifest is written, so that a re-send costs
 	// nothing more, and again in the transaction, which decides.
-	if dup, err := a.taken(uids, written.SHA256); err != nil || dup {
+	dup, err := a.taken(uids, written.SHA256)
+	if dup && !a.readable(ctx, id, uids) {
+		// The catalogue knows it and the store has lost it: "stored" would be a
+		// lie, so it is stored again.
+		dup = false
+	}
+	if err != nil || dup {
 		receipt.Duplicate = dup
 		if dup && o.Arrival {
-			err = a.arrived(id)
+			if err = a.arrived(id); err == nil {
+				a.OnArrival(id.Study)
+			}
 		}
 		return receipt, err
 	}
@@ -135,7 +144,33 @@ func (a *Archive) Ingest(ctx context.Context, r io.Reader, o IngestOptions) (Rec
 			a.Log.Error("a new study could not be told to the region at once; it is tried again", "study", short(id.Study), "error", err)
 		}
 	}
+	if o.Arrival {
+		a.OnArrival(id.Study)
+	}
 	return receipt, nil
+}
+
+// readable says whether an instance that was received here before can still be
+// given: its manifest opens and all its blocks are there.
+func (a *Archive) readable(ctx context.Context, id sourceID, uids dicom.UIDs) bool {
+	rec, err := a.instanceOf(id, string(uids.Series), string(uids.Instance))
+	if err != nil {
+		return false
+	}
+	key, err := a.Keys.Get(id.keyName())
+	if err != nil {
+		return false
+	}
+	m, err := cas.LoadInstance(ctx, a.blocks, key, rec.Manifest)
+	if err != nil {
+		return false
+	}
+	for _, b := range m.Blocks {
+		if has, err := a.blocks.Has(ctx, b.CID); err != nil || !has {
+			return false
+		}
+	}
+	return true
 }
 
 // taken says whether these bytes are here already; other bytes under the same
@@ -155,19 +190,38 @@ func (a *Archive) takenIn(txn *badger.Txn, uids dicom.UIDs, sum [sha256.Size]byt
 		return false, nil
 	case err != nil:
 		return false, err
+	case first.Origin != a.Self:
+		// Only what was received here can keep out what is received here: a
+		// copy of another trust's must not.
+		return false, nil
 	case !bytes.Equal(first.SHA256, sum[:]):
 		return false, &Conflict{uids.Instance}
-	case first.Origin != a.Self:
-		// A copy of another trust's is here; this node now has it first-hand
-		// too and must be able to say so.
-		own := sourceID{Study: string(uids.Study), Origin: a.Self}
-		_, err := getRecord[instance](txn, own.instanceKey(tableInstance, string(uids.Series), string(uids.Instance)))
-		if errors.Is(err, errNoRecord) {
-			return false, nil
-		}
-		return err == nil, err
 	}
 	return true, nil
+}
+
+// displace gives a SOP Instance UID that a copy took to the instance that has
+// now been received here. A copy with other bytes is kept out from then on.
+func (a *Archive) displace(txn *badger.Txn, copied sop, uid dicom.UID, sum []byte) error {
+	if bytes.Equal(copied.SHA256, sum) {
+		return nil
+	}
+	id := sourceID{Study: copied.Study, Origin: copied.Origin}
+	if err := putRecord(txn, id.instanceKey(tableConflict, copied.Series, string(uid)), a.Now().UnixMilli()); err != nil {
+		return err
+	}
+	if err := txn.Delete(id.instanceKey(tableInstance, copied.Series, string(uid))); err != nil {
+		return err
+	}
+	s, err := getRecord[source](txn, id.key(tableSource))
+	if errors.Is(err, errNoRecord) {
+		return nil // it is being brought
+	}
+	if err != nil {
+		return err
+	}
+	s.Conflicts++
+	return putRecord(txn, id.key(tableSource), s)
 }
 
 // commit makes an instance visible: one transaction, synced before it returns.
@@ -177,9 +231,18 @@ func (a *Archive) commit(id sourceID, uids dicom.UIDs, rec instance, data dicom.
 	l.Lock()
 	defer l.Unlock()
 	now := a.Now().UnixMilli()
-	err = a.db.Update(func(txn *badger.Txn) error {
-		if dup, err = a.takenIn(txn, uids, [sha256.Size]byte(rec.SHA256)); err != nil || dup {
+	err = a.update(func(txn *badger.Txn) error {
+		if dup, err = a.takenIn(txn, uids, [sha256.Size]byte(rec.SHA256)); err != nil {
 			return err
+		}
+		if arrival {
+			if err := putRecord(txn, id.key(tableArrival), now); err != nil {
+				return err
+			}
+		}
+		if dup {
+			// The record is written anew: its blocks may have been lost.
+			return putRecord(txn, id.instanceKey(tableInstance, string(uids.Series), string(uids.Instance)), rec)
 		}
 		s, err := getRecord[source](txn, id.key(tableSource))
 		if errors.Is(err, errNoRecord) {
@@ -191,7 +254,7 @@ func (a *Archive) commit(id sourceID, uids dicom.UIDs, rec instance, data dicom.
 			if err != nil {
 				return err
 			}
-			if s.Mixed = !samePerson(said, data); !s.Mixed {
+			if s.Mixed = !a.samePerson(said, data); !s.Mixed {
 				s.Attrs = fill(said, data).Encode()
 			}
 		}
@@ -205,11 +268,6 @@ func (a *Archive) commit(id sourceID, uids dicom.UIDs, rec instance, data dicom.
 		if err := putRecord(txn, id.instanceKey(tableInstance, string(uids.Series), string(uids.Instance)), rec); err != nil {
 			return err
 		}
-		if arrival {
-			if err := putRecord(txn, id.key(tableArrival), now); err != nil {
-				return err
-			}
-		}
 		seriesKey := id.seriesKey(string(uids.Series))
 		if _, err := txn.Get(seriesKey); errors.Is(err, badger.ErrKeyNotFound) {
 			if err := txn.Set(seriesKey, pick(data, seriesTags).Encode()); err != nil {
@@ -219,12 +277,14 @@ func (a *Archive) commit(id sourceID, uids dicom.UIDs, rec instance, data dicom.
 			return err
 		}
 		sopKey := append([]byte{tableSOP}, uids.Instance...)
-		if _, err := txn.Get(sopKey); errors.Is(err, badger.ErrKeyNotFound) {
-			return putRecord(txn, sopKey, sop{Study: id.Study, Series: string(uids.Series), Origin: id.Origin, SHA256: rec.SHA256})
-		} else if err != nil {
+		if copied, err := getRecord[sop](txn, sopKey); err == nil {
+			if err := a.displace(txn, copied, uids.Instance, rec.SHA256); err != nil {
+				return err
+			}
+		} else if !errors.Is(err, errNoRecord) {
 			return err
 		}
-		return nil
+		return putRecord(txn, sopKey, sop{Study: id.Study, Series: string(uids.Series), Origin: id.Origin, SHA256: rec.SHA256})
 	})
 	return dup, first && !dup, err
 }
@@ -234,9 +294,6 @@ func (a *Archive) arrived(id sourceID) error {
 	err := a.db.Update(func(txn *badger.Txn) error {
 		return putRecord(txn, id.key(tableArrival), a.Now().UnixMilli())
 	})
-	if err == nil {
-		a.pub.touch(id.Study)
-	}
 	return err
 }
 
@@ -271,19 +328,39 @@ func (a *Archive) ArrivedAt(study string) (at time.Time, err error) {
 
 // samePerson is about instances of one study: whoever sends them says that
 // they are of one patient. They are taken apart only if what both say differs.
-func samePerson(x, y dicom.Dataset) bool {
+func (a *Archive) samePerson(x, y dicom.Dataset) bool {
 	idX, idY := x.String(dicom.TagPatientID), y.String(dicom.TagPatientID)
-	if idX != "" && idY != "" && idX != idY {
+	if idX != "" && idY != "" && (idX != idY || a.issuerOf(x) != a.issuerOf(y)) {
 		return false
 	}
-	if ix, iy := x.String(dicom.TagIssuerOfPatientID), y.String(dicom.TagIssuerOfPatientID); ix != iy && idX != "" && idY != "" {
+	return noContradiction(
+		x.String(dicom.TagPatientName), x.String(dicom.TagPatientBirthDate),
+		y.String(dicom.TagPatientName), y.String(dicom.TagPatientBirthDate))
+}
+
+func (a *Archive) issuerOf(d dicom.Dataset) string {
+	if v := d.String(dicom.TagIssuerOfPatientID); v != "" {
+		return v
+	}
+	return a.Issuer
+}
+
+// noContradiction says that two names and birth dates may be one person's.
+func noContradiction(nameX, bornX, nameY, bornY string) bool {
+	if nameX != "" && nameY != "" && !dicom.NamesAgree(nameX, nameY) && dicom.FoldName(nameX) != dicom.FoldName(nameY) {
 		return false
 	}
-	nameX, nameY := x.String(dicom.TagPatientName), y.String(dicom.TagPatientName)
-	namesDiffer := nameX != "" && nameY != "" && !dicom.NamesAgree(nameX, nameY)
-	bornX, bornY := x.String(dicom.TagPatientBirthDate), y.String(dicom.TagPatientBirthDate)
-	bornDiffer := bornX != "" && bornY != "" && bornX != bornY
-	return !namesDiffer && !bornDiffer
+	bornX, bornY = birthday(bornX), birthday(bornY)
+	return bornX == "" || bornY == "" || bornX == bornY
+}
+
+// birthday is a birth date that says something: a day that there was.
+func birthday(da string) string {
+	da = strings.ReplaceAll(da, ".", "") // ACR-NEMA wrote 1970.01.01
+	if _, err := time.Parse("20060102", da); err != nil {
+		return ""
+	}
+	return da
 }
 
 // pixelLayout says where the frames lie. A deflated instance has none at an

@@ -17,11 +17,12 @@ import (
 // What is due lies on disk as the source's Dirty and Settled marks; the map
 // only says when.
 type publisher struct {
-	a    *Archive
-	mu   sync.Mutex
-	due  map[string]time.Time
-	slow map[string]time.Time // not published again before
-	wake chan struct{}
+	a      *Archive
+	mu     sync.Mutex
+	due    map[string]time.Time
+	slow   map[string]time.Time // not published again before
+	failed map[string]string    // studies that could not be told, and why
+	wake   chan struct{}
 }
 
 // perInstance slows publishing down as a study grows, so that writing its
@@ -32,7 +33,19 @@ const perInstance = time.Millisecond
 const retryPublish = 5 * time.Second
 
 func newPublisher(a *Archive) *publisher {
-	return &publisher{a: a, due: make(map[string]time.Time), slow: make(map[string]time.Time), wake: make(chan struct{}, 1)}
+	return &publisher{a: a, due: make(map[string]time.Time), slow: make(map[string]time.Time), failed: make(map[string]string), wake: make(chan struct{}, 1)}
+}
+
+// Untold lists the studies, shortened, that are stored here and could not be
+// told to the region, with the reason.
+func (a *Archive) Untold() map[string]string {
+	a.pub.mu.Lock()
+	defer a.pub.mu.Unlock()
+	out := make(map[string]string, len(a.pub.failed))
+	for study, why := range a.pub.failed {
+		out[short(study)] = why
+	}
+	return out
 }
 
 // recover finds what a stop left unpublished or unsettled.
@@ -106,6 +119,12 @@ func (p *publisher) run(ctx context.Context) {
 				p.a.Log.Error("a study could not be told to the region; trying again", "study", short(study), "in", retryPublish, "error", err)
 				again = p.a.Now().Add(retryPublish)
 			}
+			p.mu.Lock()
+			delete(p.failed, study)
+			if err != nil {
+				p.failed[study] = err.Error()
+			}
+			p.mu.Unlock()
 			p.schedule(study, again)
 		}
 		if len(ready) > 0 {

@@ -2,10 +2,12 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -70,29 +72,29 @@ type entry struct {
 // while it is read: what is here is given at once, and the rest as it comes.
 // Errors: ErrNotFound, *Unavailable, or that of the store.
 //
-// What another trust says of a study that was also received here is given as
-// far as it is whole here or can be brought; the study's own instances never
-// wait for a trust that cannot be reached.
+// Where the study, or an older revision of it, is here already, a trust that
+// cannot be reached keeps nothing of that back; Caveats says what is missing.
 func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error] {
 	return func(yield func(*Object, error) bool) {
-		study := string(ref.Study)
-		ids, own, err := a.sourceIDs(study)
+		versions, err := a.versions(string(ref.Study))
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		// Asked for before anything else, so that it comes even if nobody can
 		// say now what it consists of.
-		if err := a.Enqueue(study, Interactive, "somebody is reading it", ""); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := a.Enqueue(string(ref.Study), Interactive, "somebody is reading it", ""); err != nil && !errors.Is(err, ErrNotFound) {
 			yield(nil, err)
 			return
 		}
 		given := make(map[string]bool)
-		found := false
-		for _, id := range ids {
-			entries, err := a.entries(ctx, id, ref, true)
-			var gone *Unavailable
-			if own && id.Origin != a.Self && errors.As(err, &gone) {
+		var gone *Unavailable
+		for _, v := range versions {
+			if v.stranger {
+				continue
+			}
+			entries, err := a.entries(ctx, v.id, ref, true)
+			if versions[0].own && !v.own && errors.As(err, &gone) {
 				continue
 			}
 			if err != nil {
@@ -103,12 +105,11 @@ func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error
 				if given[e.inst.UID] {
 					continue
 				}
-				found = true
 				o, err := a.object(ctx, e)
 				if errors.Is(err, errKeptOut) {
 					continue
 				}
-				if own && id.Origin != a.Self && errors.As(err, &gone) {
+				if versions[0].own && !v.own && errors.As(err, &gone) {
 					break
 				}
 				if err != nil {
@@ -121,54 +122,124 @@ func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error
 				}
 			}
 		}
-		if !found {
+		switch {
+		case len(given) > 0:
+		case gone != nil:
+			yield(nil, gone) // what was asked for may be with whom cannot be reached
+		default:
 			yield(nil, ErrNotFound)
 		}
 	}
 }
 
-// sourceIDs lists the versions of a study that are here or told of, this
-// node's own first.
-func (a *Archive) sourceIDs(study string) (ids []sourceID, own bool, err error) {
-	sources, err := a.sourcesOf(study)
-	if err != nil {
-		return nil, false, err
-	}
-	if _, own = sources[a.Self]; own {
-		ids = append(ids, sourceID{study, a.Self})
-	}
-	said, _ := a.Index.Study(study)
-	for _, st := range said {
-		if st.Author != a.Self {
-			ids = append(ids, sourceID{study, st.Author})
-			delete(sources, st.Author)
-		}
-	}
-	for origin := range sources { // held, though nobody says so any more
-		if origin != a.Self {
-			ids = append(ids, sourceID{study, origin})
-		}
-	}
-	if len(ids) == 0 {
-		return nil, false, ErrNotFound
-	}
-	return ids, own, nil
+// version is one source of a study, and how it may be shown beside the others.
+type version struct {
+	id       sourceID
+	own      bool
+	here     source
+	said     index.Study
+	told     bool // said is what its origin says
+	trust    index.TrustID
+	stranger bool // it names another patient than the first version does
 }
 
-// entries lists what a source has of ref, in reading order. If the list of a
-// remote study is not here yet it is brought first, or the error is
-// ErrNotListed.
+// behind says that less is here than its origin has.
+func (v version) behind() bool {
+	return !v.own && v.told && (!v.here.Whole || v.here.Revision < v.said.Revision)
+}
+
+// versions lists the versions of a study: what was received here first, then
+// the largest. Those that name another patient than the first are marked:
+// images of two people are never given as one study.
+func (a *Archive) versions(study string) ([]version, error) {
+	sources, err := a.sourcesOf(study)
+	if err != nil {
+		return nil, err
+	}
+	var out []version
+	said, _ := a.Index.Study(study)
+	for _, st := range said {
+		out = append(out, version{id: sourceID{study, st.Author}, own: st.Author == a.Self, here: sources[st.Author], said: st.Value, told: true, trust: st.Trust})
+		delete(sources, st.Author)
+	}
+	for origin, s := range sources { // here, though nobody says so (any more, or yet)
+		v := version{id: sourceID{study, origin}, own: origin == a.Self, here: s}
+		if v.own {
+			if v.said, err = a.statement(v.id, s, nil); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, v)
+	}
+	if len(out) == 0 {
+		return nil, ErrNotFound
+	}
+	slices.SortFunc(out, func(x, y version) int {
+		switch {
+		case x.own != y.own && x.own:
+			return -1
+		case x.own != y.own:
+			return 1
+		}
+		return cmp.Or(cmp.Compare(y.said.Instances, x.said.Instances), x.id.Origin.Compare(y.id.Origin))
+	})
+	for i := range out[1:] {
+		out[i+1].stranger = strangers(out[0].said, out[i+1].said)
+	}
+	return out, nil
+}
+
+// strangers says of two statements on one Study Instance UID that they may be
+// about two people.
+func strangers(x, y index.Study) bool {
+	return x.Mixed || y.Mixed || !noContradiction(x.Name, x.BirthDate, y.Name, y.BirthDate)
+}
+
+// Caveats says for people what a reader of a study is not given.
+func (a *Archive) Caveats(study string) ([]string, error) {
+	versions, err := a.versions(study)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, v := range versions {
+		switch {
+		case v.stranger:
+			out = append(out, fmt.Sprintf("%s has a study under this UID that names, or may name, another patient: it is not shown", v.trust))
+		case v.behind() && (versions[0].own || v.here.Whole):
+			out = append(out, fmt.Sprintf("%s has told of more of this study than is here yet", v.trust))
+		}
+		if v.here.Conflicts > 0 {
+			out = append(out, fmt.Sprintf("%d instances of the study as %s has it are not shown: their SOP Instance UIDs are taken here by other bytes", v.here.Conflicts, v.trust))
+		}
+	}
+	return out, nil
+}
+
+// entries lists what a source has of ref, in reading order. A whole revision
+// that is here goes before a newer one that is not, unless what is asked for is
+// only in the newer. If the list of a remote study is not here yet it is brought
+// first, or the error is ErrNotListed.
 func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, bring bool) ([]entry, error) {
 	if id.Origin == a.Self {
 		return a.ownEntries(id, ref)
 	}
+	s, err := a.source(id)
+	if err != nil && !errors.Is(err, errNoRecord) {
+		return nil, err
+	}
 	st, told := a.statementOf(id)
-	if !told {
-		s, err := a.source(id)
-		if err != nil || s.Manifest == nil {
-			return nil, err
+	if s.Whole && s.Manifest != nil {
+		out, err := a.listed(ctx, id, *s.Manifest, ref)
+		if len(out) > 0 || err != nil || !told || st.Revision <= s.Revision {
+			return out, err
 		}
-		return a.listed(ctx, id, *s.Manifest, ref)
+	}
+	if !told {
+		return nil, nil
 	}
 	manifest, err := parseRef(st.Manifest)
 	if err != nil {

@@ -210,7 +210,9 @@ func (q *queue) done(study string, wait time.Duration, err error) error {
 		return nil
 	}
 	if err != nil {
-		e.Attempts++
+		if !errors.Is(err, errMoved) { // the newer revision's fact is on its way
+			e.Attempts++
+		}
 		e.LastError = err.Error()
 		e.NotBefore = q.now().Add(wait)
 	}
@@ -225,6 +227,16 @@ func (q *queue) kick() {
 		e.NotBefore = time.Time{}
 	}
 	q.wakeLocked()
+}
+
+// due makes one study's waiting task due: there is a new holder.
+func (q *queue) due(study string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e := q.tasks[study]; e != nil {
+		e.NotBefore = time.Time{}
+		q.wakeLocked()
+	}
 }
 
 func (q *queue) report(study string, p Progress) {

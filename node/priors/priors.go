@@ -24,6 +24,8 @@ type Archive interface {
 	Arrivals(since time.Time) (map[string]time.Time, error)
 	ArrivedAt(study string) (time.Time, error)
 	Enqueue(study string, p archive.Priority, reason, order string) error
+	// Refresh brings the newest revision of a study of which a copy is here.
+	Refresh(study string) error
 }
 
 // Options configure an Engine.
@@ -153,17 +155,13 @@ func (e *Engine) apply(study string) error {
 	if p.Incomplete {
 		e.Log.Warn("there are too many studies under this patient's identifiers to look at all: priors may be missing", "study", dicom.UID(study).Short())
 	}
-	if e.current(study) {
-		for _, other := range p.Certain {
-			if err := e.bring(other, study); err != nil {
-				return err
-			}
-		}
-		return nil
+	// A copy follows its origin, however it came here.
+	if err := e.Archive.Refresh(study); err != nil && !errors.Is(err, archive.ErrNotFound) {
+		return err
 	}
-	// It is the arrived study's view of the patient that decides, whichever of
-	// the two was heard of last.
-	for _, current := range slices.Concat(p.Certain, p.Possible) {
+	// It is the arrived study's view of the patient that decides, whichever was
+	// heard of last; and what was heard of may be the link to others.
+	for _, current := range slices.Concat(p.Certain, p.Possible, []string{study}) {
 		if !e.current(current) {
 			continue
 		}
@@ -171,8 +169,13 @@ func (e *Engine) apply(study string) error {
 		if err != nil {
 			return err
 		}
-		if slices.Contains(its.Certain, study) {
-			return e.bring(study, current)
+		if current != study && !slices.Contains(its.Certain, study) {
+			continue
+		}
+		for _, prior := range its.Certain {
+			if err := e.bring(prior, current); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
