@@ -96,6 +96,10 @@ func Open(ctx context.Context, home *Home, o Options) (n *Node, err error) {
 		return nil, err
 	}
 	n.closers = append(n.closers, func() error { n.unlock(); return nil })
+	// Left by a process that was killed; commands would take it for this one's.
+	if err := os.Remove(home.path(runFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return n, errors.Join(err, n.Close())
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -222,7 +226,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 		Studies: n.archive,
 		Blocks:  n.blocks,
 	}); err != nil {
-		return err
+		return fmt.Errorf("the mesh cannot be joined (`mesh` in %s says where this node listens): %w", n.home.path(configFile), err)
 	}
 	n.closers = append(n.closers, n.mesh.Close)
 	n.priors = priors.New(priors.Options{Index: n.index, Archive: n.archive, Self: n.index.Self(),
