@@ -196,7 +196,7 @@ func (h *Home) TrustKey() (ed25519.PrivateKey, error) {
 
 // Token admits to the operator API.
 func (h *Home) Token() (string, error) {
-	b, err := os.ReadFile(h.path(tokenFile))
+	b, err := readSecret(h.path(tokenFile))
 	return strings.TrimSpace(string(b)), err
 }
 
@@ -326,8 +326,20 @@ func encodeKey(k ed25519.PrivateKey) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
+// readSecret refuses what others on this machine could have read.
+func readSecret(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s may be read by others (mode %04o): find out who did, and `chmod 600` it", path, info.Mode().Perm())
+	}
+	return os.ReadFile(path)
+}
+
 func readKey(path string) (ed25519.PrivateKey, error) {
-	b, err := os.ReadFile(path)
+	b, err := readSecret(path)
 	if err != nil {
 		return nil, err
 	}

@@ -810,6 +810,21 @@ func TestAHomeOfMixedFilesDoesNotRun(t *testing.T) {
 	}
 }
 
+func TestASecretThatOthersCanReadIsNoSecret(t *testing.T) {
+	for _, name := range []string{"node.key", "operator.token"} {
+		tr := newTrust(t, "RX1", "Region")
+		if err := os.Chmod(filepath.Join(tr.home.Dir, name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := node.Open(context.Background(), tr.home, node.Options{}); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+			t.Errorf("%s: got %v", name, err)
+			if n != nil {
+				n.Close()
+			}
+		}
+	}
+}
+
 func TestTheOperatorAPINeedsItsToken(t *testing.T) {
 	r := region(t, "RX1")
 	for _, path := range []string{"/api/v1/status", "/api/v1/peers", "/api/v1/studies"} {

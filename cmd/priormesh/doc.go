@@ -1,4 +1,4 @@
-// Priormesh is the program: one command for each thing that an operator does.
+// Command priormesh is the program: one command for each thing that an operator does.
 //
 // What lives here: reading arguments, calling node and the operator API
 // (node/api), and saying what came of it; and the demo, which drives a region

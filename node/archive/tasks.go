@@ -78,6 +78,7 @@ func openQueue(db *badger.DB, now func() time.Time) (*queue, error) {
 	q := &queue{db: db, now: now, tasks: make(map[string]*queued), wakeup: make(chan struct{})}
 	err := db.View(func(txn *badger.Txn) error {
 		return eachRecord(txn, []byte{tableTask}, func(_ []byte, t Task) error {
+			t.NotBefore = time.Time{} // a wait by a clock that may have been wrong
 			q.tasks[t.Study] = &queued{Task: t}
 			return nil
 		})
