@@ -645,8 +645,14 @@ func TestConflictingCopyIsKeptOutAndNamed(t *testing.T) {
 	})
 	_, _, parts := r[0].retrieve("studies/1.2.3.1")
 	same(t, parts, mine)
-	_, _, parts = r[0].retrieve("studies/1.2.3.2")
+	code, header, parts := r[0].retrieve("studies/1.2.3.2")
+	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "1 instances of the study as RX2 has it are not shown") {
+		t.Errorf("a study without an instance: %d, Warning %q", code, w)
+	}
 	same(t, parts, theirs[1:])
+	if code, _, b := r[0].retrieve("studies/1.2.3.2/series/1.2.3.2.1/instances/" + theirs[0].SOP); code != 503 || !bytes.Contains(b[0], []byte("kept out")) {
+		t.Errorf("the instance that is kept out: %d %s", code, b)
+	}
 }
 
 func TestARemoteStudyIsReadThrough(t *testing.T) {

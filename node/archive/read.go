@@ -107,6 +107,7 @@ func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error
 				}
 				o, err := a.object(ctx, e)
 				if errors.Is(err, errKeptOut) {
+					gone = &Unavailable{Reason: "this instance exists at another trust and is kept out here: its SOP Instance UID is taken by other bytes; `priormesh status` lists it", RetryAfter: a.RetryMax}
 					continue
 				}
 				if versions[0].own && !v.own && errors.As(err, &gone) {
