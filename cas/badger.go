@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -177,31 +178,82 @@ func (b *Badger) checkFormat() error {
 }
 
 // Put implements Putter. Concurrent calls share one sync of the disk.
-func (b *Badger) Put(ctx context.Context, blocks ...Block) error {
+func (b badgerShelf) Put(ctx context.Context, blocks ...Block) error {
 	digests, err := admit(blocks)
 	if err != nil {
 		return err
 	}
-	return b.write(ctx, &write{put: blocks, keys: blockKeys(digests)})
+	return b.write(ctx, &write{put: blocks, keys: blockKeys(b.id, digests)})
 }
 
 // Delete implements Store.
-func (b *Badger) Delete(ctx context.Context, cids ...cid.Cid) error {
+func (b badgerShelf) Delete(ctx context.Context, cids ...cid.Cid) error {
 	var digests [][sha256.Size]byte
 	for _, c := range cids {
 		if d, err := digestOf(c); err == nil {
 			digests = append(digests, d)
 		}
 	}
-	return b.write(ctx, &write{keys: blockKeys(digests)})
+	return b.write(ctx, &write{keys: blockKeys(b.id, digests)})
 }
 
-func blockKeys(digests [][sha256.Size]byte) [][]byte {
-	all := make([]byte, 0, len(digests)*(1+sha256.Size))
+type badgerShelf struct {
+	*Badger
+	id ShelfID
+}
+
+// Shelf implements Store.
+func (b *Badger) Shelf(id ShelfID) Shelf { return badgerShelf{b, id} }
+
+// Shelves implements Store.
+func (b *Badger) Shelves(ctx context.Context, after ShelfID, fn func(ShelfID) error) error {
+	from := append([]byte{keyBlock}, after[:]...)
+	for {
+		var id ShelfID
+		found := false
+		err := b.use(ctx, func() error {
+			return b.db.View(func(txn *badger.Txn) error {
+				it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{keyBlock}})
+				defer it.Close()
+				if it.Seek(from); it.Valid() {
+					found = true
+					copy(id[:], it.Item().Key()[1:])
+				}
+				return nil
+			})
+		})
+		if err != nil || !found {
+			return err
+		}
+		if id != after || after == (ShelfID{}) {
+			if err := fn(id); err != nil {
+				return err
+			}
+		}
+		from = append(append([]byte{keyBlock}, id[:]...), bytes.Repeat([]byte{0xff}, sha256.Size)...)
+	}
+}
+
+// Drop implements Store.
+func (b *Badger) Drop(ctx context.Context, id ShelfID) error {
+	s := badgerShelf{b, id}
+	return s.Enumerate(ctx, cid.Undef, func(c cid.Cid, _ int64) error { return s.Delete(ctx, c) })
+}
+
+// Size implements Shelf.
+func (b badgerShelf) Size(ctx context.Context) (blocks int, bytes int64, err error) {
+	err = b.Enumerate(ctx, cid.Undef, func(_ cid.Cid, n int64) error { blocks++; bytes += n; return nil })
+	return blocks, bytes, err
+}
+
+func (b badgerShelf) prefix() []byte { return append([]byte{keyBlock}, b.id[:]...) }
+
+func blockKeys(shelf ShelfID, digests [][sha256.Size]byte) [][]byte {
+	all := make([]byte, 0, len(digests)*(1+len(shelf)+sha256.Size))
 	keys := make([][]byte, len(digests))
 	for i, d := range digests {
 		at := len(all)
-		all = append(append(all, keyBlock), d[:]...)
+		all = append(append(append(all, keyBlock), shelf[:]...), d[:]...)
 		keys[i] = all[at:len(all):len(all)]
 	}
 	return keys
@@ -414,7 +466,7 @@ func (b *Badger) use(ctx context.Context, fn func() error) error {
 }
 
 // Get implements Getter.
-func (b *Badger) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
+func (b badgerShelf) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
 	d, err := digestOf(c)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, c)
@@ -437,9 +489,9 @@ func (b *Badger) Get(ctx context.Context, c cid.Cid) (data []byte, err error) {
 	return data, nil
 }
 
-func (b *Badger) read(c cid.Cid, digest [sha256.Size]byte) (data []byte, err error) {
+func (b badgerShelf) read(c cid.Cid, digest [sha256.Size]byte) (data []byte, err error) {
 	err = b.db.View(func(txn *badger.Txn) error {
-		item, err := txn.Get(blockKeys([][sha256.Size]byte{digest})[0])
+		item, err := txn.Get(blockKeys(b.id, [][sha256.Size]byte{digest})[0])
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return fmt.Errorf("%w: %s", ErrNotFound, c)
 		}
@@ -455,14 +507,14 @@ func (b *Badger) read(c cid.Cid, digest [sha256.Size]byte) (data []byte, err err
 }
 
 // Has implements Store.
-func (b *Badger) Has(ctx context.Context, c cid.Cid) (has bool, err error) {
+func (b badgerShelf) Has(ctx context.Context, c cid.Cid) (has bool, err error) {
 	d, err := digestOf(c)
 	if err != nil {
 		return false, ctx.Err()
 	}
 	err = b.use(ctx, func() error {
 		return b.db.View(func(txn *badger.Txn) error {
-			_, err := txn.Get(blockKeys([][sha256.Size]byte{d})[0])
+			_, err := txn.Get(blockKeys(b.id, [][sha256.Size]byte{d})[0])
 			if errors.Is(err, badger.ErrKeyNotFound) {
 				return nil
 			}
@@ -474,7 +526,7 @@ func (b *Badger) Has(ctx context.Context, c cid.Cid) (has bool, err error) {
 }
 
 // Enumerate implements Store.
-func (b *Badger) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, int64) error) error {
+func (b badgerShelf) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, int64) error) error {
 	from, err := cursor(after)
 	if err != nil {
 		return err
@@ -488,12 +540,12 @@ func (b *Badger) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, 
 		page = page[:0]
 		err := b.use(ctx, func() error {
 			return b.db.View(func(txn *badger.Txn) error {
-				it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{keyBlock}})
+				it := txn.NewIterator(badger.IteratorOptions{Prefix: b.prefix()})
 				defer it.Close()
-				it.Seek(append([]byte{keyBlock}, from...))
+				it.Seek(append(b.prefix(), from...))
 				for ; it.Valid() && len(page) < pageKeys; it.Next() {
 					item := it.Item()
-					d := [sha256.Size]byte(item.Key()[1:])
+					d := [sha256.Size]byte(item.Key()[1+len(b.id):])
 					if from != nil && d == [sha256.Size]byte(from) {
 						continue
 					}

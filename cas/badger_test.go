@@ -67,10 +67,6 @@ func TestMemory(t *testing.T) {
 	castest.Run(t, castest.Backend{Open: func(*testing.T) cas.Store { return cas.NewMemory() }})
 }
 
-func TestVerified(t *testing.T) {
-	castest.Run(t, castest.Backend{Open: func(*testing.T) cas.Store { return cas.Verified(cas.NewMemory()) }})
-}
-
 func TestBadger(t *testing.T) {
 	castest.Run(t, castest.Backend{
 		Open: func(t *testing.T) cas.Store { return openBadger(t, t.TempDir(), cas.BadgerOptions{}) },
@@ -143,13 +139,13 @@ func TestBadgerRefusesAnotherFormat(t *testing.T) {
 func TestBadgerKeepsSpaceBack(t *testing.T) {
 	s := openBadger(t, t.TempDir(), cas.BadgerOptions{MinFree: 1 << 60})
 	block := castest.Blocks(1, 1, 5000)[0]
-	if err := s.Put(t.Context(), block); !errors.Is(err, cas.ErrDiskFull) {
+	if err := s.Shelf(shelf).Put(t.Context(), block); !errors.Is(err, cas.ErrDiskFull) {
 		t.Fatalf("put on a full disk: %v", err)
 	}
-	if has, err := s.Has(t.Context(), block.CID); has || err != nil {
+	if has, err := s.Shelf(shelf).Has(t.Context(), block.CID); has || err != nil {
 		t.Fatal(has, err)
 	}
-	if err := s.Delete(t.Context(), block.CID); err != nil {
+	if err := s.Shelf(shelf).Delete(t.Context(), block.CID); err != nil {
 		t.Fatalf("a full disk must not stop deleting: %v", err)
 	}
 }
@@ -164,28 +160,28 @@ func TestBadgerAfterClose(t *testing.T) {
 	for range 8 {
 		users.Go(func() {
 			for {
-				if err := s.Put(t.Context(), block); errors.Is(err, cas.ErrClosed) {
+				if err := s.Shelf(shelf).Put(t.Context(), block); errors.Is(err, cas.ErrClosed) {
 					return
 				} else if err != nil {
 					t.Error(err)
 					return
 				}
-				if _, err := s.Get(t.Context(), block.CID); err != nil && !errors.Is(err, cas.ErrClosed) {
+				if _, err := s.Shelf(shelf).Get(t.Context(), block.CID); err != nil && !errors.Is(err, cas.ErrClosed) {
 					t.Error(err)
 				}
 			}
 		})
 	}
-	waitFor(t, func() bool { has, err := s.Has(t.Context(), block.CID); return has && err == nil })
+	waitFor(t, func() bool { has, err := s.Shelf(shelf).Has(t.Context(), block.CID); return has && err == nil })
 	if err := errors.Join(s.Close(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	users.Wait()
-	_, getErr := s.Get(t.Context(), block.CID)
-	_, hasErr := s.Has(t.Context(), block.CID)
+	_, getErr := s.Shelf(shelf).Get(t.Context(), block.CID)
+	_, hasErr := s.Shelf(shelf).Has(t.Context(), block.CID)
 	for name, err := range map[string]error{
-		"Put": s.Put(t.Context(), block), "Get": getErr, "Has": hasErr, "Delete": s.Delete(t.Context(), block.CID),
-		"Enumerate": s.Enumerate(t.Context(), cid.Undef, func(cid.Cid, int64) error { return nil }),
+		"Put": s.Shelf(shelf).Put(t.Context(), block), "Get": getErr, "Has": hasErr, "Delete": s.Shelf(shelf).Delete(t.Context(), block.CID),
+		"Enumerate": s.Shelf(shelf).Enumerate(t.Context(), cid.Undef, func(cid.Cid, int64) error { return nil }),
 		"Reclaim":   s.Reclaim(t.Context()),
 	} {
 		if !errors.Is(err, cas.ErrClosed) {
@@ -199,14 +195,14 @@ func TestBadgerReclaimsSpace(t *testing.T) {
 	s := openBadger(t, dir, cas.BadgerOptions{FileSize: 4 << 20})
 	stay, gone := castest.Blocks(1, 10, 200_000), castest.Blocks(2, 100, 200_000)
 	for i := range stay {
-		must(t, s.Put(t.Context(), append(gone[10*i:10*i+10:10*i+10], stay[i])...))
+		must(t, s.Shelf(shelf).Put(t.Context(), append(gone[10*i:10*i+10:10*i+10], stay[i])...))
 	}
 	var cids []cid.Cid
 	for _, b := range gone {
 		cids = append(cids, b.CID)
 	}
 	before := diskUse(t, dir)
-	must(t, s.Delete(t.Context(), cids...))
+	must(t, s.Shelf(shelf).Delete(t.Context(), cids...))
 
 	// Others go on reading and writing meanwhile.
 	ctx, stop := context.WithCancel(t.Context())
@@ -214,10 +210,10 @@ func TestBadgerReclaimsSpace(t *testing.T) {
 	more := castest.Blocks(3, 50, 2000)
 	others.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			if err := s.Put(t.Context(), more[i%len(more)]); err != nil {
+			if err := s.Shelf(shelf).Put(t.Context(), more[i%len(more)]); err != nil {
 				t.Error(err)
 			}
-			if got, err := s.Get(t.Context(), stay[i%len(stay)].CID); err != nil || !bytes.Equal(got, stay[i%len(stay)].Data) {
+			if got, err := s.Shelf(shelf).Get(t.Context(), stay[i%len(stay)].CID); err != nil || !bytes.Equal(got, stay[i%len(stay)].Data) {
 				t.Error(len(got), err)
 			}
 		}
@@ -232,13 +228,13 @@ func TestBadgerReclaimsSpace(t *testing.T) {
 		t.Errorf("of %d bytes on disk %d are left after nine tenths were deleted", before, after)
 	}
 	for _, b := range gone {
-		if has, err := s.Has(t.Context(), b.CID); has || err != nil {
+		if has, err := s.Shelf(shelf).Has(t.Context(), b.CID); has || err != nil {
 			t.Fatal("a deleted block came back", err)
 		}
 	}
 	s = openBadger(t, closeBadger(t, s), cas.BadgerOptions{})
 	for _, b := range stay {
-		if got, err := s.Get(t.Context(), b.CID); err != nil || !bytes.Equal(got, b.Data) {
+		if got, err := s.Shelf(shelf).Get(t.Context(), b.CID); err != nil || !bytes.Equal(got, b.Data) {
 			t.Fatal(len(got), err)
 		}
 	}
@@ -250,13 +246,13 @@ func TestBadgerReclaimsByItself(t *testing.T) {
 	blocks := castest.Blocks(1, 60, 100_000)
 	var cids []cid.Cid
 	for i := range 6 {
-		must(t, s.Put(t.Context(), blocks[10*i:10*i+10]...))
+		must(t, s.Shelf(shelf).Put(t.Context(), blocks[10*i:10*i+10]...))
 	}
 	for _, b := range blocks {
 		cids = append(cids, b.CID)
 	}
 	before := diskUse(t, dir)
-	must(t, s.Delete(t.Context(), cids...))
+	must(t, s.Shelf(shelf).Delete(t.Context(), cids...))
 	waitFor(t, func() bool { return diskUse(t, dir) < before/2 })
 }
 
@@ -295,18 +291,20 @@ func TestBadgerLogsNoContent(t *testing.T) {
 	s := openBadger(t, dir, cas.BadgerOptions{})
 	block := cas.Block{Data: bytes.Repeat([]byte("DOE^JANE "), 500)}
 	block.CID = cas.Sum(block.Data)
-	must(t, s.Put(t.Context(), block))
+	must(t, s.Shelf(shelf).Put(t.Context(), block))
 	closeBadger(t, s)
 	closeBadger(t, openBadger(t, dir, cas.BadgerOptions{}))
 	damage(t, dir, block.Data)
 	s = openBadger(t, dir, cas.BadgerOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	if _, err := s.Get(t.Context(), block.CID); !errors.Is(err, cas.ErrCorrupt) {
+	if _, err := s.Shelf(shelf).Get(t.Context(), block.CID); !errors.Is(err, cas.ErrCorrupt) {
 		t.Fatal(err)
 	}
 	if log.Len() == 0 || strings.Contains(log.String(), "DOE") {
 		t.Errorf("the log says %q", log.String())
 	}
 }
+
+var shelf = cas.ShelfID{1}
 
 const childDir = "PRIORMESH_TEST_CAS_CHILD"
 
@@ -324,7 +322,7 @@ func putUntilKilled(dir string) {
 			for {
 				size := []int{40, 900, 3000, 60_000, 500_000}[rand.IntN(5)]
 				blocks := castest.Blocks(rand.Uint64(), 1+rand.IntN(3), size)
-				if err := s.Put(context.Background(), blocks...); err != nil {
+				if err := s.Shelf(shelf).Put(context.Background(), blocks...); err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)
 				}
@@ -369,14 +367,14 @@ func TestAcknowledgedSurvivesKill(t *testing.T) {
 		for line := range acked {
 			c, err := cid.Decode(line)
 			must(t, err)
-			data, err := s.Get(t.Context(), c)
+			data, err := s.Shelf(shelf).Get(t.Context(), c)
 			if err != nil {
 				t.Fatalf("round %d: acknowledged, and lost: %v", round, err)
 			}
 			must(t, cas.Block{CID: c, Data: data}.Verify())
 		}
 		held := 0
-		must(t, s.Enumerate(t.Context(), cid.Undef, func(cid.Cid, int64) error { held++; return nil }))
+		must(t, s.Shelf(shelf).Enumerate(t.Context(), cid.Undef, func(cid.Cid, int64) error { held++; return nil }))
 		if held < len(acked) {
 			t.Fatalf("round %d: %d blocks are listed, %d acknowledged", round, held, len(acked))
 		}

@@ -112,7 +112,7 @@ func BenchmarkBadgerPut(b *testing.B) {
 		{"8KiB by sixteen", 8 << 10, 16, 1},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			s := openBadger(b, b.TempDir(), cas.BadgerOptions{})
+			s := openBadger(b, b.TempDir(), cas.BadgerOptions{}).Shelf(shelf)
 			b.SetBytes(int64(c.size * c.many))
 			b.SetParallelism(max(c.at/runtime.GOMAXPROCS(0), 1))
 			if c.at == 1 {
@@ -132,7 +132,7 @@ func BenchmarkBadgerPut(b *testing.B) {
 
 var template = castest.Blocks(1, 1, cas.MaxBlock)[0].Data
 
-func put(b *testing.B, s cas.Store, many, size int) {
+func put(b *testing.B, s cas.Shelf, many, size int) {
 	blocks := make([]cas.Block, many)
 	for i := range blocks {
 		data := slices.Clone(template[:size])
@@ -147,7 +147,7 @@ func put(b *testing.B, s cas.Store, many, size int) {
 }
 
 func BenchmarkBadgerGet(b *testing.B) {
-	s := openBadger(b, b.TempDir(), cas.BadgerOptions{})
+	s := openBadger(b, b.TempDir(), cas.BadgerOptions{}).Shelf(shelf)
 	blocks := castest.Blocks(1, 100, 512<<10)
 	if err := s.Put(b.Context(), blocks...); err != nil {
 		b.Fatal(err)
@@ -163,7 +163,7 @@ func BenchmarkBadgerGet(b *testing.B) {
 // BenchmarkIngest is what a study costs from plaintext to disk and back: a CT
 // of 200 slices, each with a header of its own.
 func BenchmarkIngest(b *testing.B) {
-	s := openBadger(b, b.TempDir(), cas.BadgerOptions{})
+	s := openBadger(b, b.TempDir(), cas.BadgerOptions{}).Shelf(shelf)
 	k := key(b)
 	slice := pixels(1, 512<<10, true)
 	b.SetBytes(200 * int64(len(slice)+4000))
@@ -203,7 +203,7 @@ func BenchmarkHeaderEdit(b *testing.B) {
 			header, frames := pixels(1, 6000, false), pixels(2, 40*512*1024, true)
 			var share float64
 			for b.Loop() {
-				s := cas.NewMemory()
+				s := cas.NewMemory().Shelf(cas.ShelfID{})
 				before := cutInto(b, s, k, c.fixed, header, frames)
 				after := cutInto(b, s, k, c.fixed, append([]byte("20 bytes of new name"), header...), frames)
 				var again, all int64
@@ -266,7 +266,7 @@ func BenchmarkRealFiles(b *testing.B) {
 	b.SetBytes(total)
 	var kept int64
 	for b.Loop() {
-		s := cas.NewMemory()
+		s := cas.NewMemory().Shelf(cas.ShelfID{})
 		for _, data := range files {
 			w := cas.NewWriter(b.Context(), s, k)
 			if err := w.Write(cas.Span{}, data); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -73,10 +74,34 @@ type Putter interface {
 	Put(context.Context, ...Block) error
 }
 
-// Store holds sealed blocks by address. All methods may be called
-// concurrently. An address that no block can have (see ErrBadCID) is simply
-// not held: Has is false, Get is ErrNotFound.
+// ShelfID names a shelf: the blocks that one study key seals. It is drawn from
+// that key (see Key.Shelf) and tells nothing of it.
+type ShelfID [16]byte
+
+// String is the id in hex.
+func (id ShelfID) String() string { return hex.EncodeToString(id[:]) }
+
+// Store keeps sealed blocks on shelves, one for each study key: blocks are
+// shared inside a study and never between studies, so a study's shelf can be
+// counted, swept and dropped without knowing what is on it. All methods may be
+// called concurrently.
 type Store interface {
+	// Shelf returns the shelf, which may be empty. It costs nothing.
+	Shelf(ShelfID) Shelf
+	// Shelves calls fn with each shelf that has a block, in the order of the
+	// ids, beginning behind after (the zero ShelfID: at the start). fn may use
+	// the store; its error ends the enumeration and is returned as it is.
+	Shelves(ctx context.Context, after ShelfID, fn func(ShelfID) error) error
+	// Drop forgets all blocks of a shelf, durably.
+	Drop(context.Context, ShelfID) error
+	// Close waits for what is under way. It may be called twice.
+	Close() error
+}
+
+// Shelf holds the sealed blocks of one study by address. All methods may be
+// called concurrently. An address that no block can have (see ErrBadCID) is
+// simply not held: Has is false, Get is ErrNotFound.
+type Shelf interface {
 	Getter
 	Putter
 	Has(context.Context, cid.Cid) (bool, error)
@@ -88,6 +113,8 @@ type Store interface {
 	// what comes or goes meanwhile is seen at most once. fn may use the
 	// store; its error ends the enumeration and is returned as it is.
 	Enumerate(ctx context.Context, after cid.Cid, fn func(c cid.Cid, size int64) error) error
+	// Size is how many blocks are on the shelf and their sealed bytes.
+	Size(context.Context) (blocks int, bytes int64, err error)
 }
 
 // PutVerified puts blocks that come from outside: every one passes
@@ -101,14 +128,25 @@ func PutVerified(ctx context.Context, s Putter, blocks ...Block) error {
 	return s.Put(ctx, blocks...)
 }
 
-// Verified is the coat a store wears where blocks come from outside: its Put
+// Verified is the coat a shelf wears where blocks come from outside: its Put
 // is PutVerified.
-func Verified(s Store) Store { return verified{s} }
+func Verified(s Shelf) Shelf { return verified{s} }
 
-type verified struct{ Store }
+type verified struct{ Shelf }
 
 func (v verified) Put(ctx context.Context, blocks ...Block) error {
-	return PutVerified(ctx, v.Store, blocks...)
+	return PutVerified(ctx, v.Shelf, blocks...)
+}
+
+// Copy puts on one shelf what is on another.
+func Copy(ctx context.Context, to Putter, from Shelf) error {
+	return from.Enumerate(ctx, cid.Undef, func(c cid.Cid, _ int64) error {
+		data, err := from.Get(ctx, c)
+		if err != nil {
+			return err
+		}
+		return to.Put(ctx, Block{CID: c, Data: data})
+	})
 }
 
 // cidPrefix is CIDv1, raw codec, SHA2-256, 32 bytes.

@@ -33,7 +33,7 @@ func TestTheDoor(t *testing.T) {
 		if err := c.b.Verify(); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
-		m := NewMemory()
+		m := NewMemory().Shelf(ShelfID{})
 		first, err := testKey(0).Seal([]byte("a whole one before it"))
 		if err != nil {
 			t.Fatal(err)
@@ -61,29 +61,5 @@ func TestParseCID(t *testing.T) {
 		if got, err := ParseCID(b); !errors.Is(err, ErrBadCID) || got.Defined() {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
-	}
-}
-
-func TestAFailedSyncStopsTheStore(t *testing.T) {
-	s, err := OpenBadger(t.TempDir(), BadgerOptions{MinFree: 1 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	one, two := Block{Sum([]byte("one")), []byte("one")}, Block{Sum([]byte("two")), []byte("two")}
-	if err := s.Put(t.Context(), one); err != nil {
-		t.Fatal(err)
-	}
-	badgerLog{s}.Errorf("Error while curlf sync: %v\n", errors.New("input/output error"))
-	for range 2 {
-		if err := s.Put(t.Context(), two); !errors.Is(err, ErrDiskFailed) {
-			t.Fatalf("put after a failed sync: %v", err)
-		}
-		if err := s.Put(t.Context(), one); !errors.Is(err, ErrDiskFailed) {
-			t.Fatalf("a block that is there is acknowledged: %v", err)
-		}
-	}
-	if got, err := s.Get(t.Context(), one.CID); err != nil || !bytes.Equal(got, one.Data) {
-		t.Errorf("reading goes on: %v", err)
 	}
 }

@@ -44,6 +44,12 @@
 // plaintexts that are, and the frame's bytes, belong to the version of the
 // compressor; what is stored stays readable whatever a later one does.
 //
+// # Shelf
+//
+// The blocks that one study key seals are a shelf, named by the first 16 bytes
+// of HKDF-SHA256(study key, info "priormesh cas 1: shelf"). Blocks are shared
+// inside a shelf and never between shelves.
+//
 // # Object and reference
 //
 // An object is up to MaxObject bytes, a Ref names it. Up to MaxPlain bytes it

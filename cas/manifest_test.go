@@ -443,7 +443,7 @@ func TestCoveringAndReadingOrder(t *testing.T) {
 }
 
 func TestObjectsOfEverySize(t *testing.T) {
-	k, s := testKey(0), NewMemory()
+	k, s := testKey(0), NewMemory().Shelf(ShelfID{})
 	for _, n := range []int{0, 1, MaxPlain - 1, MaxPlain, MaxPlain + 1, 2 * MaxPlain, 3*MaxPlain + 5} {
 		data := noise(uint64(n), n)
 		r, err := PutObject(t.Context(), s, k, data)
@@ -488,7 +488,7 @@ func TestObjectsOfEverySize(t *testing.T) {
 }
 
 func TestSaveAndLoad(t *testing.T) {
-	k, s, ctx := testKey(0), NewMemory(), t.Context()
+	k, s, ctx := testKey(0), NewMemory().Shelf(ShelfID{}), t.Context()
 	large := seriesManifest() // more than one block
 	for i := range 3000 {
 		large.Instances = append(large.Instances, InstanceEntry{UID: fmt.Sprint("1.2.5.", i), Attrs: noise(uint64(i), 700), Size: 5, Manifest: Ref{testCID(i), 9}})

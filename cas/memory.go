@@ -13,34 +13,83 @@ import (
 
 // Memory is a Store for tests and simulations.
 type Memory struct {
-	mu     sync.RWMutex
-	blocks map[[sha256.Size]byte][]byte
+	mu      sync.RWMutex
+	shelves map[ShelfID]map[[sha256.Size]byte][]byte
 }
 
 // NewMemory returns an empty store.
-func NewMemory() *Memory { return &Memory{blocks: map[[sha256.Size]byte][]byte{}} }
+func NewMemory() *Memory {
+	return &Memory{shelves: map[ShelfID]map[[sha256.Size]byte][]byte{}}
+}
 
-// Put implements Putter.
-func (m *Memory) Put(ctx context.Context, blocks ...Block) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// Shelf implements Store.
+func (m *Memory) Shelf(id ShelfID) Shelf { return memoryShelf{m, id} }
+
+// Shelves implements Store.
+func (m *Memory) Shelves(ctx context.Context, after ShelfID, fn func(ShelfID) error) error {
+	var all []ShelfID
+	m.mu.RLock()
+	for id := range m.shelves {
+		if after == (ShelfID{}) || bytes.Compare(id[:], after[:]) > 0 {
+			all = append(all, id)
+		}
 	}
-	digests, err := admit(blocks)
-	if err != nil {
+	m.mu.RUnlock()
+	slices.SortFunc(all, func(a, b ShelfID) int { return bytes.Compare(a[:], b[:]) })
+	for _, id := range all {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := fn(id); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// Drop implements Store.
+func (m *Memory) Drop(ctx context.Context, id ShelfID) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	delete(m.shelves, id)
+	return nil
+}
+
+// Close implements Store.
+func (m *Memory) Close() error { return nil }
+
+type memoryShelf struct {
+	m  *Memory
+	id ShelfID
+}
+
+// Put implements Putter.
+func (s memoryShelf) Put(ctx context.Context, blocks ...Block) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	digests, err := admit(blocks)
+	if err != nil || len(blocks) == 0 {
+		return err
+	}
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	if s.m.shelves[s.id] == nil {
+		s.m.shelves[s.id] = map[[sha256.Size]byte][]byte{}
+	}
 	for i, d := range digests {
-		if _, ok := m.blocks[d]; !ok {
-			m.blocks[d] = bytes.Clone(blocks[i].Data)
+		if _, ok := s.m.shelves[s.id][d]; !ok {
+			s.m.shelves[s.id][d] = bytes.Clone(blocks[i].Data)
 		}
 	}
 	return nil
 }
 
 // Get implements Getter.
-func (m *Memory) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
+func (s memoryShelf) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -48,17 +97,17 @@ func (m *Memory) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, c)
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	b, ok := m.blocks[d]
+	s.m.mu.RLock()
+	defer s.m.mu.RUnlock()
+	b, ok := s.m.shelves[s.id][d]
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, c)
 	}
 	return bytes.Clone(b), nil
 }
 
-// Has implements Store.
-func (m *Memory) Has(ctx context.Context, c cid.Cid) (bool, error) {
+// Has implements Shelf.
+func (s memoryShelf) Has(ctx context.Context, c cid.Cid) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -66,29 +115,32 @@ func (m *Memory) Has(ctx context.Context, c cid.Cid) (bool, error) {
 	if err != nil {
 		return false, nil
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	_, ok := m.blocks[d]
+	s.m.mu.RLock()
+	defer s.m.mu.RUnlock()
+	_, ok := s.m.shelves[s.id][d]
 	return ok, nil
 }
 
-// Delete implements Store.
-func (m *Memory) Delete(ctx context.Context, cids ...cid.Cid) error {
+// Delete implements Shelf.
+func (s memoryShelf) Delete(ctx context.Context, cids ...cid.Cid) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
 	for _, c := range cids {
 		if d, err := digestOf(c); err == nil {
-			delete(m.blocks, d)
+			delete(s.m.shelves[s.id], d)
 		}
+	}
+	if len(s.m.shelves[s.id]) == 0 {
+		delete(s.m.shelves, s.id)
 	}
 	return nil
 }
 
-// Enumerate implements Store.
-func (m *Memory) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, int64) error) error {
+// Enumerate implements Shelf.
+func (s memoryShelf) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, int64) error) error {
 	from, err := cursor(after)
 	if err != nil {
 		return err
@@ -98,13 +150,13 @@ func (m *Memory) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, 
 		size   int64
 	}
 	var all []entry
-	m.mu.RLock()
-	for d, b := range m.blocks {
+	s.m.mu.RLock()
+	for d, b := range s.m.shelves[s.id] {
 		if from == nil || bytes.Compare(d[:], from) > 0 {
 			all = append(all, entry{d, int64(len(b))})
 		}
 	}
-	m.mu.RUnlock()
+	s.m.mu.RUnlock()
 	slices.SortFunc(all, func(a, b entry) int { return bytes.Compare(a.digest[:], b.digest[:]) })
 	for _, e := range all {
 		if err := ctx.Err(); err != nil {
@@ -114,7 +166,17 @@ func (m *Memory) Enumerate(ctx context.Context, after cid.Cid, fn func(cid.Cid, 
 			return err
 		}
 	}
-	return nil
+	return ctx.Err()
+}
+
+// Size implements Shelf.
+func (s memoryShelf) Size(ctx context.Context) (blocks int, bytes int64, err error) {
+	s.m.mu.RLock()
+	defer s.m.mu.RUnlock()
+	for _, b := range s.m.shelves[s.id] {
+		bytes += int64(len(b))
+	}
+	return len(s.m.shelves[s.id]), bytes, ctx.Err()
 }
 
 // admit checks what every Put checks: sizes and the kind of address.

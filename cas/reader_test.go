@@ -46,7 +46,7 @@ func stored(t interface{ Fatal(...any) }, s Putter, k Key, plain []byte, sizes .
 }
 
 func TestReaderIsAReader(t *testing.T) {
-	k, s := testKey(0), NewMemory()
+	k, s := testKey(0), NewMemory().Shelf(ShelfID{})
 	for _, sizes := range [][]int{{}, {1}, {100, 1, 5000, 37}} {
 		n := 0
 		for _, size := range sizes {
@@ -65,7 +65,7 @@ func TestReaderIsAReader(t *testing.T) {
 
 func TestReaderGivesTheBytesAtAnyOffset(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		k, s := testKey(0), NewMemory()
+		k, s := testKey(0), NewMemory().Shelf(ShelfID{})
 		sizes := rapid.SliceOfN(rapid.IntRange(1, 3000), 1, 8).Draw(t, "sizes")
 		n := 0
 		for _, size := range sizes {
@@ -98,7 +98,7 @@ func TestReaderGivesTheBytesAtAnyOffset(t *testing.T) {
 }
 
 func TestFrameReadsTouchNoOtherFrame(t *testing.T) {
-	k, s := testKey(0), NewMemory()
+	k, s := testKey(0), NewMemory().Shelf(ShelfID{})
 	plain := noise(1, 1000+4*500+300)
 	m := stored(t, s, k, plain, 1000, 500, 250, 250, 1000, 300) // header; frame 0; 1; 2 and 3; trailer
 	m.HeaderLen = 1000
@@ -122,7 +122,7 @@ func TestFrameReadsTouchNoOtherFrame(t *testing.T) {
 }
 
 func TestEncapsulatedFrames(t *testing.T) {
-	k, s := testKey(0), NewMemory()
+	k, s := testKey(0), NewMemory().Shelf(ShelfID{})
 	plain := noise(1, 3000)
 	m := stored(t, s, k, plain, 1000, 2000)
 	m.Pixel = &PixelLayout{Off: 1000, Len: 2000, Encapsulated: true, Frames: [][]Range{{{1008, 92}, {1108, 200}}, {{1316, 100}}, nil}}
@@ -139,7 +139,7 @@ func TestEncapsulatedFrames(t *testing.T) {
 }
 
 func TestOneBitFrames(t *testing.T) {
-	k, s := testKey(0), NewMemory()
+	k, s := testKey(0), NewMemory().Shelf(ShelfID{})
 	plain := noise(1, 200)
 	for _, bits := range []int64{1, 5, 8, 13, 64, 99} {
 		count := int(8 * 100 / bits)
@@ -169,10 +169,10 @@ func TestOneBitFrames(t *testing.T) {
 }
 
 func TestReaderTellsWhatIsWrong(t *testing.T) {
-	k, s := testKey(0), NewMemory()
+	k, s := testKey(0), NewMemory().Shelf(ShelfID{})
 	m := stored(t, s, k, noise(1, 3000), 1000, 1000, 1000)
 
-	missing := NewMemory()
+	missing := NewMemory().Shelf(ShelfID{})
 	stored(t, missing, k, noise(1, 3000), 1000)
 	buf := make([]byte, 3000)
 	n, err := m.Reader(t.Context(), missing, k).ReadAt(buf, 0)
@@ -236,7 +236,7 @@ func TestReaderTellsWhatIsWrong(t *testing.T) {
 }
 
 func TestReaderConcurrently(t *testing.T) {
-	k, s := testKey(0), NewMemory()
+	k, s := testKey(0), NewMemory().Shelf(ShelfID{})
 	plain := noise(1, 8000)
 	r := stored(t, s, k, plain, slices.Repeat([]int{1000}, 8)...).Reader(t.Context(), s, k)
 	var readers sync.WaitGroup

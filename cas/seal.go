@@ -66,6 +66,9 @@ func (Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "cas.Key(hidde
 // MarshalJSON refuses: JSON is for people and logs.
 func (Key) MarshalJSON() ([]byte, error) { return nil, errors.New("a study key is not for JSON") }
 
+// Shelf names the shelf of the blocks that this key seals.
+func (k Key) Shelf() ShelfID { return ShelfID(subKey(k[:], "priormesh cas 1: shelf")[:16]) }
+
 // Seal encrypts one block of at most MaxPlain bytes. The same bytes under the
 // same key always give the same block; under another key an unrelated one.
 func (k Key) Seal(plain []byte) (Block, error) { return newSealer(k).seal(domData, plain) }

@@ -87,7 +87,7 @@ func drawInstance(t *rapid.T) []piece {
 
 func TestWriterKeepsTheBytes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		k, s, pieces := testKey(0), NewMemory(), drawInstance(t)
+		k, s, pieces := testKey(0), NewMemory().Shelf(ShelfID{}), drawInstance(t)
 		plain := plainOf(pieces)
 		got := writeAll(t, s, k, pieces)
 		if got.Size != int64(len(plain)) || got.SHA256 != sha256.Sum256(plain) {
@@ -110,8 +110,8 @@ func TestCuttingDoesNotDependOnPieces(t *testing.T) {
 		k, pieces := testKey(0), drawInstance(t)
 		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "pieces"), 0))
 		most := rapid.SampledFrom([]int{1000, 70_000, 1_044_480, 5_000_000}).Draw(t, "most")
-		one := writeAll(t, NewMemory(), k, pieces)
-		two := writeAll(t, NewMemory(), k, shatter(pieces, rnd, most))
+		one := writeAll(t, NewMemory().Shelf(ShelfID{}), k, pieces)
+		two := writeAll(t, NewMemory().Shelf(ShelfID{}), k, shatter(pieces, rnd, most))
 		if !slices.Equal(one.Blocks, two.Blocks) {
 			t.Fatalf("cut into\n%v\nand\n%v", one.Blocks, two.Blocks)
 		}
@@ -122,7 +122,7 @@ func TestCuttingDoesNotDependOnPieces(t *testing.T) {
 func TestCutsRespectSpans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		pieces := drawInstance(t)
-		got := writeAll(t, NewMemory(), testKey(0), pieces)
+		got := writeAll(t, NewMemory().Shelf(ShelfID{}), testKey(0), pieces)
 		type unit struct{ from, to int64 }
 		var units []unit
 		var spans []Span
@@ -175,18 +175,18 @@ func TestCutsOfCommonInstances(t *testing.T) {
 		{"one frame of 30 MB", instance(1, 5000, 0, 30_000_000), 57, 60},
 		{"no pixels", instance(1, 300_000, 0), 1, 1},
 	} {
-		got := writeAll(t, NewMemory(), testKey(0), c.pieces)
+		got := writeAll(t, NewMemory().Shelf(ShelfID{}), testKey(0), c.pieces)
 		if n := len(got.Blocks); n < c.least || n > c.most {
 			t.Errorf("%s: %d blocks, want %d to %d", c.name, n, c.least, c.most)
 		}
 	}
-	if got := writeAll(t, NewMemory(), testKey(0), nil); len(got.Blocks) != 0 || got.Size != 0 || got.SHA256 != sha256.Sum256(nil) {
+	if got := writeAll(t, NewMemory().Shelf(ShelfID{}), testKey(0), nil); len(got.Blocks) != 0 || got.Size != 0 || got.SHA256 != sha256.Sum256(nil) {
 		t.Errorf("nothing written: %+v", got)
 	}
 }
 
 func TestHeaderEditRestoresOnlyTheHeader(t *testing.T) {
-	k, s := testKey(0), NewMemory()
+	k, s := testKey(0), NewMemory().Shelf(ShelfID{})
 	pieces := instance(1, 6000, 300, slices.Repeat([]int{300_000}, 8)...)
 	first := writeAll(t, s, k, pieces)
 	pieces[0].data = append([]byte("a longer patient name"), pieces[0].data...)
@@ -204,7 +204,7 @@ func TestHeaderEditRestoresOnlyTheHeader(t *testing.T) {
 
 // failing is a store whose disk breaks after some puts.
 type failing struct {
-	Store
+	Shelf
 	left atomic.Int32
 }
 
@@ -214,12 +214,12 @@ func (f *failing) Put(ctx context.Context, b ...Block) error {
 	if f.left.Add(-1) < 0 {
 		return errDisk
 	}
-	return f.Store.Put(ctx, b...)
+	return f.Shelf.Put(ctx, b...)
 }
 
 func TestWriterFails(t *testing.T) {
 	for puts := range int32(4) {
-		s := &failing{Store: NewMemory()}
+		s := &failing{Shelf: NewMemory().Shelf(ShelfID{})}
 		s.left.Store(puts)
 		w := NewWriter(t.Context(), s, testKey(0))
 		var err error
@@ -233,7 +233,7 @@ func TestWriterFails(t *testing.T) {
 			t.Errorf("after %d puts: Close says %v, %v", puts, got, err)
 		}
 	}
-	s := &failing{Store: NewMemory()}
+	s := &failing{Shelf: NewMemory().Shelf(ShelfID{})}
 	w := NewWriter(t.Context(), s, testKey(0))
 	if err := w.Write(Span{}, []byte("little")); err != nil {
 		t.Fatal(err)
@@ -288,7 +288,7 @@ func TestWriterEnds(t *testing.T) {
 
 // gauge counts what is under way.
 type gauge struct {
-	Store
+	Shelf
 	mu        sync.Mutex
 	now, most int
 }
@@ -302,7 +302,7 @@ func (g *gauge) Put(ctx context.Context, blocks ...Block) error {
 	g.now += n
 	g.most = max(g.most, g.now)
 	g.mu.Unlock()
-	err := g.Store.Put(ctx, blocks...)
+	err := g.Shelf.Put(ctx, blocks...)
 	g.mu.Lock()
 	g.now -= n
 	g.mu.Unlock()
@@ -310,7 +310,7 @@ func (g *gauge) Put(ctx context.Context, blocks ...Block) error {
 }
 
 func TestWriterBoundsWhatIsUnderWay(t *testing.T) {
-	g := &gauge{Store: NewMemory()}
+	g := &gauge{Shelf: NewMemory().Shelf(ShelfID{})}
 	writeAll(t, g, testKey(0), instance(1, 5000, 0, slices.Repeat([]int{700_000}, 60)...))
 	if limit := batches * (batchBytes + MaxBlock); g.most > limit {
 		t.Errorf("%d bytes were under way, the limit is %d", g.most, limit)

@@ -6,6 +6,7 @@ import (
 	crand "crypto/rand"
 	"errors"
 	"fmt"
+	"github.com/ipfs/go-cid"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -67,7 +68,13 @@ type Deps struct {
 	Addrs   func() map[index.NodeID][]string
 	Index   Logs
 	Studies StudyServer
-	Blocks  cas.Store
+	Blocks  Blocks
+}
+
+// Blocks is what a Mesh gives blocks from, once StudyServer has allowed it.
+type Blocks interface {
+	cas.Getter
+	Has(context.Context, cid.Cid) (bool, error)
 }
 
 // Logs is what a Mesh keeps in step with its peers. *index.Index is one.

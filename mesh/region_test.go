@@ -106,7 +106,7 @@ type node struct {
 	key   ed25519.PrivateKey
 	id    index.NodeID
 	index *index.Index
-	store *cas.Memory
+	store cas.Shelf
 	study *studies
 	log   *logbook
 	mesh  *mesh.Mesh
@@ -120,7 +120,7 @@ func newRegion(t testing.TB, size int) *region {
 	var region index.RegionID
 	trustKeys := map[index.TrustID]ed25519.PrivateKey{}
 	for i := range size {
-		n := &node{r: r, trust: index.TrustID(fmt.Sprintf("T%02d", i)), store: cas.NewMemory(), log: new(logbook)}
+		n := &node{r: r, trust: index.TrustID(fmt.Sprintf("T%02d", i)), store: cas.NewMemory().Shelf(cas.ShelfID{1}), log: new(logbook)}
 		trustPub, trustKey, err := ed25519.GenerateKey(rand.Reader)
 		must(t, err)
 		_, n.key, err = ed25519.GenerateKey(rand.Reader)

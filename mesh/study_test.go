@@ -355,7 +355,7 @@ func TestDamagedBlockIsMissing(t *testing.T) {
 
 // damaged is a store whose disk has lost one block.
 type damaged struct {
-	cas.Store
+	cas.Shelf
 	bad cid.Cid
 }
 
@@ -363,7 +363,7 @@ func (d damaged) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if c == d.bad {
 		return nil, cas.ErrCorrupt
 	}
-	return d.Store.Get(ctx, c)
+	return d.Shelf.Get(ctx, c)
 }
 
 func TestGrantCannotBeAltered(t *testing.T) {

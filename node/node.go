@@ -163,7 +163,7 @@ func (n *Node) openStores() error {
 	}
 	c := h.Config
 	n.archive, err = archive.Open(archive.Options{
-		DB: n.db, Blocks: n.blocks, Keys: n.keys, Index: n.index, Audit: n.audit, Policy: access.Members,
+		DB: n.db, Blocks: n.blocks, Copies: n.blocks, Keys: n.keys, Index: n.index, Audit: n.audit, Policy: access.Members,
 		Self: n.index.Self(), Issuer: c.Issuer(), Now: n.Now, Log: n.Log,
 		PublishAfter: time.Duration(c.Archive.PublishAfter), SettleAfter: time.Duration(c.Archive.SettleAfter),
 		Workers: c.Fetch.Workers, ReadThrough: time.Duration(c.Fetch.ReadThrough),
@@ -224,7 +224,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 		Addrs:   n.addrs,
 		Index:   n.index,
 		Studies: n.archive,
-		Blocks:  n.blocks,
+		Blocks:  n.archive,
 	}); err != nil {
 		return fmt.Errorf("the mesh cannot be joined (`mesh` in %s says where this node listens): %w", n.home.path(configFile), err)
 	}

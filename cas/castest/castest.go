@@ -79,7 +79,7 @@ func Blocks(seed uint64, n, size int) []cas.Block {
 }
 
 func putGet(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	for i, size := range []int{1, 30, 1000, 1023, 1024, 1025, 65536, cas.MaxBlock - 1, cas.MaxBlock} {
 		block := Blocks(uint64(i), 1, size)[0]
 		must(t, s.Put(ctx, block))
@@ -89,7 +89,7 @@ func putGet(t *testing.T, b Backend) {
 }
 
 func notFound(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	must(t, s.Put(ctx, Blocks(1, 1, 100)...))
 	foreign := cid.NewCidV1(cid.DagProtobuf, Blocks(1, 1, 100)[0].CID.Hash())
 	for name, c := range map[string]cid.Cid{
@@ -110,7 +110,7 @@ func notFound(t *testing.T, b Backend) {
 }
 
 func idempotence(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	blocks := Blocks(1, 5, 2000)
 	must(t, s.Put(ctx, append(slices.Clone(blocks), blocks...)...))
 	must(t, s.Put(ctx, blocks...))
@@ -119,7 +119,7 @@ func idempotence(t *testing.T, b Backend) {
 }
 
 func refusals(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	good := Blocks(1, 1, 100)[0]
 	large := Blocks(2, 1, cas.MaxBlock+1)[0]
 	for _, c := range []struct {
@@ -141,7 +141,7 @@ func refusals(t *testing.T, b Backend) {
 }
 
 func deletes(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	blocks := append(Blocks(1, 3, 500), Blocks(2, 3, 5000)...)
 	must(t, s.Put(ctx, blocks...))
 	must(t, s.Delete(ctx, blocks[0].CID, blocks[5].CID, Blocks(3, 1, 10)[0].CID))
@@ -152,14 +152,14 @@ func deletes(t *testing.T, b Backend) {
 	must(t, s.Put(ctx, blocks[0]))
 	enumerates(t, s, blocks[:5])
 	if b.Reopen != nil {
-		s = b.Reopen(t, s)
+		s = shelved(b.Reopen(t, s.store))
 		lacks(t, s, blocks[5])
 		enumerates(t, s, blocks[:5])
 	}
 }
 
 func enumerate(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	enumerates(t, s, nil)
 	var blocks []cas.Block
 	for i, size := range []int{
@@ -173,7 +173,7 @@ func enumerate(t *testing.T, b Backend) {
 }
 
 func enumerateAfter(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	blocks := sorted(Blocks(1, 40, 50))
 	must(t, s.Put(ctx, blocks...))
 	after := func(c cid.Cid) (n int) {
@@ -196,7 +196,7 @@ func enumerateAfter(t *testing.T, b Backend) {
 }
 
 func enumerateStops(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	must(t, s.Put(ctx, Blocks(1, 10, 50)...))
 	stop, n := errors.New("enough"), 0
 	err := s.Enumerate(ctx, cid.Undef, func(cid.Cid, int64) error {
@@ -217,7 +217,7 @@ func enumerateStops(t *testing.T, b Backend) {
 }
 
 func enumerateWhileWriting(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	stay, come, gone := Blocks(1, 3000, 40), Blocks(2, 500, 40), Blocks(3, 500, 40)
 	must(t, s.Put(ctx, append(slices.Clone(stay), gone...)...))
 	var writers sync.WaitGroup
@@ -260,14 +260,14 @@ func enumerateWhileWriting(t *testing.T, b Backend) {
 }
 
 func enumerateDeleting(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	must(t, s.Put(ctx, Blocks(1, 50, 60)...))
 	must(t, s.Enumerate(ctx, cid.Undef, func(c cid.Cid, _ int64) error { return s.Delete(ctx, c) }))
 	enumerates(t, s, nil)
 }
 
 func aliasing(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	for _, size := range []int{100, 5000} {
 		block := Blocks(1, 1, size)[0]
 		want := bytes.Clone(block.Data)
@@ -287,7 +287,7 @@ func aliasing(t *testing.T, b Backend) {
 }
 
 func cancelled(t *testing.T, b Backend) {
-	s := b.Open(t)
+	s := open(t, b)
 	there, new := Blocks(1, 1, 100)[0], Blocks(2, 1, 100)[0]
 	must(t, s.Put(t.Context(), there))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -309,7 +309,7 @@ func cancelled(t *testing.T, b Backend) {
 }
 
 func cancelling(t *testing.T, b Backend) {
-	s := b.Open(t)
+	s := open(t, b)
 	blocks := Blocks(1, 200, 3000)
 	acked := make([]bool, len(blocks))
 	var writers sync.WaitGroup
@@ -342,7 +342,7 @@ func cancelling(t *testing.T, b Backend) {
 }
 
 func concurrent(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	blocks := append(Blocks(1, 200, 300), Blocks(2, 100, 20_000)...)
 	var workers sync.WaitGroup
 	for w := range 8 {
@@ -363,7 +363,7 @@ func concurrent(t *testing.T, b Backend) {
 }
 
 func contention(t *testing.T, b Backend) {
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	block := Blocks(1, 1, 2000)[0]
 	var busy atomic.Int32
 	var workers sync.WaitGroup
@@ -399,7 +399,7 @@ func contention(t *testing.T, b Backend) {
 }
 
 func manySmall(t *testing.T, b Backend) {
-	s := b.Open(t)
+	s := open(t, b)
 	blocks := append(Blocks(1, 9000, 64), Blocks(2, 1000, 1200)...)
 	must(t, s.Put(t.Context(), blocks...))
 	holds(t, s, blocks[0], blocks[8999], blocks[9999])
@@ -407,7 +407,7 @@ func manySmall(t *testing.T, b Backend) {
 }
 
 func manyLarge(t *testing.T, b Backend) {
-	s := b.Open(t)
+	s := open(t, b)
 	blocks := Blocks(1, 64, cas.MaxBlock)
 	must(t, s.Put(t.Context(), blocks...))
 	holds(t, s, blocks...)
@@ -418,13 +418,13 @@ func reopen(t *testing.T, b Backend) {
 	if b.Reopen == nil {
 		t.Skip("this backend keeps nothing beyond its life")
 	}
-	s := b.Open(t)
+	s := open(t, b)
 	var all []cas.Block
 	for i, size := range []int{50, 1500, 70_000, cas.MaxBlock} {
 		blocks := Blocks(uint64(i), 5, size)
 		must(t, s.Put(t.Context(), blocks...))
 		all = append(all, blocks...)
-		s = b.Reopen(t, s)
+		s = shelved(b.Reopen(t, s.store))
 		holds(t, s, all...)
 	}
 	enumerates(t, s, all)
@@ -434,10 +434,10 @@ func corruption(t *testing.T, b Backend) {
 	if b.Corrupt == nil {
 		t.Skip("this backend's bytes cannot be reached")
 	}
-	s, ctx := b.Open(t), t.Context()
+	s, ctx := open(t, b), t.Context()
 	blocks := Blocks(1, 3, 9000)
 	must(t, s.Put(ctx, blocks...))
-	s = b.Corrupt(t, s, blocks[1])
+	s = shelved(b.Corrupt(t, s.store, blocks[1]))
 	if got, err := s.Get(ctx, blocks[1].CID); !errors.Is(err, cas.ErrCorrupt) || got != nil {
 		t.Fatalf("a damaged block gives %d bytes and %v, want ErrCorrupt", len(got), err)
 	}
@@ -452,7 +452,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func holds(t *testing.T, s cas.Store, blocks ...cas.Block) {
+func holds(t *testing.T, s cas.Shelf, blocks ...cas.Block) {
 	t.Helper()
 	for _, b := range blocks {
 		got, err := s.Get(t.Context(), b.CID)
@@ -465,7 +465,7 @@ func holds(t *testing.T, s cas.Store, blocks ...cas.Block) {
 	}
 }
 
-func lacks(t *testing.T, s cas.Store, blocks ...cas.Block) {
+func lacks(t *testing.T, s cas.Shelf, blocks ...cas.Block) {
 	t.Helper()
 	for _, b := range blocks {
 		if has, err := s.Has(t.Context(), b.CID); has || err != nil {
@@ -478,7 +478,7 @@ func lacks(t *testing.T, s cas.Store, blocks ...cas.Block) {
 }
 
 // enumerates says the store holds exactly these blocks, and lists them in order.
-func enumerates(t *testing.T, s cas.Store, want []cas.Block) {
+func enumerates(t *testing.T, s cas.Shelf, want []cas.Block) {
 	t.Helper()
 	var got []string
 	must(t, s.Enumerate(t.Context(), cid.Undef, func(c cid.Cid, size int64) error {
@@ -504,3 +504,13 @@ func sorted(blocks []cas.Block) []cas.Block {
 }
 
 func digest(c cid.Cid) string { return string(c.Hash()) }
+
+// kept is one shelf of a store.
+type kept struct {
+	cas.Shelf
+	store cas.Store
+}
+
+func open(t *testing.T, b Backend) kept { return shelved(b.Open(t)) }
+
+func shelved(s cas.Store) kept { return kept{s.Shelf(cas.ShelfID{1}), s} }

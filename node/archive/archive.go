@@ -57,16 +57,18 @@ type Transfers interface {
 
 // Options are the archive's parts and settings.
 type Options struct {
-	DB     *badger.DB // the index's database; tables 0x40-0x6f are the archive's
-	Blocks cas.Store
-	Keys   *cas.Keyring
-	Index  *index.Index
-	Audit  *audit.Log
-	Policy access.Policy
-	Self   index.NodeID
-	Issuer string // of Patient IDs that name none
-	Now    func() time.Time
-	Log    *slog.Logger
+	DB *badger.DB // the index's database; tables 0x40-0x6f are the archive's
+	// Blocks keeps what was received here, Copies what other trusts received.
+	// They may be one store.
+	Blocks, Copies cas.Store
+	Keys           *cas.Keyring
+	Index          *index.Index
+	Audit          *audit.Log
+	Policy         access.Policy
+	Self           index.NodeID
+	Issuer         string // of Patient IDs that name none
+	Now            func() time.Time
+	Log            *slog.Logger
 
 	PublishAfter, SettleAfter       time.Duration
 	Workers                         int
@@ -86,7 +88,6 @@ type Options struct {
 type Archive struct {
 	Options
 	db      *badger.DB
-	blocks  cas.Store
 	queue   *queue
 	grants  *grants
 	pub     *publisher
@@ -107,7 +108,7 @@ func Open(o Options) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Archive{Options: o, db: o.DB, blocks: o.Blocks, queue: q}
+	a := &Archive{Options: o, db: o.DB, queue: q}
 	a.grants = newGrants(a)
 	a.pub = newPublisher(a)
 	a.news.of = make(map[string]chan struct{})
@@ -141,6 +142,14 @@ func (a *Archive) Close() error {
 	err := a.group.Wait()
 	a.lists.Wait()
 	return err
+}
+
+// shelf is where the blocks of a source lie.
+func (a *Archive) shelf(id sourceID, k cas.Key) cas.Shelf {
+	if id.Origin == a.Self {
+		return a.Blocks.Shelf(k.Shelf())
+	}
+	return a.Copies.Shelf(k.Shelf())
 }
 
 // lock serialises changes to one study's records.

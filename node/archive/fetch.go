@@ -273,6 +273,16 @@ type transfer struct {
 	ref     cas.Ref // st's manifest
 	streams []*mesh.StudyStream
 	key     cas.Key
+	trial   cas.Shelf // takes the blocks while the key is not proven
+}
+
+// shelf is where the blocks go. It changes with the key, which a holder may
+// have given wrongly.
+func (t *transfer) shelf() cas.Shelf {
+	if t.trial != nil {
+		return t.trial
+	}
+	return t.a.shelf(t.id, t.key)
 }
 
 type wanted struct {
@@ -338,17 +348,22 @@ func (t *transfer) run() error {
 // a holder that gives a wrong key must not be able to block the right one.
 func (t *transfer) studyManifest() (cas.StudyManifest, error) {
 	var m cas.StudyManifest
-	err := t.blocks([]cid.Cid{t.ref.CID})
-	if err != nil {
-		return m, err
-	}
+	var err error
 	for _, s := range t.streams {
 		t.key = s.Grant().Key
+		// A wrong key's shelf must not be left behind on disk.
+		t.trial = cas.NewMemory().Shelf(t.key.Shelf())
 		if err = t.objects([]cas.Ref{t.ref}); err == nil {
-			m, err = cas.LoadStudy(t.ctx, t.a.blocks, t.key, t.ref)
+			m, err = cas.LoadStudy(t.ctx, t.trial, t.key, t.ref)
 		}
+		proven := t.trial
+		t.trial = nil
 		if err == nil {
+			err = cas.Copy(t.ctx, t.shelf(), proven)
 			break
+		}
+		if t.ctx.Err() != nil {
+			return m, err
 		}
 		t.a.Log.Error("the key that a holder granted does not open the study's manifest; trying another holder's", "study", short(t.id.Study), "holder", s.Holder(), "error", err)
 	}
@@ -371,7 +386,7 @@ func (t *transfer) seriesManifests(study cas.StudyManifest) ([]cas.SeriesManifes
 	}
 	out := make([]cas.SeriesManifest, len(refs))
 	for i, r := range refs {
-		m, err := cas.LoadSeries(t.ctx, t.a.blocks, t.key, r)
+		m, err := cas.LoadSeries(t.ctx, t.shelf(), t.key, r)
 		if err != nil {
 			return nil, err
 		}
@@ -411,7 +426,7 @@ func (t *transfer) batch(list []wanted) (conflicts int, err error) {
 	}
 	manifests := make([]cas.InstanceManifest, len(todo))
 	for i := range todo {
-		m, err := cas.LoadInstance(t.ctx, a.blocks, t.key, todo[i].entry.Manifest)
+		m, err := cas.LoadInstance(t.ctx, t.shelf(), t.key, todo[i].entry.Manifest)
 		if err != nil {
 			return 0, err
 		}
@@ -536,7 +551,7 @@ func (t *transfer) objects(refs []cas.Ref) error {
 	}
 	var parts []cid.Cid
 	for _, r := range refs {
-		cids, err := r.Blocks(t.ctx, t.a.blocks, t.key)
+		cids, err := r.Blocks(t.ctx, t.shelf(), t.key)
 		if err != nil {
 			return err
 		}
@@ -556,7 +571,7 @@ func (t *transfer) blocks(cids []cid.Cid) error {
 			continue
 		}
 		seen[c] = true
-		has, err := a.blocks.Has(t.ctx, c)
+		has, err := t.shelf().Has(t.ctx, c)
 		if err != nil {
 			return err
 		}
@@ -576,7 +591,7 @@ func (t *transfer) blocks(cids []cid.Cid) error {
 		if len(buf) == 0 {
 			return nil
 		}
-		err := a.blocks.Put(t.ctx, buf...)
+		err := t.shelf().Put(t.ctx, buf...)
 		buf, size = nil, 0
 		return err
 	}

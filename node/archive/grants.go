@@ -43,8 +43,9 @@ type given struct {
 
 // blockSet is every block of one revision of a source: manifests and contents.
 type blockSet struct {
-	used time.Time
-	cids map[cid.Cid]struct{}
+	shelf cas.Shelf
+	used  time.Time
+	cids  map[cid.Cid]struct{}
 }
 
 func newGrants(a *Archive) *grants {
@@ -106,6 +107,39 @@ func (a *Archive) GrantedBlock(from index.NodeID, c cid.Cid) bool {
 	return false
 }
 
+// Get implements mesh.Blocks, for blocks that GrantedBlock has allowed.
+func (a *Archive) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
+	shelf, err := a.grants.shelfOf(c)
+	if err != nil {
+		return nil, err
+	}
+	return shelf.Get(ctx, c)
+}
+
+// Has implements mesh.Blocks, as Get does.
+func (a *Archive) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	shelf, err := a.grants.shelfOf(c)
+	if errors.Is(err, cas.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return shelf.Has(ctx, c)
+}
+
+// shelfOf finds a block among what has been granted to anybody.
+func (g *grants) shelfOf(c cid.Cid) (cas.Shelf, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, set := range g.sets {
+		if _, found := set.cids[c]; found {
+			return set.shelf, nil
+		}
+	}
+	return nil, cas.ErrNotFound
+}
+
 func (g *grants) remember(to index.NodeID, id sourceID, v given) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -161,14 +195,14 @@ func (g *grants) contains(id sourceID, manifest cas.Ref, c cid.Cid) bool {
 	}
 	g.mu.Unlock()
 
-	cids, err := g.a.blocksOf(context.Background(), id, manifest)
+	shelf, cids, err := g.a.blocksOf(context.Background(), id, manifest)
 	if err != nil {
 		g.a.Log.Error("the blocks of a granted study cannot be listed", "study", short(id.Study), "error", err)
 		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.sets[manifest.CID] = &blockSet{used: g.a.Now(), cids: cids}
+	g.sets[manifest.CID] = &blockSet{shelf: shelf, used: g.a.Now(), cids: cids}
 	for len(g.sets) > maxGrantedSets {
 		var oldest cid.Cid
 		for k, v := range g.sets {
@@ -183,48 +217,49 @@ func (g *grants) contains(id sourceID, manifest cas.Ref, c cid.Cid) bool {
 }
 
 // blocksOf lists every block of one revision of a source.
-func (a *Archive) blocksOf(ctx context.Context, id sourceID, manifest cas.Ref) (map[cid.Cid]struct{}, error) {
+func (a *Archive) blocksOf(ctx context.Context, id sourceID, manifest cas.Ref) (cas.Shelf, map[cid.Cid]struct{}, error) {
 	key, err := a.Keys.Get(id.keyName())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	shelf := a.shelf(id, key)
 	out := make(map[cid.Cid]struct{})
 	add := func(r cas.Ref) error {
-		blocks, err := r.Blocks(ctx, a.blocks, key)
+		blocks, err := r.Blocks(ctx, shelf, key)
 		for _, c := range blocks {
 			out[c] = struct{}{}
 		}
 		return err
 	}
 	if err := add(manifest); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	study, err := cas.LoadStudy(ctx, a.blocks, key, manifest)
+	study, err := cas.LoadStudy(ctx, shelf, key, manifest)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, se := range study.Series {
 		if err := add(se.Manifest); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		series, err := cas.LoadSeries(ctx, a.blocks, key, se.Manifest)
+		series, err := cas.LoadSeries(ctx, shelf, key, se.Manifest)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, ie := range series.Instances {
 			if err := add(ie.Manifest); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			m, err := cas.LoadInstance(ctx, a.blocks, key, ie.Manifest)
+			m, err := cas.LoadInstance(ctx, shelf, key, ie.Manifest)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			for _, b := range m.Blocks {
 				out[b.CID] = struct{}{}
 			}
 		}
 	}
-	return out, nil
+	return shelf, out, nil
 }
 
 // clip keeps what a stranger wrote from filling the audit log.

@@ -75,7 +75,7 @@ func (a *Archive) Ingest(ctx context.Context, r io.Reader, o IngestOptions) (Rec
 			if key, err = a.Keys.Create(id.keyName()); err != nil {
 				return err
 			}
-			w, begun = cas.NewWriter(ctx, a.blocks, key), true
+			w, begun = cas.NewWriter(ctx, a.shelf(id, key), key), true
 			return nil
 		},
 		Piece: func(p dicom.Piece) error {
@@ -121,7 +121,7 @@ func (a *Archive) Ingest(ctx context.Context, r io.Reader, o IngestOptions) (Rec
 	if inst.Deflated {
 		manifest.HeaderLen = manifest.Size
 	}
-	ref, err := cas.SaveInstance(ctx, a.blocks, key, manifest)
+	ref, err := cas.SaveInstance(ctx, a.shelf(id, key), key, manifest)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -161,12 +161,13 @@ func (a *Archive) readable(ctx context.Context, id sourceID, uids dicom.UIDs) bo
 	if err != nil {
 		return false
 	}
-	m, err := cas.LoadInstance(ctx, a.blocks, key, rec.Manifest)
+	shelf := a.shelf(id, key)
+	m, err := cas.LoadInstance(ctx, shelf, key, rec.Manifest)
 	if err != nil {
 		return false
 	}
 	for _, b := range m.Blocks {
-		if has, err := a.blocks.Has(ctx, b.CID); err != nil || !has {
+		if has, err := shelf.Has(ctx, b.CID); err != nil || !has {
 			return false
 		}
 	}

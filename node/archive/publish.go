@@ -289,13 +289,14 @@ func (a *Archive) saveManifests(ctx context.Context, id sourceID, s source, seri
 	if err != nil {
 		return cas.Ref{}, err
 	}
+	shelf := a.shelf(id, key)
 	study := cas.StudyManifest{UID: id.Study, Revision: s.Revision, Attrs: s.Attrs}
 	for _, x := range series {
-		ref, err := cas.SaveSeries(ctx, a.blocks, key, cas.SeriesManifest{UID: x.uid, Attrs: x.raw, Instances: x.instances})
+		ref, err := cas.SaveSeries(ctx, shelf, key, cas.SeriesManifest{UID: x.uid, Attrs: x.raw, Instances: x.instances})
 		if err != nil {
 			return cas.Ref{}, err
 		}
 		study.Series = append(study.Series, cas.SeriesEntry{UID: x.uid, Attrs: x.raw, Manifest: ref})
 	}
-	return cas.SaveStudy(ctx, a.blocks, key, study)
+	return cas.SaveStudy(ctx, shelf, key, study)
 }

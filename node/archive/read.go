@@ -44,7 +44,7 @@ func (o *Object) Manifest(ctx context.Context) (cas.InstanceManifest, error) {
 	if err != nil {
 		return cas.InstanceManifest{}, err
 	}
-	return cas.LoadInstance(ctx, o.a.blocks, key, o.rec.Manifest)
+	return cas.LoadInstance(ctx, o.a.shelf(o.id, key), key, o.rec.Manifest)
 }
 
 // Open reads the instance as it was received. Only the blocks that are read
@@ -54,11 +54,12 @@ func (o *Object) Open(ctx context.Context) (*cas.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := cas.LoadInstance(ctx, o.a.blocks, key, o.rec.Manifest)
+	shelf := o.a.shelf(o.id, key)
+	m, err := cas.LoadInstance(ctx, shelf, key, o.rec.Manifest)
 	if err != nil {
 		return nil, err
 	}
-	return m.Reader(ctx, o.a.blocks, key), nil
+	return m.Reader(ctx, shelf, key), nil
 }
 
 // entry is an instance as a source lists it, here or not.
@@ -279,7 +280,8 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 	if err != nil {
 		return nil, err
 	}
-	study, err := cas.LoadStudy(ctx, a.blocks, key, manifest)
+	shelf := a.shelf(id, key)
+	study, err := cas.LoadStudy(ctx, shelf, key, manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +290,7 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 		if ref.Series != "" && se.UID != string(ref.Series) {
 			continue
 		}
-		m, err := cas.LoadSeries(ctx, a.blocks, key, se.Manifest)
+		m, err := cas.LoadSeries(ctx, shelf, key, se.Manifest)
 		if err != nil {
 			return nil, err
 		}
