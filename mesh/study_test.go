@@ -355,7 +355,7 @@ func TestDamagedBlockIsMissing(t *testing.T) {
 
 // damaged is a store whose disk has lost one block.
 type damaged struct {
-	cas.Shelf
+	mesh.Blocks
 	bad cid.Cid
 }
 
@@ -363,7 +363,7 @@ func (d damaged) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if c == d.bad {
 		return nil, cas.ErrCorrupt
 	}
-	return d.Shelf.Get(ctx, c)
+	return d.Blocks.Get(ctx, c)
 }
 
 func TestGrantCannotBeAltered(t *testing.T) {
