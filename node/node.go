@@ -385,6 +385,9 @@ func (n *Node) serve() error {
 // HTTPAddr is the address that HTTP is served on.
 func (n *Node) HTTPAddr() string { return n.listener.Addr().String() }
 
+// Archive is the node's archive, for a program that has the node in it.
+func (n *Node) Archive() *archive.Archive { return n.archive }
+
 // Close lets requests under way finish, brings what is acknowledged to rest
 // and ends everything. It may be called on a node that Open could not finish.
 func (n *Node) Close() error {
