@@ -133,6 +133,15 @@ func SaveInstance(ctx context.Context, s Putter, k Key, m InstanceManifest) (Ref
 	return save(ctx, s, k, m, EncodeInstance)
 }
 
+// SealInstance seals the manifest. Once the blocks are stored, the Ref names it.
+func SealInstance(k Key, m InstanceManifest) (Ref, []Block, error) {
+	b, err := EncodeInstance(m)
+	if err != nil {
+		return Ref{}, nil, err
+	}
+	return SealObject(k, b)
+}
+
 // LoadInstance reads a manifest and checks all it says.
 func LoadInstance(ctx context.Context, g Getter, k Key, r Ref) (InstanceManifest, error) {
 	return load(ctx, g, k, r, "instance", DecodeInstance, func(m InstanceManifest) bool {

@@ -68,38 +68,47 @@ func (d *decoder) ref(what string) Ref {
 
 // PutObject seals data and stores it durably.
 func PutObject(ctx context.Context, s Putter, k Key, data []byte) (Ref, error) {
-	r := Ref{Size: int64(len(data))}
-	if r.Size > MaxObject {
-		return Ref{}, fmt.Errorf("%w: object of %d bytes, the limit is %d", ErrTooLarge, r.Size, MaxObject)
-	}
-	seal := newSealer(k)
-	var blocks []Block
-	if r.chunked() {
-		var chunks []cid.Cid
-		for rest := data; len(rest) > 0; {
-			n := min(len(rest), MaxPlain)
-			b, err := seal.seal(domChunk, rest[:n])
-			if err != nil {
-				return Ref{}, err
-			}
-			blocks, chunks, rest = append(blocks, b), append(chunks, b.CID), rest[n:]
-		}
-		list, err := seal.seal(domList, encodeList(r.Size, chunks))
-		if err != nil {
-			return Ref{}, err
-		}
-		blocks, r.CID = append(blocks, list), list.CID
-	} else {
-		b, err := seal.seal(domObject, data)
-		if err != nil {
-			return Ref{}, err
-		}
-		blocks, r.CID = append(blocks, b), b.CID
+	r, blocks, err := SealObject(k, data)
+	if err != nil {
+		return Ref{}, err
 	}
 	if err := s.Put(ctx, blocks...); err != nil {
 		return Ref{}, err
 	}
 	return r, nil
+}
+
+// SealObject seals data. Once the blocks are stored, the Ref names it.
+func SealObject(k Key, data []byte) (Ref, []Block, error) {
+	r := Ref{Size: int64(len(data))}
+	if r.Size > MaxObject {
+		return Ref{}, nil, fmt.Errorf("%w: object of %d bytes, the limit is %d", ErrTooLarge, r.Size, MaxObject)
+	}
+	seal := newSealer(k)
+	if !r.chunked() {
+		b, err := seal.seal(domObject, data)
+		if err != nil {
+			return Ref{}, nil, err
+		}
+		r.CID = b.CID
+		return r, []Block{b}, nil
+	}
+	var blocks []Block
+	var chunks []cid.Cid
+	for rest := data; len(rest) > 0; {
+		n := min(len(rest), MaxPlain)
+		b, err := seal.seal(domChunk, rest[:n])
+		if err != nil {
+			return Ref{}, nil, err
+		}
+		blocks, chunks, rest = append(blocks, b), append(chunks, b.CID), rest[n:]
+	}
+	list, err := seal.seal(domList, encodeList(r.Size, chunks))
+	if err != nil {
+		return Ref{}, nil, err
+	}
+	r.CID = list.CID
+	return r, append(blocks, list), nil
 }
 
 // GetObject reads an object back. What it returns is exactly what was put

@@ -34,11 +34,13 @@ const (
 	// divides common frame sizes; what is left at the end may fill a whole
 	// block, so no cut leaves a crumb.
 	cutEvery = 512 << 10
-	// batchBytes is how much plaintext one put carries.
+	// batchBytes is how many sealed bytes one put carries.
 	batchBytes = 2 << 20
-	// batches is how many puts of one Writer are under way at once. With
-	// batchBytes it bounds the memory of a Writer to about 10 MiB.
-	batches = 2
+	// batches is how many puts of one Writer are under way at once, inFlight
+	// how many blocks are being sealed or waiting for a put. Together they
+	// bound the memory of a Writer to about 12 MiB.
+	batches  = 2
+	inFlight = 4
 )
 
 // Writer cuts a stream of plaintext into blocks, seals and stores them. The
@@ -58,27 +60,32 @@ type Writer struct {
 	whole int    // how many of them are whole units
 	split bool   // the unit in buf has blocks already
 
-	plains [][]byte // cut, not yet handed on
-	held   int      // bytes in plains
+	slots  chan struct{} // one for each block that is being sealed or put
+	puts   chan struct{} // one for each put
+	under  sync.WaitGroup
+	mu     sync.Mutex // guards what follows
+	err    error
 	blocks []BlockRef
+	sealed []Block // not yet put
+	held   int     // bytes in sealed
 
-	slots chan struct{} // one for each put that may begin
-	under sync.WaitGroup
-	mu    sync.Mutex // guards err and the CIDs in blocks
-	err   error
-	done  bool
+	written *Written // once all is sealed
+	done    bool
 }
+
+// plains are buffers for the plaintext of one block.
+var plains = sync.Pool{New: func() any { b := make([]byte, 0, MaxPlain); return &b }}
 
 // NewWriter begins an instance. Close or Abort must be called.
 func NewWriter(ctx context.Context, s Putter, k Key) *Writer {
 	ctx, cancel := context.WithCancel(ctx)
-	return &Writer{ctx: ctx, cancel: cancel, store: s, seal: newSealer(k), sum: sha256.New(), slots: make(chan struct{}, batches)}
+	return &Writer{ctx: ctx, cancel: cancel, store: s, seal: newSealer(k), sum: sha256.New(), slots: make(chan struct{}, inFlight), puts: make(chan struct{}, batches)}
 }
 
 // Write takes the next bytes; it does not keep p. It waits while as much as
 // may be under way is under way. After an error only Abort is of use.
 func (w *Writer) Write(s Span, p []byte) error {
-	if w.done {
+	if w.done || w.written != nil {
 		return fmt.Errorf("writing an instance: %w", ErrClosed)
 	}
 	if err := w.failed(); err != nil {
@@ -94,6 +101,9 @@ func (w *Writer) Write(s Span, p []byte) error {
 	w.sum.Write(p)
 	w.size += int64(len(p))
 	for len(p) > 0 {
+		if w.buf == nil {
+			w.buf = *plains.Get().(*[]byte)
+		}
 		n := min(len(p), MaxPlain-len(w.buf))
 		w.buf = append(w.buf, p[:n]...)
 		p = p[n:]
@@ -119,29 +129,16 @@ func (w *Writer) endUnit(endGroup bool) {
 	w.split = false
 }
 
-// cut makes a block of the first n bytes of buf.
+// cut makes a block of the first n bytes of buf and has it sealed.
 func (w *Writer) cut(n int) {
-	plain := w.buf[:n:n]
-	w.buf = append(make([]byte, 0, max(len(w.buf)-n, packUntil)), w.buf[n:]...)
-	w.whole = 0
-	w.plains = append(w.plains, plain)
-	if w.held += n; w.held >= batchBytes {
-		w.flush()
+	plain, rest := w.buf[:n], w.buf[n:]
+	w.buf, w.whole = nil, 0
+	if len(rest) > 0 {
+		w.buf = append(*plains.Get().(*[]byte), rest...)
 	}
-}
-
-// flush hands what is cut on to be sealed and stored.
-func (w *Writer) flush() {
-	if len(w.plains) == 0 {
-		return
-	}
-	plains := w.plains
-	w.plains, w.held = nil, 0
 	w.mu.Lock()
-	first := len(w.blocks)
-	for _, p := range plains {
-		w.blocks = append(w.blocks, BlockRef{Len: int64(len(p))})
-	}
+	at := len(w.blocks)
+	w.blocks = append(w.blocks, BlockRef{Len: int64(n)})
 	w.mu.Unlock()
 	select {
 	case w.slots <- struct{}{}:
@@ -149,32 +146,40 @@ func (w *Writer) flush() {
 		w.fail(context.Cause(w.ctx))
 		return
 	}
-	w.under.Add(1)
-	go func() {
-		defer w.under.Done()
+	w.under.Go(func() {
 		defer func() { <-w.slots }()
-		if err := w.put(first, plains); err != nil {
+		if err := w.ctx.Err(); err != nil {
 			w.fail(err)
+			return
 		}
-	}()
+		b, err := w.seal.seal(domData, plain)
+		plain = plain[:0]
+		plains.Put(&plain)
+		if err != nil {
+			w.fail(err)
+			return
+		}
+		if batch := w.take(at, b); batch != nil {
+			w.puts <- struct{}{}
+			defer func() { <-w.puts }()
+			if err := w.store.Put(w.ctx, batch...); err != nil {
+				w.fail(err)
+			}
+		}
+	})
 }
 
-func (w *Writer) put(first int, plains [][]byte) error {
-	sealed := make([]Block, len(plains))
-	for i, p := range plains {
-		if err := w.ctx.Err(); err != nil {
-			return err
-		}
-		b, err := w.seal.seal(domData, p)
-		if err != nil {
-			return err
-		}
-		sealed[i] = b
-		w.mu.Lock()
-		w.blocks[first+i].CID = b.CID
-		w.mu.Unlock()
+// take keeps a sealed block and returns what is due to be put.
+func (w *Writer) take(at int, b Block) (batch []Block) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.blocks[at].CID = b.CID
+	w.sealed = append(w.sealed, b)
+	if w.held += len(b.Data); w.held < batchBytes {
+		return nil
 	}
-	return w.store.Put(w.ctx, sealed...)
+	batch, w.sealed, w.held = w.sealed, nil, 0
+	return batch
 }
 
 func (w *Writer) failed() error {
@@ -193,23 +198,41 @@ func (w *Writer) fail(err error) {
 	w.cancel()
 }
 
-// Close returns when everything written is durable. Blocks of a Writer that
-// failed may be stored in part; nothing names them.
-func (w *Writer) Close() (Written, error) {
+// Seal ends the instance and says what has been written. All blocks have
+// their addresses then; the last of them are stored by Close.
+func (w *Writer) Seal() (Written, error) {
 	if w.done {
 		return Written{}, fmt.Errorf("closing an instance: %w", ErrClosed)
 	}
-	if len(w.buf) > 0 {
-		w.endUnit(true)
+	if w.written == nil {
+		if len(w.buf) > 0 {
+			w.endUnit(true)
+		}
+		w.under.Wait()
+		w.written = &Written{Blocks: slices.Clip(w.blocks), Size: w.size, SHA256: [sha256.Size]byte(w.sum.Sum(nil))}
 	}
-	w.flush()
-	w.under.Wait()
+	return *w.written, w.failed()
+}
+
+// Close returns when everything written is durable, and with it the blocks
+// that belong to it, such as those of its manifest. Blocks of a Writer that
+// failed may be stored in part; nothing names them.
+func (w *Writer) Close(with ...Block) (Written, error) {
+	written, err := w.Seal()
+	if w.done {
+		return written, err
+	}
+	if err == nil {
+		if last := append(w.sealed, with...); len(last) > 0 {
+			err = w.store.Put(w.ctx, last...)
+		}
+	}
 	w.done = true
 	w.cancel()
-	if w.err != nil {
-		return Written{}, w.err
+	if err != nil {
+		return Written{}, err
 	}
-	return Written{Blocks: slices.Clip(w.blocks), Size: w.size, SHA256: [sha256.Size]byte(w.sum.Sum(nil))}, nil
+	return written, nil
 }
 
 // Abort gives up and returns when nothing is under way any more. Blocks

@@ -92,6 +92,7 @@ type Archive struct {
 	grants  *grants
 	pub     *publisher
 	locks   [64]sync.Mutex // by study
+	commits commits
 	news    news
 	listing singleflight.Group
 	lists   sync.WaitGroup // the fetches that listing runs
@@ -111,6 +112,7 @@ func Open(o Options) (*Archive, error) {
 	a := &Archive{Options: o, db: o.DB, queue: q}
 	a.grants = newGrants(a)
 	a.pub = newPublisher(a)
+	a.commits.a = a
 	a.news.of = make(map[string]chan struct{})
 	if err := a.pub.recover(); err != nil {
 		return nil, err
@@ -153,10 +155,12 @@ func (a *Archive) shelf(id sourceID, k cas.Key) cas.Shelf {
 }
 
 // lock serialises changes to one study's records.
-func (a *Archive) lock(study string) *sync.Mutex {
+func (a *Archive) lock(study string) *sync.Mutex { return &a.locks[lockOf(study)] }
+
+func lockOf(study string) int {
 	h := fnv.New32a()
 	h.Write([]byte(study))
-	return &a.locks[h.Sum32()%uint32(len(a.locks))]
+	return int(h.Sum32() % uint32(len(Archive{}.locks)))
 }
 
 // news tells readers that wait that something of a study has changed.

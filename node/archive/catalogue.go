@@ -94,6 +94,9 @@ type sop struct {
 	SHA256 []byte       `cbor:"4,keyasint"`
 }
 
+// source is the version of a study that the instance belongs to.
+func (s sop) source() sourceID { return sourceID{Study: s.Study, Origin: s.Origin} }
+
 var errNoRecord = errors.New("not in the catalogue")
 
 func getRecord[T any](txn *badger.Txn, key []byte) (T, error) {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"strings"
 	"time"
@@ -50,113 +51,176 @@ func (b *BadUID) Error() string {
 // durable, byte for byte, and will be told to the region; after an error
 // nothing of it is visible.
 func (a *Archive) Ingest(ctx context.Context, r io.Reader, o IngestOptions) (Receipt, error) {
-	var (
-		w     *cas.Writer
-		key   cas.Key
-		id    sourceID
-		uids  dicom.UIDs
-		begun bool
-	)
-	inst, err := dicom.Scan(r, a.Limits, dicom.Handler{
-		Begin: func(u dicom.UIDs) error {
-			for _, f := range []struct {
-				name string
-				uid  dicom.UID
-			}{{"Study Instance UID", u.Study}, {"Series Instance UID", u.Series}, {"SOP Instance UID", u.Instance}} {
-				if !f.uid.Valid() {
-					return &BadUID{f.name}
-				}
-			}
-			if o.Study != "" && u.Study != o.Study {
-				return &WrongStudy{Want: o.Study, Got: u.Study}
-			}
-			uids, id = u, sourceID{Study: string(u.Study), Origin: a.Self}
-			var err error
-			if key, err = a.Keys.Create(id.keyName()); err != nil {
-				return err
-			}
-			w, begun = cas.NewWriter(ctx, a.shelf(id, key), key), true
-			return nil
-		},
-		Piece: func(p dicom.Piece) error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			return w.Write(cas.Span{Group: uint8(p.Section), Unit: p.Frame}, p.Data)
-		},
-	})
-	if begun {
-		defer w.Abort()
-	}
-	if err != nil {
-		return Receipt{}, err
-	}
-	written, err := w.Close()
-	if err != nil {
-		return Receipt{}, err
-	}
-	receipt := Receipt{UIDs: uids, Size: written.Size, SHA256: written.SHA256}
+	return a.Receive(ctx, r, o)()
+}
 
-	// Looked up once before the manifest is written, so that a re-send costs
-	// nothing more, and again in the transaction, which decides.
-	dup, err := a.taken(uids, written.SHA256)
-	if dup && !a.readable(ctx, id, uids) {
-		// The catalogue knows it and the store has lost it: "stored" would be a
-		// lie, so it is stored again.
-		dup = false
+// Receive reads one instance to its end. What it returns must be called, once
+// and from any goroutine: it finishes what Ingest does. So a sender of many
+// instances need not wait for the disk between two of them.
+func (a *Archive) Receive(ctx context.Context, r io.Reader, o IngestOptions) func() (Receipt, error) {
+	in := &ingest{a: a, ctx: ctx, o: o}
+	inst, err := dicom.Scan(r, a.Limits, dicom.Handler{Begin: in.begin, Piece: in.piece})
+	if err != nil {
+		in.end()
+		return func() (Receipt, error) { return Receipt{}, err }
 	}
-	if err != nil || dup {
-		receipt.Duplicate = dup
-		if dup && o.Arrival {
-			if err = a.arrived(id); err == nil {
-				a.OnArrival(id.Study)
-			}
+	return func() (Receipt, error) {
+		defer in.end()
+		return in.finish(inst)
+	}
+}
+
+// ingest is one instance on its way in.
+type ingest struct {
+	a    *Archive
+	ctx  context.Context
+	o    IngestOptions
+	id   sourceID
+	uids dicom.UIDs
+	key  cas.Key
+
+	// Either it is written, or, when its UID is taken by an instance that is
+	// here and whole, only hashed: the same bytes are a re-send, others a
+	// conflict, and neither is stored.
+	w    *cas.Writer
+	sum  hash.Hash
+	size int64
+}
+
+func (in *ingest) begin(u dicom.UIDs) error {
+	for _, f := range []struct {
+		name string
+		uid  dicom.UID
+	}{{"Study Instance UID", u.Study}, {"Series Instance UID", u.Series}, {"SOP Instance UID", u.Instance}} {
+		if !f.uid.Valid() {
+			return &BadUID{f.name}
 		}
-		return receipt, err
+	}
+	if in.o.Study != "" && u.Study != in.o.Study {
+		return &WrongStudy{Want: in.o.Study, Got: u.Study}
+	}
+	a := in.a
+	in.uids, in.id = u, sourceID{Study: string(u.Study), Origin: a.Self}
+	var err error
+	if in.key, err = a.Keys.Create(in.id.keyName()); err != nil {
+		return err
+	}
+	if a.readable(in.ctx, u.Instance) {
+		in.sum = sha256.New()
+		return nil
+	}
+	in.w = cas.NewWriter(in.ctx, a.shelf(in.id, in.key), in.key)
+	return nil
+}
+
+func (in *ingest) piece(p dicom.Piece) error {
+	if err := in.ctx.Err(); err != nil {
+		return err
+	}
+	if in.sum != nil {
+		in.sum.Write(p.Data)
+		in.size += int64(len(p.Data))
+		return nil
+	}
+	return in.w.Write(cas.Span{Group: uint8(p.Section), Unit: p.Frame}, p.Data)
+}
+
+// end gives up what was not finished.
+func (in *ingest) end() {
+	if in.w != nil {
+		in.w.Abort()
+	}
+}
+
+func (in *ingest) finish(inst *dicom.Instance) (Receipt, error) {
+	a := in.a
+	if in.sum != nil {
+		return in.resent([sha256.Size]byte(in.sum.Sum(nil)), in.size)
+	}
+	written, err := in.w.Seal()
+	if err != nil {
+		return Receipt{}, err
 	}
 	manifest := cas.InstanceManifest{
-		UID: string(uids.Instance), Class: string(uids.Class), TransferSyntax: string(uids.TransferSyntax),
+		UID: string(in.uids.Instance), Class: string(in.uids.Class), TransferSyntax: string(in.uids.TransferSyntax),
 		Size: written.Size, SHA256: written.SHA256, HeaderLen: inst.HeaderLen, Blocks: written.Blocks, Pixel: pixelLayout(inst),
 	}
 	if inst.Deflated {
 		manifest.HeaderLen = manifest.Size
 	}
-	ref, err := cas.SaveInstance(ctx, a.shelf(id, key), key, manifest)
+	ref, blocks, err := cas.SealInstance(in.key, manifest)
 	if err != nil {
 		return Receipt{}, err
 	}
-	rec := instance{
+	// Asked before the last is written, so that a conflict stores little, and
+	// again in the transaction, which decides.
+	if _, err := a.taken(in.uids, written.SHA256); err != nil {
+		return Receipt{}, err
+	}
+	if _, err := in.w.Close(blocks...); err != nil {
+		return Receipt{}, err
+	}
+	c := &commit{id: in.id, uids: in.uids, data: inst.Data, arrival: in.o.Arrival, rec: instance{
 		Class: manifest.Class, TransferSyntax: manifest.TransferSyntax, Size: written.Size, SHA256: written.SHA256[:],
 		Manifest: ref, Attrs: pick(inst.Data, instanceTags).Encode(),
-	}
-	var first bool
-	receipt.Duplicate, first, err = a.commit(id, uids, rec, inst.Data, o.Arrival)
-	if err != nil {
+	}}
+	if err := a.commits.do(c); err != nil {
 		return Receipt{}, err
 	}
-	a.pub.touch(id.Study)
-	a.news.tell(id.Study)
-	if first {
+	a.pub.touch(in.id.Study)
+	a.news.tell(in.id.Study)
+	if c.first {
 		// Whoever was told that the study is stored may ask for it at once, so
 		// the first instance is in the index before it is acknowledged. Should
 		// that fail the instance is no less stored: the publisher goes on trying.
-		if _, err := a.publish(ctx, id.Study); err != nil && ctx.Err() == nil {
-			a.Log.Error("a new study could not be told to the region at once; it is tried again", "study", short(id.Study), "error", err)
+		if _, err := a.publish(in.ctx, in.id.Study); err != nil && in.ctx.Err() == nil {
+			a.Log.Error("a new study could not be told to the region at once; it is tried again", "study", short(in.id.Study), "error", err)
 		}
 	}
-	if o.Arrival {
-		a.OnArrival(id.Study)
+	if in.o.Arrival {
+		a.OnArrival(in.id.Study)
 	}
-	return receipt, nil
+	return Receipt{UIDs: in.uids, Size: written.Size, SHA256: written.SHA256, Duplicate: c.dup}, nil
+}
+
+// errVanished says that an instance went while a copy of it arrived.
+var errVanished = errors.New("the instance was erased here while this copy of it arrived; send it again if it is wanted")
+
+// resent judges an instance whose UID was taken when it began to arrive.
+func (in *ingest) resent(sum [sha256.Size]byte, size int64) (Receipt, error) {
+	a := in.a
+	dup, err := a.taken(in.uids, sum)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if !dup {
+		return Receipt{}, errVanished
+	}
+	if in.o.Arrival {
+		if err := a.arrived(in.id); err != nil {
+			return Receipt{}, err
+		}
+		a.OnArrival(in.id.Study)
+	}
+	return Receipt{UIDs: in.uids, Size: size, SHA256: sum, Duplicate: true}, nil
 }
 
 // readable says whether an instance that was received here before can still be
 // given: its manifest opens and all its blocks are there.
-func (a *Archive) readable(ctx context.Context, id sourceID, uids dicom.UIDs) bool {
-	rec, err := a.instanceOf(id, string(uids.Series), string(uids.Instance))
-	if err != nil {
+func (a *Archive) readable(ctx context.Context, uid dicom.UID) bool {
+	var first sop
+	var rec instance
+	err := a.db.View(func(txn *badger.Txn) (err error) {
+		if first, err = getRecord[sop](txn, append([]byte{tableSOP}, uid...)); err != nil {
+			return err
+		}
+		rec, err = getRecord[instance](txn, first.source().instanceKey(tableInstance, first.Series, string(uid)))
+		return err
+	})
+	if err != nil || first.Origin != a.Self {
 		return false
 	}
+	id := first.source()
 	key, err := a.Keys.Get(id.keyName())
 	if err != nil {
 		return false
@@ -225,77 +289,18 @@ func (a *Archive) displace(txn *badger.Txn, copied sop, uid dicom.UID, sum []byt
 	return putRecord(txn, id.key(tableSource), s)
 }
 
-// commit makes an instance visible: one transaction, synced before it returns.
-// first says that nobody has been told of the study yet.
-func (a *Archive) commit(id sourceID, uids dicom.UIDs, rec instance, data dicom.Dataset, arrival bool) (dup, first bool, err error) {
-	l := a.lock(id.Study)
-	l.Lock()
-	defer l.Unlock()
-	now := a.Now().UnixMilli()
-	err = a.update(func(txn *badger.Txn) error {
-		if dup, err = a.takenIn(txn, uids, [sha256.Size]byte(rec.SHA256)); err != nil {
-			return err
-		}
-		if arrival {
-			if err := putRecord(txn, id.key(tableArrival), now); err != nil {
-				return err
-			}
-		}
-		if dup {
-			// The record is written anew: its blocks may have been lost.
-			return putRecord(txn, id.instanceKey(tableInstance, string(uids.Series), string(uids.Instance)), rec)
-		}
-		s, err := getRecord[source](txn, id.key(tableSource))
-		if errors.Is(err, errNoRecord) {
-			s = source{Whole: true, Attrs: pick(data, studyTags).Encode()}
-		} else if err != nil {
-			return err
-		} else if !s.Mixed {
-			said, err := dicom.Decode(s.Attrs, a.Limits)
-			if err != nil {
-				return err
-			}
-			if s.Mixed = !a.samePerson(said, data); !s.Mixed {
-				s.Attrs = fill(said, data).Encode()
-			}
-		}
-		first = s.Revision == 0
-		s.Dirty, s.LastChange, s.Settled = true, now, false
-		s.Instances++
-		s.Bytes += rec.Size
-		if err := putRecord(txn, id.key(tableSource), s); err != nil {
-			return err
-		}
-		if err := putRecord(txn, id.instanceKey(tableInstance, string(uids.Series), string(uids.Instance)), rec); err != nil {
-			return err
-		}
-		seriesKey := id.seriesKey(string(uids.Series))
-		if _, err := txn.Get(seriesKey); errors.Is(err, badger.ErrKeyNotFound) {
-			if err := txn.Set(seriesKey, pick(data, seriesTags).Encode()); err != nil {
-				return err
-			}
-		} else if err != nil {
-			return err
-		}
-		sopKey := append([]byte{tableSOP}, uids.Instance...)
-		if copied, err := getRecord[sop](txn, sopKey); err == nil {
-			if err := a.displace(txn, copied, uids.Instance, rec.SHA256); err != nil {
-				return err
-			}
-		} else if !errors.Is(err, errNoRecord) {
-			return err
-		}
-		return putRecord(txn, sopKey, sop{Study: id.Study, Series: string(uids.Series), Origin: id.Origin, SHA256: rec.SHA256})
-	})
-	return dup, first && !dup, err
-}
+// sameArrival is within what time a study that arrives again is no news.
+const sameArrival = time.Minute
 
 // arrived notes that a study is new here although its bytes were here before.
 func (a *Archive) arrived(id sourceID) error {
-	err := a.db.Update(func(txn *badger.Txn) error {
+	at, err := a.ArrivedAt(id.Study)
+	if now := a.Now(); err != nil || at.Before(now) && now.Sub(at) < sameArrival {
+		return err
+	}
+	return a.update(func(txn *badger.Txn) error {
 		return putRecord(txn, id.key(tableArrival), a.Now().UnixMilli())
 	})
-	return err
 }
 
 // Arrivals lists the studies that arrived here since a time, and when.

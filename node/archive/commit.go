@@ -1,0 +1,189 @@
+package archive
+
+import (
+	"crypto/sha256"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/dicom"
+)
+
+// groupMost is how many instances one transaction makes visible.
+const groupMost = 64
+
+// commits makes instances visible. Those that come at the same time share one
+// transaction and so one sync of the disk, also when they are of one study.
+type commits struct {
+	a *Archive
+
+	mu      sync.Mutex
+	waiting []*commit
+
+	turn sync.Mutex // held by the one who commits for all that wait
+}
+
+// commit is one instance whose blocks are durable.
+type commit struct {
+	id      sourceID
+	uids    dicom.UIDs
+	rec     instance
+	data    dicom.Dataset
+	arrival bool
+
+	done  bool
+	dup   bool // these very bytes were here already
+	first bool // nobody has been told of the study yet
+	err   error
+}
+
+// do returns when c is durable and visible, or is not.
+func (g *commits) do(c *commit) error {
+	g.mu.Lock()
+	g.waiting = append(g.waiting, c)
+	g.mu.Unlock()
+
+	g.turn.Lock()
+	defer g.turn.Unlock()
+	for !c.done { // until whoever had the turn before took it along
+		g.mu.Lock()
+		n := min(len(g.waiting), groupMost)
+		group := slices.Clone(g.waiting[:n])
+		g.waiting = slices.Delete(g.waiting, 0, n)
+		g.mu.Unlock()
+		g.run(group)
+	}
+	return c.err
+}
+
+func (g *commits) run(group []*commit) {
+	err := g.together(group)
+	if errors.Is(err, badger.ErrTxnTooBig) && len(group) > 1 {
+		half := len(group) / 2
+		g.run(group[:half])
+		g.run(group[half:])
+		return
+	}
+	for _, c := range group {
+		c.done = true
+		if c.err == nil {
+			c.err = err
+		}
+	}
+}
+
+// together is one transaction, synced before it returns. A conflict is its
+// instance's own error and keeps out no other.
+func (g *commits) together(group []*commit) error {
+	defer g.a.lockAll(group)()
+	return g.a.update(func(txn *badger.Txn) error {
+		for _, c := range group {
+			c.dup, c.first, c.err = false, false, nil
+			err := g.a.commitIn(txn, c)
+			var conflict *Conflict
+			if errors.As(err, &conflict) {
+				c.err = err
+				continue
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// lockAll takes the locks of the studies of a group, always in one order.
+func (a *Archive) lockAll(group []*commit) (unlock func()) {
+	var locks []int
+	for _, c := range group {
+		locks = append(locks, lockOf(c.id.Study))
+	}
+	slices.Sort(locks)
+	locks = slices.Compact(locks)
+	for _, i := range locks {
+		a.locks[i].Lock()
+	}
+	return func() {
+		for _, i := range locks {
+			a.locks[i].Unlock()
+		}
+	}
+}
+
+// commitIn writes the records of one instance. It writes nothing before it
+// knows that there is no conflict.
+func (a *Archive) commitIn(txn *badger.Txn, c *commit) error {
+	id, uids, rec := c.id, c.uids, c.rec
+	now := a.Now().UnixMilli()
+	var err error
+	if c.dup, err = a.takenIn(txn, uids, [sha256.Size]byte(rec.SHA256)); err != nil {
+		return err
+	}
+	if c.arrival {
+		if err := putRecord(txn, id.key(tableArrival), now); err != nil {
+			return err
+		}
+	}
+	key := id.instanceKey(tableInstance, string(uids.Series), string(uids.Instance))
+	s, err := getRecord[source](txn, id.key(tableSource))
+	isNew := errors.Is(err, errNoRecord)
+	if err != nil && !isNew {
+		return err
+	}
+	if c.dup {
+		// It was stored again because its blocks had been lost. Compressed by a
+		// later version they may have other addresses now.
+		old, err := getRecord[instance](txn, key)
+		if err != nil {
+			return err
+		}
+		if old.Manifest != rec.Manifest {
+			s.Dirty = true
+			if err := putRecord(txn, id.key(tableSource), s); err != nil {
+				return err
+			}
+		}
+		return putRecord(txn, key, rec)
+	}
+	if isNew {
+		s = source{Whole: true, Attrs: pick(c.data, studyTags).Encode()}
+	} else if !s.Mixed {
+		said, err := dicom.Decode(s.Attrs, a.Limits)
+		if err != nil {
+			return err
+		}
+		if s.Mixed = !a.samePerson(said, c.data); !s.Mixed {
+			s.Attrs = fill(said, c.data).Encode()
+		}
+	}
+	c.first = s.Revision == 0
+	s.Dirty, s.LastChange, s.Settled = true, now, false
+	s.Instances++
+	s.Bytes += rec.Size
+	if err := putRecord(txn, id.key(tableSource), s); err != nil {
+		return err
+	}
+	if err := putRecord(txn, key, rec); err != nil {
+		return err
+	}
+	seriesKey := id.seriesKey(string(uids.Series))
+	if _, err := txn.Get(seriesKey); errors.Is(err, badger.ErrKeyNotFound) {
+		if err := txn.Set(seriesKey, pick(c.data, seriesTags).Encode()); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	sopKey := append([]byte{tableSOP}, uids.Instance...)
+	if copied, err := getRecord[sop](txn, sopKey); err == nil {
+		if err := a.displace(txn, copied, uids.Instance, rec.SHA256); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, errNoRecord) {
+		return err
+	}
+	return putRecord(txn, sopKey, sop{Study: id.Study, Series: string(uids.Series), Origin: id.Origin, SHA256: rec.SHA256})
+}
