@@ -27,11 +27,13 @@ type Archive interface {
 	// An empty sequence counts as ErrNotFound.
 	Objects(context.Context, Ref) iter.Seq2[Object, error]
 
-	// Store takes one instance, to the end of r, and is durable on return.
+	// Store takes one instance, to the end of r. What it returns is called once,
+	// from any goroutine, and gives the outcome: without an error the instance is
+	// durable then. Between the two the handler reads the next instance.
 	// Where study is set, an instance of another study is *Refused with
 	// CodeWrongStudy. Beside an error Stored carries the UIDs as far as they
 	// became known, for the response to name.
-	Store(ctx context.Context, study dicom.UID, r io.Reader) (Stored, error)
+	Store(ctx context.Context, study dicom.UID, r io.Reader) func() (Stored, error)
 
 	// Completeness says what answers lack: one text for each trust not heard
 	// from, empty when nothing is missing. Each becomes a Warning header.

@@ -69,7 +69,12 @@ func (o *memoryObject) Layout() *Layout {
 	return layoutOf(o.inst)
 }
 
-func (a *memory) Store(_ context.Context, study dicom.UID, r io.Reader) (Stored, error) {
+func (a *memory) Store(_ context.Context, study dicom.UID, r io.Reader) func() (Stored, error) {
+	got, err := a.store(study, r)
+	return func() (Stored, error) { return got, err }
+}
+
+func (a *memory) store(study dicom.UID, r io.Reader) (Stored, error) {
 	if a.storing != nil {
 		a.storing(r)
 	}
@@ -190,7 +195,7 @@ func filled(t testing.TB, files ...[]byte) *memory {
 	t.Helper()
 	a := &memory{}
 	for i, f := range files {
-		if _, err := a.Store(t.Context(), "", bytes.NewReader(f)); err != nil {
+		if _, err := a.store("", bytes.NewReader(f)); err != nil {
 			t.Fatalf("file %d: %v", i, err)
 		}
 	}
@@ -338,7 +343,9 @@ var errTest = errors.New("what the archive says to its log only")
 // sink stores nothing.
 type sink struct{ Archive }
 
-func (sink) Store(_ context.Context, _ dicom.UID, r io.Reader) (Stored, error) {
+func (sink) Store(_ context.Context, _ dicom.UID, r io.Reader) func() (Stored, error) {
 	_, err := io.Copy(io.Discard, r)
-	return Stored{UIDs: dicom.UIDs{Study: studyA, Series: seriesA, Instance: nativeUID}}, err
+	return func() (Stored, error) {
+		return Stored{UIDs: dicom.UIDs{Study: studyA, Series: seriesA, Instance: nativeUID}}, err
+	}
 }

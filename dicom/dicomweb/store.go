@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/priormesh/priormesh/dicom"
@@ -42,12 +43,13 @@ func (s *server) store(w http.ResponseWriter, r *http.Request, ref Ref) error {
 	if r.ContentLength > s.Limits.Request {
 		return &problem{http.StatusRequestEntityTooLarge, tooLarge.Error()}
 	}
-	in := &storing{s: s, ctx: r.Context(), study: ref.Study, body: &meter{src: r.Body, total: tooLarge, left: s.Limits.Request}}
+	in := &storing{s: s, ctx: r.Context(), study: ref.Study, body: &meter{src: r.Body, total: tooLarge, left: s.Limits.Request}, finishing: make(chan struct{}, maxFinishing)}
 	if single {
 		in.part(in.body)
 	} else {
 		in.parts(boundary)
 	}
+	in.settle()
 	if err := in.ctx.Err(); err != nil {
 		return err // nobody is there to be answered
 	}
@@ -151,10 +153,26 @@ type storing struct {
 	ctx      context.Context
 	study    dicom.UID
 	body     *meter
-	outcomes []outcome
-	broken   error // why the request could not be read to its end
+	outcomes []*outcome // in the order of the parts; whole after settle
+	broken   error      // why the request could not be read to its end
 	count    int
 	stored   int
+
+	finishing chan struct{} // one for each part whose bytes are read and not yet durable
+	under     sync.WaitGroup
+}
+
+// maxFinishing is how many parts of a request are read and not yet durable.
+const maxFinishing = 4
+
+// settle waits for the outcomes.
+func (in *storing) settle() {
+	in.under.Wait()
+	for _, o := range in.outcomes {
+		if o.err == nil {
+			in.stored++
+		}
+	}
 }
 
 // outcome is what became of a part.
@@ -193,7 +211,8 @@ func (in *storing) parts(boundary string) {
 		}
 		if err := partType(p); err != nil {
 			in.count++
-			in.failed(Stored{}, err)
+			o := in.outcome(in.count, Stored{}, err)
+			in.outcomes = append(in.outcomes, &o)
 		} else {
 			in.part(p)
 		}
@@ -223,33 +242,36 @@ func partType(p *multipart.Part) error {
 	return &Refused{"the part has a Content-Transfer-Encoding; send it as it is (binary)", CodeCannotUnderstand}
 }
 
-// part stores one instance and reads its part to the end.
+// part stores one instance and reads its part to the end. The disk's share of
+// the work goes on while the next part is read.
 func (in *storing) part(r io.Reader) {
 	in.count++
+	number := in.count
 	pr := &partReader{src: r, left: in.s.Limits.Part, limit: ErrLimit{"Part", in.s.Limits.Part}}
-	got, err := in.s.archive.Store(in.ctx, in.study, pr)
-	if err == nil && pr.err == nil {
-		n, rest := io.Copy(io.Discard, pr)
+	finish := in.s.archive.Store(in.ctx, in.study, pr)
+	unread := int64(0)
+	if pr.err == nil {
+		unread, _ = io.Copy(io.Discard, pr) // of an instance that was refused early
+	}
+	cut := pr.err
+	if cut != nil && cut != error(pr.limit) {
+		in.broken = cause(in.body, cut)
+		cut = in.broken
+	}
+	o := &outcome{}
+	in.outcomes = append(in.outcomes, o)
+	in.finishing <- struct{}{}
+	in.under.Go(func() {
+		defer func() { <-in.finishing }()
+		got, err := finish()
 		switch {
-		case rest != nil: // the reader's error is the cause
-		case n > 0:
-			err = fmt.Errorf("the archive left %d bytes of an instance unread", n)
+		case cut != nil: // whatever the archive made of it, the part did not arrive whole
+			err = cut
+		case err == nil && unread > 0:
+			err = fmt.Errorf("the archive left %d bytes of an instance unread", unread)
 		}
-	}
-	if pr.err != nil {
-		// Whatever the archive made of it, the part did not arrive whole.
-		err = pr.err
-		if err != error(pr.limit) {
-			in.broken = cause(in.body, err)
-			err = in.broken
-		}
-	}
-	if err != nil {
-		in.failed(got, err)
-		return
-	}
-	in.stored++
-	in.outcomes = append(in.outcomes, outcome{Stored: got})
+		*o = in.outcome(number, got, err)
+	})
 }
 
 // cause is why a request body ended early.
@@ -288,12 +310,17 @@ func (p *partReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (in *storing) failed(got Stored, err error) {
+// outcome words what became of a part. Parts finish side by side, so it
+// touches nothing that is theirs together.
+func (in *storing) outcome(part int, got Stored, err error) outcome {
+	if err == nil {
+		return outcome{Stored: got}
+	}
 	code, text, known := reason(err)
 	if !known && in.ctx.Err() == nil {
 		in.s.Log.Error("instance not stored", "study", short(got.UIDs.Study), "instance", short(got.UIDs.Instance), "error", err)
 	}
-	in.outcomes = append(in.outcomes, outcome{got, err, code, fmt.Sprintf("part %d: %s", in.count, text)})
+	return outcome{got, err, code, fmt.Sprintf("part %d: %s", part, text)}
 }
 
 // reason is the Failure Reason for an error of Archive.Store (PS3.18 Table

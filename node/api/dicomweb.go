@@ -40,9 +40,12 @@ func (w web) Completeness(_ context.Context, ref dicomweb.Ref) []string {
 	return slices.Concat(caveats, out)
 }
 
-func (w web) Store(ctx context.Context, study dicom.UID, r io.Reader) (dicomweb.Stored, error) {
-	got, err := w.archive.Ingest(ctx, r, archive.IngestOptions{Study: study, Arrival: true})
-	return dicomweb.Stored{UIDs: got.UIDs, Duplicate: got.Duplicate}, webError(err)
+func (w web) Store(ctx context.Context, study dicom.UID, r io.Reader) func() (dicomweb.Stored, error) {
+	finish := w.archive.Receive(ctx, r, archive.IngestOptions{Study: study, Arrival: true})
+	return func() (dicomweb.Stored, error) {
+		got, err := finish()
+		return dicomweb.Stored{UIDs: got.UIDs, Duplicate: got.Duplicate}, webError(err)
+	}
 }
 
 // webError says an error of the archive in DICOMweb's words.
