@@ -225,12 +225,3 @@ func (d *decoder) open(what string, version, fields uint64) {
 		d.fail(ErrMalformed, "%s has %d fields, not %d", what, n, fields)
 	}
 }
-
-// get reads a block and opens it.
-func (s *sealer) get(ctx context.Context, g Getter, dom domain, c cid.Cid) ([]byte, error) {
-	b, err := g.Get(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	return s.open(dom, Block{CID: c, Data: b})
-}
