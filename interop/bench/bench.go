@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,13 +28,14 @@ const (
 )
 
 var (
-	dir    = flag.String("dir", os.TempDir(), "`folder` on the disk to measure; about 3 GB are used and given back")
-	span   = flag.Duration("time", 2*time.Second, "how long each way is written to, with each number of writers, in each round")
-	rounds = flag.Int("rounds", 2, "rounds; the table shows the slowest and the fastest")
-	ct     = flag.String("ct", "../shared/testdata/dicom/fo-dicom/GH1308.dcm", "a CT `file` of 512 x 512 samples of 16 bits, Explicit VR Little Endian, that all instances are made from; one is made up if there is none")
-	only   = flag.String("only", allParts, "`parts` to run: rates, share, space, idle")
-	ways   = flag.String("ways", "", "`ways` of the rates to run, by the words in their names; empty: all")
-	cpu    = flag.String("cpuprofile", "", "keep the CPU profile of the share part in this `file`")
+	dir           = flag.String("dir", os.TempDir(), "`folder` on the disk to measure; about 3 GB are used and given back")
+	span          = flag.Duration("time", 2*time.Second, "how long each way is written to, with each number of writers, in each round")
+	rounds        = flag.Int("rounds", 2, "rounds; the table shows the slowest and the fastest")
+	ct            = flag.String("ct", "../shared/testdata/dicom/fo-dicom/GH1308.dcm", "a CT `file` of 512 x 512 samples of 16 bits, Explicit VR Little Endian, that all instances are made from; one is made up if there is none")
+	only          = flag.String("only", allParts, "`parts` to run: rates, share, space, idle")
+	writerNumbers = flag.String("writers", "1,4,16", "`numbers` of writers")
+	ways          = flag.String("ways", "", "`ways` of the rates to run, by the words in their names; empty: all")
+	cpu           = flag.String("cpuprofile", "", "keep the CPU profile of the share part in this `file`")
 )
 
 func main() {
@@ -68,7 +70,7 @@ func measure(ctx context.Context) (err error) {
 	if b.model, err = openModel(*ct); err != nil {
 		return err
 	}
-	b.studies, err = writeStudies(filepath.Join(root, "in"), 1, studies, inStudy, func(s, i int) []byte { return b.model.slice(s, i, "Bench^Mark") })
+	b.studies, err = writeStudies(filepath.Join(root, "in"), 1, studies, inStudy, func(s, i int) []byte { return b.model.slice(s, i, patient(s)) })
 	if err != nil {
 		return err
 	}
@@ -174,7 +176,14 @@ var allWays = []way{
 
 // rates prints the table of durable ingest.
 func (b *bench) rates(ctx context.Context) error {
-	writers := []int{1, 4, 16}
+	var writers []int
+	for _, n := range strings.Split(*writerNumbers, ",") {
+		v, err := strconv.Atoi(n)
+		if err != nil {
+			return err
+		}
+		writers = append(writers, v)
+	}
 	got := map[string]map[int][]rate{}
 	absent := map[string]bool{}
 	for range *rounds {

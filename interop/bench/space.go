@@ -2,6 +2,5 @@ package main
 
 import "context"
 
-func (b *bench) share(ctx context.Context) error { return nil }
 func (b *bench) space(ctx context.Context) error { return nil }
 func (b *bench) idle(ctx context.Context) error  { return nil }
