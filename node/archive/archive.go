@@ -70,6 +70,9 @@ type Options struct {
 	Now            func() time.Time
 	Log            *slog.Logger
 
+	Room  Room // nil: there always is
+	Space SpaceOptions
+
 	PublishAfter, SettleAfter       time.Duration
 	Workers                         int
 	ReadThrough, RetryMin, RetryMax time.Duration
@@ -91,6 +94,7 @@ type Archive struct {
 	queue   *queue
 	grants  *grants
 	pub     *publisher
+	space   *space
 	locks   [64]sync.Mutex // by study
 	commits commits
 	news    news
@@ -114,7 +118,11 @@ func Open(o Options) (*Archive, error) {
 	a.pub = newPublisher(a)
 	a.commits.a = a
 	a.news.of = make(map[string]chan struct{})
+	a.space = newSpace(a)
 	if err := a.pub.recover(); err != nil {
+		return nil, err
+	}
+	if err := a.space.recover(); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -127,6 +135,7 @@ func (a *Archive) Start(t Transfers) {
 	a.transfers, a.stop, a.running = t, cancel, ctx
 	a.group = new(errgroup.Group)
 	a.group.Go(func() error { a.pub.run(ctx); return nil })
+	a.group.Go(func() error { a.space.run(ctx); return nil })
 	for range a.Workers {
 		a.group.Go(func() error { a.work(ctx, Background); return nil })
 	}

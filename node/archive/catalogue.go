@@ -20,6 +20,8 @@ const (
 	tableSeries   byte = 0x43
 	tableConflict byte = 0x44
 	tableArrival  byte = 0x45
+	tableShelved  byte = 0x47
+	tablePin      byte = 0x48
 	tableTask     byte = 0x60
 )
 

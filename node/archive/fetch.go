@@ -42,8 +42,17 @@ func (a *Archive) Enqueue(study string, p Priority, reason, order string) error 
 		return ErrNotFound
 	}
 	here, err := a.Here(study)
-	if err != nil || here {
+	if err != nil {
 		return err
+	}
+	if here {
+		a.space.wanted(study)
+		return nil
+	}
+	if a.Room != nil {
+		if err := a.Room.Note(false); err != nil {
+			return &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and cannot be brought now: %s", err), RetryAfter: a.RetryMin}
+		}
 	}
 	return a.queue.add(Task{Study: study, Priority: p, Reason: reason, Order: order})
 }
@@ -157,6 +166,11 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study) 
 	if have.Whole && have.Revision >= st.Revision {
 		return nil
 	}
+	done, err := a.writing(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer done()
 	streams, err := a.openHolders(ctx, id, st)
 	if err != nil {
 		return err
@@ -512,6 +526,11 @@ func (a *Archive) bringManifests(ctx context.Context, id sourceID, st index.Stud
 		defer a.lists.Done()
 		ctx, cancel := context.WithTimeout(a.running, a.ReadThrough)
 		defer cancel()
+		done, err := a.writing(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
 		streams, err := a.openHolders(ctx, id, st)
 		if err != nil {
 			return nil, err

@@ -91,6 +91,7 @@ func (a *Archive) grant(from index.NodeID, trust index.TrustID, id sourceID, req
 	if err != nil {
 		return mesh.Grant{}, err
 	}
+	a.space.used(id)
 	return mesh.Grant{
 		Study: id.Study, Origin: id.Origin, Holder: a.Self, Requester: from, Purpose: req.Purpose,
 		Expires: a.Now().Add(a.GrantFor), Revision: s.Revision, Settled: s.Settled, Manifest: *s.Manifest, Key: key,
@@ -182,6 +183,20 @@ func (g *grants) of(peer index.NodeID) []given {
 		}
 	}
 	slices.SortFunc(out, func(a, b given) int { return b.until.Compare(a.until) })
+	return out
+}
+
+// on is what peers hold grants for of one source.
+func (g *grants) on(id sourceID) []given {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.a.Now()
+	var out []given
+	for _, m := range g.given {
+		if v, ok := m[id]; ok && v.until.After(now) {
+			out = append(out, v)
+		}
+	}
 	return out
 }
 

@@ -85,6 +85,7 @@ type ingest struct {
 	w    *cas.Writer
 	sum  hash.Hash
 	size int64
+	left func() // the source's gate
 }
 
 func (in *ingest) begin(u dicom.UIDs) error {
@@ -102,6 +103,9 @@ func (in *ingest) begin(u dicom.UIDs) error {
 	a := in.a
 	in.uids, in.id = u, sourceID{Study: string(u.Study), Origin: a.Self}
 	var err error
+	if in.left, err = a.writing(in.ctx, in.id); err != nil {
+		return err
+	}
 	if in.key, err = a.Keys.Create(in.id.keyName()); err != nil {
 		return err
 	}
@@ -129,6 +133,9 @@ func (in *ingest) piece(p dicom.Piece) error {
 func (in *ingest) end() {
 	if in.w != nil {
 		in.w.Abort()
+	}
+	if in.left != nil {
+		in.left()
 	}
 }
 
@@ -276,6 +283,9 @@ func (a *Archive) displace(txn *badger.Txn, copied sop, uid dicom.UID, sum []byt
 		return err
 	}
 	if err := txn.Delete(id.instanceKey(tableInstance, copied.Series, string(uid))); err != nil {
+		return err
+	}
+	if err := a.unswept(txn, id); err != nil {
 		return err
 	}
 	s, err := getRecord[source](txn, id.key(tableSource))

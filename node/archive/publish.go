@@ -167,6 +167,11 @@ func (a *Archive) publish(ctx context.Context, study string) (again time.Time, e
 		return time.Time{}, err
 	}
 	if s.Dirty {
+		done, err := a.space.enter(ctx, id)
+		if err != nil {
+			return time.Time{}, err
+		}
+		defer done()
 		s.Revision = a.nextRevision(id, s.Revision)
 		ref, err := a.saveManifests(ctx, id, s, series)
 		if err != nil {

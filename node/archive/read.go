@@ -40,6 +40,7 @@ func (o *Object) Size() int64 { return o.rec.Size }
 
 // Manifest says where the instance's blocks and frames are.
 func (o *Object) Manifest(ctx context.Context) (cas.InstanceManifest, error) {
+	o.a.space.used(o.id)
 	key, err := o.a.Keys.Get(o.id.keyName())
 	if err != nil {
 		return cas.InstanceManifest{}, err
@@ -50,6 +51,7 @@ func (o *Object) Manifest(ctx context.Context) (cas.InstanceManifest, error) {
 // Open reads the instance as it was received. Only the blocks that are read
 // are touched.
 func (o *Object) Open(ctx context.Context) (*cas.Reader, error) {
+	o.a.space.used(o.id)
 	key, err := o.a.Keys.Get(o.id.keyName())
 	if err != nil {
 		return nil, err
@@ -276,6 +278,7 @@ func (a *Archive) statementOf(id sourceID) (index.Study, bool) {
 
 // listed reads a source's manifests from the store.
 func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref Ref) ([]entry, error) {
+	a.space.used(id)
 	key, err := a.Keys.Get(id.keyName())
 	if err != nil {
 		return nil, err

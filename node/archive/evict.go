@@ -1,0 +1,262 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node/audit"
+)
+
+const (
+	// evictRows is how many catalogue rows one transaction takes away.
+	evictRows = 500
+	// freedWithin is how long a store may take to give back what was dropped;
+	// until then it is not evicted for again.
+	freedWithin = 3 * time.Minute
+)
+
+// look evicts copies when they are over their quota, or when the disk is
+// nearly at its reserve: the least recently used first.
+func (s *space) look(ctx context.Context, now time.Time) {
+	s.mu.Lock()
+	s.dropped = slices.DeleteFunc(s.dropped, func(d dropped) bool { return now.Sub(d.at) >= freedWithin })
+	s.mu.Unlock()
+	quota, disk := s.need()
+	if need := max(quota, disk); need > 0 {
+		why := "the copies are over their quota"
+		if disk > quota {
+			why = "the disk is nearly full"
+		}
+		s.evict(ctx, need, why)
+		quota, _ = s.need()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if over := quota > 0; over != s.over && ctx.Err() == nil {
+		s.over = over
+		if over {
+			s.a.Log.Warn("the copies of other trusts' studies are over their quota, and all of them are pinned, in use, or nowhere else to be had", "bytes", quota)
+		}
+	}
+}
+
+// need is how many bytes of copies are too many, for the quota and for the disk.
+func (s *space) need() (quota, disk int64) {
+	roster := s.a.Index.Roster()
+	s.mu.Lock()
+	for id, c := range s.copies {
+		if s.foreign(roster, id) {
+			quota += c.bytes
+		}
+	}
+	coming := int64(0) // what was dropped and the store has not given back yet
+	for _, d := range s.dropped {
+		coming += d.bytes
+	}
+	s.mu.Unlock()
+	if quota -= s.a.Space.Copies; s.a.Space.Copies <= 0 {
+		quota = 0
+	}
+	if s.a.Room != nil {
+		free, reserve := s.a.Room.Free()
+		disk = reserve + reserve/4 - free - coming
+	}
+	return max(quota, 0), max(disk, 0)
+}
+
+// evict takes copies away until so many bytes are gone.
+func (s *space) evict(ctx context.Context, need int64, why string) {
+	type candidate struct {
+		id sourceID
+		copied
+	}
+	var list []candidate
+	roster := s.a.Index.Roster()
+	now := s.a.Now()
+	s.mu.Lock()
+	for id, c := range s.copies {
+		if s.foreign(roster, id) && now.Sub(c.used) >= s.a.Space.KeepFor {
+			list = append(list, candidate{id, c})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(list, func(x, y candidate) int { return x.used.Compare(y.used) })
+	for _, c := range list {
+		if need <= 0 || ctx.Err() != nil {
+			return
+		}
+		gone, err := s.evictOne(ctx, c.id, why)
+		if err != nil {
+			if ctx.Err() == nil {
+				s.a.Log.Error("a copy could not be evicted", "study", short(c.id.Study), "error", err)
+			}
+			continue
+		}
+		if gone {
+			need -= c.bytes
+			s.mu.Lock()
+			s.dropped = append(s.dropped, dropped{now, c.bytes})
+			s.mu.Unlock()
+		}
+	}
+}
+
+// evictOne takes one copy away, unless somebody needs it here. What is cut off
+// in the middle is a copy still, in the catalogue or by its shelved record, and
+// evicted again; no order of events leaves a row without its blocks.
+func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone bool, err error) {
+	a := s.a
+	open, err := s.gate.shut(id)
+	if err != nil {
+		return false, nil // somebody is bringing it
+	}
+	defer open()
+	l := a.lock(id.Study)
+	l.Lock()
+	defer l.Unlock()
+	if keep, err := s.kept(id); keep || err != nil {
+		return false, err
+	}
+	src, err := a.source(id)
+	if err != nil && !errors.Is(err, errNoRecord) {
+		return false, err
+	}
+	elsewhere := slices.ContainsFunc(a.Index.Holders(id.Study, id.Origin), func(h index.Holder) bool {
+		return h.Node != a.Self && !h.Quarantined && h.Revision >= src.Revision
+	})
+	if !elsewhere {
+		if some, err := a.catalogued(id); some || err != nil {
+			return false, err // the last one there is
+		}
+	}
+	// Peers first: they must not count on what is about to go.
+	if src.Whole {
+		st, err := index.HoldingStatement(index.Holding{Study: id.Study, Origin: id.Origin, Revision: src.Revision})
+		if err != nil {
+			return false, err
+		}
+		if _, err := a.Index.Append(ctx, st); err != nil {
+			return false, err
+		}
+	}
+	trust, _ := a.Index.Roster().Allowed(id.Origin)
+	if err := a.Audit.Append(audit.Event{Event: "copy.evicted", Node: id.Origin.String(), Trust: string(trust), Study: short(id.Study), Detail: why}); err != nil {
+		return false, err
+	}
+	if err := a.uncatalogue(id); err != nil {
+		return false, err
+	}
+	key, err := a.Keys.Get(id.keyName())
+	if err == nil {
+		err = s.remove(ctx, id, key)
+	}
+	if err != nil {
+		return false, err
+	}
+	a.news.tell(id.Study)
+	a.Log.Info("a copy was evicted", "study", short(id.Study), "of", string(trust), "why", why)
+	return true, nil
+}
+
+// kept says whether a copy must stay: pinned, asked for, granted, or used.
+func (s *space) kept(id sourceID) (bool, error) {
+	if pinned, err := s.a.pinned(id.Study); pinned || err != nil {
+		return true, err
+	}
+	if _, queued := s.a.queue.get(id.Study); queued {
+		return true, nil
+	}
+	if len(s.a.grants.on(id)) > 0 {
+		return true, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.copies[id]
+	return !ok || s.a.Now().Sub(c.used) < s.a.Space.KeepFor, nil
+}
+
+// uncatalogue takes all rows of a copy away, the source record first: from then
+// on nobody is told that it is here. The caller holds the study's lock.
+func (a *Archive) uncatalogue(id sourceID) error {
+	if err := a.update(func(txn *badger.Txn) error { return txn.Delete(id.key(tableSource)) }); err != nil {
+		return err
+	}
+	others, err := a.sourcesOf(id.Study)
+	if err != nil {
+		return err
+	}
+	for _, table := range []byte{tableInstance, tableConflict, tableSeries} {
+		for {
+			var rows [][]byte
+			err := a.db.View(func(txn *badger.Txn) error {
+				it := txn.NewIterator(badger.IteratorOptions{Prefix: id.key(table)})
+				defer it.Close()
+				for it.Rewind(); it.Valid() && len(rows) < evictRows; it.Next() {
+					rows = append(rows, it.Item().KeyCopy(nil))
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if len(rows) == 0 {
+				break
+			}
+			if err := a.update(func(txn *badger.Txn) error {
+				for _, k := range rows {
+					if table == tableInstance {
+						if err := a.releaseUID(txn, id, k, others); err != nil {
+							return err
+						}
+					}
+					if err := txn.Delete(k); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// releaseUID gives up a SOP Instance UID that a copy took, to another version
+// of the study that has the same bytes if there is one.
+func (a *Archive) releaseUID(txn *badger.Txn, id sourceID, row []byte, others map[index.NodeID]source) error {
+	_, rest, ok := parseSourceID(row)
+	series, uid, ok2 := bytes.Cut(rest, []byte{0})
+	if !ok || !ok2 {
+		return nil
+	}
+	sopKey := append([]byte{tableSOP}, uid...)
+	first, err := getRecord[sop](txn, sopKey)
+	if errors.Is(err, errNoRecord) {
+		return nil
+	}
+	if err != nil || first.Origin != id.Origin || first.Study != id.Study {
+		return err
+	}
+	for origin := range others {
+		if origin == id.Origin {
+			continue
+		}
+		other, err := getRecord[instance](txn, sourceID{id.Study, origin}.instanceKey(tableInstance, string(series), string(uid)))
+		if errors.Is(err, errNoRecord) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		first.Origin, first.SHA256 = origin, other.SHA256
+		return putRecord(txn, sopKey, first)
+	}
+	return txn.Delete(sopKey)
+}
