@@ -43,10 +43,15 @@ func synthesize(t testing.TB, dir string, seed uint64, instances, size int) []fi
 
 // part10 is a secondary capture image in Explicit VR Little Endian (PS3.10 7, PS3.5 7.1.2).
 func part10(f file, rows, columns, number int, pixels []byte) []byte {
-	const (
-		class  = "1.2.840.10008.5.1.4.1.1.7"
-		syntax = "1.2.840.10008.1.2.1"
-	)
+	return append(part10Header(f, "1.2.840.10008.1.2.1", rows, columns, number), element(0x7fe0, 0x0010, "OW", pixels)...)
+}
+
+// part10Header is all that comes before the pixel data.
+func part10Header(f file, syntax string, rows, columns, number int) []byte {
+	class := "1.2.840.10008.5.1.4.1.1.7"
+	if f.frames > 1 {
+		class = "1.2.840.10008.5.1.4.1.1.7.3" // multi-frame grayscale word
+	}
 	meta := element(0x0002, 0x0001, "OB", []byte{0, 1})
 	meta = append(meta, element(0x0002, 0x0002, "UI", class)...)
 	meta = append(meta, element(0x0002, 0x0003, "UI", f.instance)...)
@@ -79,13 +84,13 @@ func part10(f file, rows, columns, number int, pixels []byte) []byte {
 		{0x0020, 0x0013, "IS", fmt.Sprint(number)},
 		{0x0028, 0x0002, "US", uint16(1)},
 		{0x0028, 0x0004, "CS", "MONOCHROME2"},
+		{0x0028, 0x0008, "IS", fmt.Sprint(max(f.frames, 1))},
 		{0x0028, 0x0010, "US", uint16(rows)},
 		{0x0028, 0x0011, "US", uint16(columns)},
 		{0x0028, 0x0100, "US", uint16(16)},
 		{0x0028, 0x0101, "US", uint16(16)},
 		{0x0028, 0x0102, "US", uint16(15)},
 		{0x0028, 0x0103, "US", uint16(0)},
-		{0x7fe0, 0x0010, "OW", pixels},
 	} {
 		b.Write(element(e.group, e.elem, e.vr, e.value))
 	}
