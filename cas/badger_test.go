@@ -73,7 +73,7 @@ func TestBadger(t *testing.T) {
 		Reopen: func(t *testing.T, s cas.Store) cas.Store {
 			return openBadger(t, closeBadger(t, s), cas.BadgerOptions{})
 		},
-		Corrupt: func(t *testing.T, s cas.Store, b cas.Block) cas.Store {
+		Corrupt: func(t *testing.T, s cas.Store, _ cas.ShelfID, b cas.Block) cas.Store {
 			// One bit, in a file of an earlier life: the newest is checked whole at opening.
 			dir := closeBadger(t, s)
 			s = openBadger(t, dir, cas.BadgerOptions{})

@@ -28,9 +28,9 @@ type Backend struct {
 	// Reopen closes a store and opens what it left behind. Optional: only
 	// what keeps blocks beyond its life has it.
 	Reopen func(t *testing.T, s cas.Store) cas.Store
-	// Corrupt damages the kept bytes of a block and returns the store that
-	// then has them, which may be another one. Optional.
-	Corrupt func(t *testing.T, s cas.Store, b cas.Block) cas.Store
+	// Corrupt damages the kept bytes of a block on a shelf and returns the
+	// store that then has them, which may be another one. Optional.
+	Corrupt func(t *testing.T, s cas.Store, shelf cas.ShelfID, b cas.Block) cas.Store
 }
 
 // Run checks the whole contract.
@@ -58,6 +58,14 @@ func Run(t *testing.T, b Backend) {
 		{"many large blocks at once", manyLarge},
 		{"reopen", reopen},
 		{"corruption", corruption},
+		{"shelves are apart", apart},
+		{"shelves are listed in order", shelves},
+		{"listing shelves begins behind one and stops when told", shelvesAfter},
+		{"shelves may be dropped while they are listed", shelvesDropping},
+		{"drop forgets one shelf", drop},
+		{"drop while others write", dropWhileWriting},
+		{"size counts", size},
+		{"corruption on one of two shelves", corruptionApart},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, b) })
 	}
@@ -437,12 +445,256 @@ func corruption(t *testing.T, b Backend) {
 	s, ctx := open(t, b), t.Context()
 	blocks := Blocks(1, 3, 9000)
 	must(t, s.Put(ctx, blocks...))
-	s = shelved(b.Corrupt(t, s.store, blocks[1]))
+	s = shelved(b.Corrupt(t, s.store, s.id, blocks[1]))
 	if got, err := s.Get(ctx, blocks[1].CID); !errors.Is(err, cas.ErrCorrupt) || got != nil {
 		t.Fatalf("a damaged block gives %d bytes and %v, want ErrCorrupt", len(got), err)
 	}
+	if has, err := s.Has(ctx, blocks[1].CID); !has || err != nil {
+		t.Fatalf("a damaged block is still known, so that its damage can be named: %v, %v", has, err)
+	}
+	holds(t, s, blocks[0], blocks[2])
+	enumerates(t, s, blocks)
 	must(t, s.Put(ctx, blocks[1]))
 	holds(t, s, blocks...)
+	if b.Reopen != nil {
+		s = shelved(b.Reopen(t, s.store))
+		holds(t, s, blocks...)
+	}
+}
+
+// corruptionApart damages a block on one shelf; the same block on another is
+// not what mends it, nor is it harmed.
+func corruptionApart(t *testing.T, b Backend) {
+	if b.Corrupt == nil {
+		t.Skip("this backend's bytes cannot be reached")
+	}
+	s, ctx := b.Open(t), t.Context()
+	block := Blocks(1, 1, 9000)[0]
+	must(t, s.Shelf(cas.ShelfID{1}).Put(ctx, block))
+	must(t, s.Shelf(cas.ShelfID{2}).Put(ctx, block))
+	s = b.Corrupt(t, s, cas.ShelfID{2}, block)
+	holds(t, s.Shelf(cas.ShelfID{1}), block)
+	must(t, s.Shelf(cas.ShelfID{1}).Put(ctx, block))
+	if got, err := s.Shelf(cas.ShelfID{2}).Get(ctx, block.CID); !errors.Is(err, cas.ErrCorrupt) || got != nil {
+		t.Fatalf("a damaged block gives %d bytes and %v, want ErrCorrupt", len(got), err)
+	}
+	must(t, s.Shelf(cas.ShelfID{2}).Delete(ctx, block.CID))
+	lacks(t, s.Shelf(cas.ShelfID{2}), block)
+	holds(t, s.Shelf(cas.ShelfID{1}), block)
+}
+
+func apart(t *testing.T, b Backend) {
+	s, ctx := b.Open(t), t.Context()
+	one, two := s.Shelf(cas.ShelfID{1}), s.Shelf(cas.ShelfID{2})
+	blocks := Blocks(1, 4, 3000)
+	must(t, one.Put(ctx, blocks[:3]...))
+	must(t, two.Put(ctx, blocks[2:]...))
+	holds(t, one, blocks[:3]...)
+	lacks(t, one, blocks[3])
+	holds(t, two, blocks[2:]...)
+	lacks(t, two, blocks[:2]...)
+	enumerates(t, one, blocks[:3])
+	enumerates(t, two, blocks[2:])
+	must(t, one.Delete(ctx, blocks[2].CID, blocks[3].CID))
+	lacks(t, one, blocks[2])
+	holds(t, two, blocks[2:]...)
+	if b.Reopen != nil {
+		s = b.Reopen(t, s)
+		enumerates(t, s.Shelf(cas.ShelfID{1}), blocks[:2])
+		enumerates(t, s.Shelf(cas.ShelfID{2}), blocks[2:])
+	}
+}
+
+// someShelves are ids whose order is not the order in which they are made,
+// among them the lowest and the highest that there are.
+func someShelves() []cas.ShelfID {
+	high := cas.ShelfID{}
+	for i := range high {
+		high[i] = 0xff
+	}
+	return []cas.ShelfID{{9}, high, {0, 1}, {3, 0xff}, {}, {3}, {4}}
+}
+
+func listShelves(t *testing.T, s cas.Store, after cas.ShelfID) (ids []cas.ShelfID) {
+	t.Helper()
+	must(t, s.Shelves(t.Context(), after, func(id cas.ShelfID) error { ids = append(ids, id); return nil }))
+	return ids
+}
+
+func shelves(t *testing.T, b Backend) {
+	s, ctx := b.Open(t), t.Context()
+	if got := listShelves(t, s, cas.ShelfID{}); len(got) != 0 {
+		t.Fatalf("an empty store has shelves %v", got)
+	}
+	block := Blocks(1, 1, 100)[0]
+	want := someShelves()
+	for _, id := range want {
+		must(t, s.Shelf(id).Put(ctx, block))
+	}
+	s.Shelf(cas.ShelfID{7}) // has no block
+	slices.SortFunc(want, func(a, b cas.ShelfID) int { return bytes.Compare(a[:], b[:]) })
+	if got := listShelves(t, s, cas.ShelfID{}); !slices.Equal(got, want) {
+		t.Fatalf("shelves\n got %v\nwant %v", got, want)
+	}
+	must(t, s.Shelf(want[2]).Delete(ctx, block.CID))
+	want = slices.Delete(want, 2, 3)
+	if got := listShelves(t, s, cas.ShelfID{}); !slices.Equal(got, want) {
+		t.Fatalf("a shelf without blocks is listed:\n got %v\nwant %v", got, want)
+	}
+	if b.Reopen != nil {
+		if got := listShelves(t, b.Reopen(t, s), cas.ShelfID{}); !slices.Equal(got, want) {
+			t.Fatalf("shelves after opening again\n got %v\nwant %v", got, want)
+		}
+	}
+}
+
+func shelvesAfter(t *testing.T, b Backend) {
+	s, ctx := b.Open(t), t.Context()
+	block := Blocks(1, 1, 100)[0]
+	all := someShelves()
+	for _, id := range all {
+		must(t, s.Shelf(id).Put(ctx, block))
+	}
+	slices.SortFunc(all, func(a, b cas.ShelfID) int { return bytes.Compare(a[:], b[:]) })
+	for i, id := range all {
+		if id == (cas.ShelfID{}) {
+			continue
+		}
+		if got := listShelves(t, s, id); !slices.Equal(got, all[i+1:]) {
+			t.Errorf("behind %v: %v, want %v", id, got, all[i+1:])
+		}
+	}
+	if got := listShelves(t, s, cas.ShelfID{3, 1}); !slices.Equal(got, all[3:]) {
+		t.Errorf("behind an id without a shelf: %v, want %v", got, all[3:])
+	}
+	stop, n := errors.New("enough"), 0
+	err := s.Shelves(ctx, cas.ShelfID{}, func(cas.ShelfID) error {
+		if n++; n == 2 {
+			return stop
+		}
+		return nil
+	})
+	if err != stop || n != 2 {
+		t.Errorf("stopped after %d with %v", n, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := s.Shelves(ctx, cas.ShelfID{}, func(cas.ShelfID) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if err := s.Drop(ctx, all[0]); !errors.Is(err, context.Canceled) {
+		t.Errorf("drop, cancelled: %v", err)
+	}
+	if _, _, err := s.Shelf(all[0]).Size(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("size, cancelled: %v", err)
+	}
+}
+
+func shelvesDropping(t *testing.T, b Backend) {
+	s, ctx := b.Open(t), t.Context()
+	block := Blocks(1, 1, 100)[0]
+	for _, id := range someShelves() {
+		must(t, s.Shelf(id).Put(ctx, block))
+	}
+	n := 0
+	must(t, s.Shelves(ctx, cas.ShelfID{}, func(id cas.ShelfID) error { n++; return s.Drop(ctx, id) }))
+	if left := listShelves(t, s, cas.ShelfID{}); n != len(someShelves()) || len(left) != 0 {
+		t.Fatalf("%d shelves were listed, %v are left", n, left)
+	}
+}
+
+func drop(t *testing.T, b Backend) {
+	s, ctx := b.Open(t), t.Context()
+	stay, gone := s.Shelf(cas.ShelfID{1}), s.Shelf(cas.ShelfID{2})
+	blocks := append(Blocks(1, 1500, 60), Blocks(2, 3, 70_000)...)
+	must(t, stay.Put(ctx, blocks...))
+	must(t, gone.Put(ctx, blocks...))
+	must(t, s.Drop(ctx, cas.ShelfID{2}))
+	must(t, s.Drop(ctx, cas.ShelfID{3})) // has nothing
+	check := func() {
+		t.Helper()
+		enumerates(t, s.Shelf(cas.ShelfID{2}), nil)
+		lacks(t, s.Shelf(cas.ShelfID{2}), blocks[0], blocks[1502])
+		enumerates(t, s.Shelf(cas.ShelfID{1}), blocks)
+		holds(t, s.Shelf(cas.ShelfID{1}), blocks[0], blocks[1501])
+		if ids := listShelves(t, s, cas.ShelfID{}); !slices.Equal(ids, []cas.ShelfID{{1}}) {
+			t.Fatalf("shelves %v", ids)
+		}
+	}
+	check()
+	if b.Reopen != nil {
+		s = b.Reopen(t, s)
+		check()
+	}
+	must(t, s.Shelf(cas.ShelfID{2}).Put(ctx, blocks[0]))
+	enumerates(t, s.Shelf(cas.ShelfID{2}), blocks[:1])
+}
+
+func dropWhileWriting(t *testing.T, b Backend) {
+	s, ctx := b.Open(t), t.Context()
+	stay, gone := s.Shelf(cas.ShelfID{1}), s.Shelf(cas.ShelfID{2})
+	before, others, into := Blocks(1, 600, 300), Blocks(2, 60, 3000), Blocks(3, 60, 3000)
+	must(t, stay.Put(ctx, before...))
+	must(t, gone.Put(ctx, before...))
+	var writers sync.WaitGroup
+	for w := range 3 {
+		writers.Go(func() {
+			for i := w; i < len(others); i += 3 {
+				if err := errors.Join(stay.Put(ctx, others[i]), gone.Put(ctx, into[i])); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	must(t, s.Drop(ctx, cas.ShelfID{2}))
+	lacks(t, gone, before...)
+	writers.Wait()
+	enumerates(t, stay, append(slices.Clone(before), others...))
+	// What came while the shelf was dropped is there whole, or not at all.
+	for _, block := range into {
+		has, err := gone.Has(ctx, block.CID)
+		must(t, err)
+		if has {
+			holds(t, gone, block)
+		}
+	}
+	must(t, s.Drop(ctx, cas.ShelfID{2}))
+	enumerates(t, gone, nil)
+	enumerates(t, stay, append(slices.Clone(before), others...))
+}
+
+func size(t *testing.T, b Backend) {
+	s, ctx := b.Open(t), t.Context()
+	check := func(id cas.ShelfID, blocks []cas.Block) {
+		t.Helper()
+		var want int64
+		for _, b := range blocks {
+			want += int64(len(b.Data))
+		}
+		if n, bytes, err := s.Shelf(id).Size(ctx); n != len(blocks) || bytes != want || err != nil {
+			t.Fatalf("shelf %v has %d blocks, %d bytes, %v; want %d, %d", id, n, bytes, err, len(blocks), want)
+		}
+	}
+	one, two := cas.ShelfID{1}, cas.ShelfID{2}
+	blocks := append(Blocks(1, 5, 100), Blocks(2, 5, 20_000)...)
+	check(one, nil)
+	must(t, s.Shelf(one).Put(ctx, blocks...))
+	must(t, s.Shelf(one).Put(ctx, append(slices.Clone(blocks[:3]), blocks[:3]...)...))
+	check(one, blocks)
+	must(t, s.Shelf(two).Put(ctx, blocks[8:]...))
+	check(two, blocks[8:])
+	must(t, s.Shelf(one).Delete(ctx, blocks[9].CID, blocks[9].CID, Blocks(3, 1, 10)[0].CID))
+	must(t, s.Shelf(one).Delete(ctx, blocks[9].CID))
+	check(one, blocks[:9])
+	check(two, blocks[8:])
+	if b.Reopen != nil {
+		s = b.Reopen(t, s)
+		check(one, blocks[:9])
+		check(two, blocks[8:])
+	}
+	must(t, s.Drop(ctx, one))
+	check(one, nil)
+	check(two, blocks[8:])
 }
 
 func must(t *testing.T, err error) {
@@ -509,8 +761,12 @@ func digest(c cid.Cid) string { return string(c.Hash()) }
 type kept struct {
 	cas.Shelf
 	store cas.Store
+	id    cas.ShelfID
 }
 
 func open(t *testing.T, b Backend) kept { return shelved(b.Open(t)) }
 
-func shelved(s cas.Store) kept { return kept{s.Shelf(cas.ShelfID{1}), s} }
+func shelved(s cas.Store) kept {
+	id := cas.ShelfID{1}
+	return kept{s.Shelf(id), s, id}
+}
