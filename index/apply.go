@@ -274,6 +274,9 @@ func (x *Index) takeOne(w **writing, v Verified, flush func() error) (brought bo
 	if err != nil {
 		return false, err
 	}
+	if err := x.room(false); err != nil {
+		return 0, err
+	}
 	st := (*w).state(id)
 	if st.fork != nil {
 		return false, &ForkError{Fork: *st.fork}

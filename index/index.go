@@ -17,7 +17,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Options configure an Index. All but Region, Votes and Nodes are required.
+// Options configure an Index. All but Region, Votes, Nodes and Room are required.
 type Options struct {
 	Self       ed25519.PrivateKey     // this node's key: signs its log
 	Trust      TrustID                // this node's trust
@@ -29,6 +29,8 @@ type Options struct {
 	Now        func() time.Time       // dates the proofs of forks, and decides nothing
 	Rand       io.Reader              // salts
 	Log        *slog.Logger
+	// Room says why nothing may be written now: a full disk. It is asked before each batch, this node's own or another's; nil: never.
+	Room func(own bool) error
 }
 
 // Index is the join of all logs this node has, and this node's own log. It is safe for concurrent use.
@@ -291,6 +293,9 @@ func (x *Index) say(ctx context.Context, st []Statement) (Head, error) {
 		return Head{}, &ForkError{Fork: *state.fork}
 	}
 	v, err := sealBatch(x.opt.Self, state.last.head, id.Epoch, st, x.opt.Rand)
+	if err := x.room(true); err != nil {
+		return Head{}, err
+	}
 	if err != nil {
 		return Head{}, err
 	}
@@ -306,6 +311,13 @@ func (x *Index) ownEpoch() Epoch {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.epoch
+}
+
+func (x *Index) room(own bool) error {
+	if x.opt.Room == nil {
+		return nil
+	}
+	return x.opt.Room(own)
 }
 
 func (x *Index) state(id logID) logState {

@@ -32,6 +32,7 @@ type Config struct {
 	Completeness CompletenessConfig `toml:"completeness"`
 	Archive      ArchiveConfig      `toml:"archive"`
 	Fetch        FetchConfig        `toml:"fetch"`
+	Space        SpaceConfig        `toml:"space"`
 	Priors       PriorsConfig       `toml:"priors"`
 }
 
@@ -53,6 +54,15 @@ type ArchiveConfig struct {
 
 // FetchConfig is about bringing studies here.
 type FetchConfig struct {
+// SpaceConfig is about the disk.
+type SpaceConfig struct {
+	Copies     Size     `toml:"copies" comment:"What copies of other trusts' studies may take, such as 200GiB: beyond it the least recently used go. 0: as much as there is"`
+	Reserve    Size     `toml:"reserve" comment:"Kept free on the disk, half of it by a file, so that the index lives when the disk is full. 0: nothing is kept free, and nothing watched"`
+	SweepAfter Duration `toml:"sweep_after" comment:"What nothing refers to any more is deleted this long after its study was last written to"`
+	KeepCopies Duration `toml:"keep_copies" comment:"A copy that was brought or used within this time stays, whatever the quota"`
+	RoundEvery Duration `toml:"round_every" comment:"How often what cannot be read by any key is looked for"`
+}
+
 	Workers     int      `toml:"workers" comment:"Studies brought at the same time"`
 	ReadThrough Duration `toml:"read_through" comment:"A reader of a remote study waits this long without a byte of progress, then gets 503"`
 	RetryMin    Duration `toml:"retry_min" comment:"First wait after a failed fetch; it doubles up to retry_max"`
@@ -89,6 +99,7 @@ func DefaultConfig() Config {
 		Archive:      ArchiveConfig{PublishAfter: Duration(300 * time.Millisecond), SettleAfter: Duration(30 * time.Second)},
 		Fetch: FetchConfig{Workers: 2, ReadThrough: Duration(20 * time.Second),
 			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
+		Space:        SpaceConfig{Reserve: 512 << 20, SweepAfter: Duration(15 * time.Minute), KeepCopies: Duration(time.Hour), RoundEvery: Duration(24 * time.Hour)},
 		Priors: PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
 	}
 }
@@ -131,16 +142,24 @@ func (c Config) Check() error {
 		}
 	}
 	return errors.Join(errs...)
+		"space.sweep_after": c.Space.SweepAfter, "space.round_every": c.Space.RoundEvery,
 }
 
 func isPort(s string) bool {
 	_, err := strconv.ParseUint(s, 10, 16)
 	return err == nil
+	if c.Space.KeepCopies < 0 {
+		errs = append(errs, errors.New("space.keep_copies: must not be less than zero"))
+	if r := c.Space.Reserve; r > 0 && r < minReserve {
+		errs = append(errs, fmt.Errorf("space.reserve: %s is too little to keep the index alive; %s at least, or 0 for none", r, Size(minReserve)))
 }
 
 // isListenAddr tells a multiaddr that the mesh can listen on from other text:
 // an IP address of its family, then a TCP port.
 func isListenAddr(s string) bool {
+// minReserve is what the index's database may write before it looks again.
+const minReserve = 16 << 20
+
 	p := strings.Split(s, "/")
 	if len(p) > 2 && p[0] == "" && p[1] == "ip6zone" { // of a link-local address
 		p = append([]string{""}, p[3:]...)

@@ -86,6 +86,9 @@ func (h *hearing) run(ctx context.Context) {
 }
 
 func (h *hearing) note() {
+	if h.n.disk.Note(true) != nil {
+		return
+	}
 	batch := h.n.db.NewWriteBatch()
 	defer batch.Cancel()
 	var err error

@@ -8,18 +8,23 @@ import (
 type collector struct{ n *Node }
 
 var (
-	descStudies = prometheus.NewDesc("priormesh_studies", "Studies, by where they are: own, copy, region.", []string{"where"}, nil)
-	descFetches = prometheus.NewDesc("priormesh_fetches", "Studies in the fetch queue, by priority.", []string{"priority"}, nil)
-	descHeard   = prometheus.NewDesc("priormesh_trust_heard", "1 if the trust has been heard from lately.", []string{"trust"}, nil)
-	descBehind  = prometheus.NewDesc("priormesh_trust_facts_behind", "Facts that the trust has announced and this node has not yet.", []string{"trust"}, nil)
-	descPeers   = prometheus.NewDesc("priormesh_peers_connected", "Connected nodes.", nil, nil)
-	descBlocks  = prometheus.NewDesc("priormesh_blocks_total", "Blocks moved, by direction.", []string{"direction"}, nil)
-	descBytes   = prometheus.NewDesc("priormesh_bytes_total", "Sealed bytes moved, by direction.", []string{"direction"}, nil)
-	descRefused = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
+	descStudies      = prometheus.NewDesc("priormesh_studies", "Studies, by where they are: own, copy, region.", []string{"where"}, nil)
+	descFetches      = prometheus.NewDesc("priormesh_fetches", "Studies in the fetch queue, by priority.", []string{"priority"}, nil)
+	descHeard        = prometheus.NewDesc("priormesh_trust_heard", "1 if the trust has been heard from lately.", []string{"trust"}, nil)
+	descBehind       = prometheus.NewDesc("priormesh_trust_facts_behind", "Facts that the trust has announced and this node has not yet.", []string{"trust"}, nil)
+	descPeers        = prometheus.NewDesc("priormesh_peers_connected", "Connected nodes.", nil, nil)
+	descBlocks       = prometheus.NewDesc("priormesh_blocks_total", "Blocks moved, by direction.", []string{"direction"}, nil)
+	descBytes        = prometheus.NewDesc("priormesh_bytes_total", "Sealed bytes moved, by direction.", []string{"direction"}, nil)
+	descSpace        = prometheus.NewDesc("priormesh_space_bytes", "Sealed bytes on disk: of originals, of copies, the quota of copies (0: none), and what is deleted and not given back yet.", []string{"of"}, nil)
+	descSpaceStudies = prometheus.NewDesc("priormesh_space_studies", "Studies that are pinned, that may hold what they no longer need, and of which damage keeps that from being told.", []string{"state"}, nil)
+	descFree         = prometheus.NewDesc("priormesh_disk_free_bytes", "Free on the disk of the home folder.", nil, nil)
+	descReserve      = prometheus.NewDesc("priormesh_disk_reserve_bytes", "Kept free there.", nil, nil)
+	descFull         = prometheus.NewDesc("priormesh_disk_full", "0: there is room; 1: no images are stored; 2: nothing from outside is.", nil, nil)
+	descRefused      = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused} {
+	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull} {
 		ch <- d
 	}
 }
@@ -50,6 +55,19 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descHeard, heard, t.Trust)
 		gauge(descBehind, float64(t.Behind), t.Trust)
 	}
+	if s, err := c.n.space(); err == nil {
+		gauge(descSpace, float64(s.Originals.Stored), "originals")
+		gauge(descSpace, float64(s.Copies.Stored), "copies")
+		gauge(descSpace, float64(s.Quota), "copies quota")
+		gauge(descSpace, float64(s.Reclaimable), "reclaimable")
+		gauge(descSpaceStudies, float64(s.Pinned), "pinned")
+		gauge(descSpaceStudies, float64(s.Unswept), "unswept")
+		gauge(descSpaceStudies, float64(s.Damaged), "damaged")
+	}
+	level, free := c.n.disk.now()
+	gauge(descFree, float64(free))
+	gauge(descReserve, float64(c.n.disk.reserve))
+	gauge(descFull, float64(min(level, critical)))
 	m := c.n.mesh.Counters()
 	gauge(descPeers, float64(m.ConnectedNow))
 	count(descBlocks, m.BlocksServed, "served")

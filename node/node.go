@@ -71,6 +71,7 @@ type Node struct {
 	mesh    *mesh.Mesh
 	priors  *priors.Engine
 	hearing *hearing
+	disk    *disk
 
 	listener net.Listener
 	server   *http.Server
@@ -131,6 +132,10 @@ func (n *Node) openStores() error {
 	if err != nil {
 		return err
 	}
+	reserve := int64(h.Config.Space.Reserve)
+	if n.disk, err = openDisk(machine{cas.OS()}, h.Dir, h.path(reserveFile), reserve, n.Log); err != nil {
+		return fmt.Errorf("the disk of %s: %w", h.Dir, err)
+	}
 	if n.db, err = badger.Open(indexOptions(h.path("index"))); err != nil {
 		return fmt.Errorf("the index in %s cannot be opened: %w", h.path("index"), err)
 	}
@@ -138,7 +143,10 @@ func (n *Node) openStores() error {
 	if err := n.checkCard(index.NodeIDOf(key)); err != nil {
 		return err
 	}
-	if n.blocks, err = cas.OpenBadger(h.path("blocks"), cas.BadgerOptions{Log: n.Log}); err != nil {
+	if err := n.checkStores(ctx, index.NodeIDOf(key)); err != nil {
+		return err
+	}
+	if n.blocks, err = cas.OpenBadger(h.path("blocks"), cas.BadgerOptions{Log: n.Log, MinFree: n.disk.keptFree()}); err != nil {
 		return fmt.Errorf("the blocks in %s cannot be opened: %w", h.path("blocks"), err)
 	}
 	n.closers = append(n.closers, n.blocks.Close)
@@ -163,6 +171,7 @@ func (n *Node) openStores() error {
 	}
 	c := h.Config
 	n.archive, err = archive.Open(archive.Options{
+		Room: n.disk.Note,
 		DB: n.db, Blocks: n.blocks, Copies: n.blocks, Keys: n.keys, Index: n.index, Audit: n.audit, Policy: access.Members,
 		Self: n.index.Self(), Issuer: c.Issuer(), Now: n.Now, Log: n.Log,
 		PublishAfter: time.Duration(c.Archive.PublishAfter), SettleAfter: time.Duration(c.Archive.SettleAfter),
@@ -181,6 +190,9 @@ func (n *Node) checkCard(self index.NodeID) error {
 	if err != nil {
 		return err
 	}
+		Room:      n.disk,
+		Space: archive.SpaceOptions{Copies: int64(c.Space.Copies), SweepAfter: time.Duration(c.Space.SweepAfter),
+			KeepFor: time.Duration(c.Space.KeepCopies), RoundEvery: time.Duration(c.Space.RoundEvery)},
 	card, err := index.ParseCard(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.home.path(cardFile), err)
@@ -253,6 +265,12 @@ func (n *Node) addrs() map[index.NodeID][]string {
 		if k.Node != n.index.Self() {
 			out[k.Node] = k.Addrs
 		}
+	n.disk.changed = func(l level) {
+		if l == roomy {
+			n.archive.Kick()
+		}
+	}
+	n.group.Go(func() error { n.disk.run(run); return nil })
 	}
 	return out
 }
@@ -416,6 +434,14 @@ func (n *Node) Peers() []api.Peer {
 			addrs = []string{}
 		}
 		out = append(out, api.Peer{Trust: string(trust), Peer: p.ID.String(), Connected: p.Connected, Alive: p.Alive,
+// Hampered implements api.Node.
+func (n *Node) Hampered() []string {
+	if said := n.disk.said(); said != "" {
+		return []string{said}
+	}
+	return nil
+}
+
 			LastHeard: n.hearing.last(p), RTT: p.RTT, Addrs: addrs})
 	}
 	return out
@@ -471,8 +497,15 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, f := range roster.Faults {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("a vote of %s (serial %d) does not count: %s", f.By, f.Serial, f.Why))
 	}
-	if st.Warnings == nil {
-		st.Warnings = []string{}
+	if st.Space, err = n.space(); err != nil {
+		return api.Status{}, err
+	}
+	st.Warnings = append(append([]string{}, n.Hampered()...), st.Warnings...)
+	if st.Space.Over {
+		st.Warnings = append(st.Warnings, fmt.Sprintf("copies of other trusts' studies take %s, their quota is %s, and all of them are pinned, lately used, or nowhere else to be had: raise space.copies or unpin some", Size(st.Space.Copies.Stored), Size(st.Space.Quota)))
+	}
+	if st.Space.Damaged > 0 {
+		st.Warnings = append(st.Warnings, fmt.Sprintf("%d studies keep what they no longer need, because not all of them can be read; `priormesh verify` says what is damaged", st.Space.Damaged))
 	}
 	return st, nil
 }

@@ -57,6 +57,8 @@ type commands struct {
 	Import importCmd `cmd:"" help:"Store DICOM files and folders of them in the running node."`
 	Find   findCmd   `cmd:"" help:"Find studies, wherever in the region they are."`
 	Fetch  fetchCmd  `cmd:"" help:"Bring a study here, and wait until it is."`
+	Pin    pinCmd    `cmd:"" help:"Keep the copies of a study, whatever the quota."`
+	Unpin  unpinCmd  `cmd:"" help:"Let the copies of a study go again when space is short."`
 	Status statusCmd `cmd:"" help:"Say how the node is and which trusts it hears."`
 	Peers  peersCmd  `cmd:"" help:"List the other nodes of the region."`
 	Demo   demoCmd   `cmd:"" help:"Run a region on this machine and watch priors arrive."`

@@ -6,6 +6,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
 )
 
@@ -42,6 +43,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 		fmt.Fprintf(out, "  mesh      %s\n", plain(a))
 	}
 	fmt.Fprintf(out, "  studies   %d received here, %d copies of other trusts', %d in the region\n", s.Studies.Own, s.Studies.Copies, s.Studies.Region)
+	spaceText(out, s.Space)
 	if len(s.Trusts) > 0 {
 		fmt.Fprintln(out)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -77,6 +79,16 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 	for _, text := range s.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", plain(text))
 	}
+}
+
+func spaceText(out io.Writer, s api.Space) {
+	quota := "no quota"
+	if s.Quota > 0 {
+		quota = "quota " + node.Size(s.Quota).String()
+	}
+	fmt.Fprintf(out, "  originals %s on disk, %s as received\n", node.Size(s.Originals.Stored), node.Size(s.Originals.Received))
+	fmt.Fprintf(out, "  copies    %s on disk (%s), %s as received, %s pinned\n", node.Size(s.Copies.Stored), quota, node.Size(s.Copies.Received), plural(s.Pinned, "study", "studies"))
+	fmt.Fprintf(out, "  disk      %s: %s free, %s kept in reserve, %s reclaimable\n", plain(s.Level), node.Size(s.Free), node.Size(s.Reserve), node.Size(s.Reclaimable))
 }
 
 // ago is a duration as people say it.

@@ -169,6 +169,21 @@ func (c *Client) Admit(ctx context.Context, card string) (Admission, error) {
 	return call[Admission](ctx, c, http.MethodPost, "/admissions", map[string]string{"card": card})
 }
 
+// Pin keeps the copies of a study from being evicted.
+func (c *Client) Pin(ctx context.Context, study, reason string) (Pin, error) {
+	return call[Pin](ctx, c, http.MethodPost, "/pins", map[string]string{"study": study, "reason": reason})
+}
+
+// Unpin takes a pin away.
+func (c *Client) Unpin(ctx context.Context, study string) (Unpinned, error) {
+	return call[Unpinned](ctx, c, http.MethodDelete, "/pins/"+url.PathEscape(study), nil)
+}
+
+// Pins lists what is pinned.
+func (c *Client) Pins(ctx context.Context) ([]Pin, error) {
+	return call[[]Pin](ctx, c, http.MethodGet, "/pins", nil)
+}
+
 func call[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
 	var out T
 	ctx, cancel := context.WithTimeoutCause(ctx, answerFor, fmt.Errorf("%w: nothing came within %v", ErrUnreachable, answerFor))

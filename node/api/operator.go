@@ -13,6 +13,9 @@ import "time"
 //	GET  /api/v1/status                                                    -> Status
 //	GET  /api/v1/peers                                                     -> []Peer
 //	POST /api/v1/admissions    {"card": TEXT}                              -> Admission
+//	POST /api/v1/pins          {"study": UID, "reason": TEXT}              -> Pin
+//	GET  /api/v1/pins                                                      -> []Pin
+//	DELETE /api/v1/pins/{study}                                            -> Unpinned
 //
 // An error is a JSON object {"error": "what, where and what to do next"} with
 // a fitting status code.
@@ -98,6 +101,7 @@ type Status struct {
 	Mesh      []string      `json:"mesh"`
 	Started   time.Time     `json:"started"`
 	Studies   StudyCounts   `json:"studies"`
+	Space     Space         `json:"space"`
 	Trusts    []TrustStatus `json:"trusts"`
 	Fetches   []Fetch       `json:"fetches"`
 	Conflicts []Conflict    `json:"conflicts"` // instances kept out because other bytes have their UID
@@ -110,6 +114,42 @@ type StudyCounts struct {
 	Own    int `json:"own"`    // received here
 	Copies int `json:"copies"` // whole copies of other trusts' studies
 	Region int `json:"region"` // known to the index, wherever they are
+}
+
+// Space is how much there is of what. It may be a few seconds old.
+type Space struct {
+	Originals   Held   `json:"originals"`            // received by this trust
+	Copies      Held   `json:"copies"`               // of other trusts' studies, whole or begun
+	Quota       int64  `json:"quota_bytes"`          // of copies, as stored; 0: none
+	Over        bool   `json:"over_quota,omitempty"` // and no copy may go yet
+	Pinned      int    `json:"pinned"`               // studies
+	Reclaimable int64  `json:"reclaimable_bytes"`    // on disk, deleted, and given back by itself
+	Unswept     int    `json:"unswept"`              // studies that may still hold what they no longer need
+	Damaged     int    `json:"damaged,omitempty"`    // studies of which that cannot be told
+	Free        int64  `json:"free_bytes"`           // on the disk of the home folder
+	Reserve     int64  `json:"reserve_bytes"`
+	Level       string `json:"level"` // of the disk: "ok", "full": no images are stored, "critical": nothing from outside is
+}
+
+// Held counts studies.
+type Held struct {
+	Studies  int   `json:"studies"`
+	Received int64 `json:"received_bytes"`
+	Stored   int64 `json:"stored_bytes"` // sealed, on disk
+}
+
+// Pin is a study whose copies stay.
+type Pin struct {
+	Study  string    `json:"study"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	Here   bool      `json:"here"`
+}
+
+// Unpinned answers DELETE pins.
+type Unpinned struct {
+	Study string `json:"study"`
+	Was   bool   `json:"was_pinned"`
 }
 
 // TrustStatus is what is known of another trust on the roster.

@@ -29,6 +29,7 @@ const (
 	maxInstance = 16 << 30 // bytes of one instance
 	maxBody     = 1 << 20  // bytes of any other body
 	maxFind     = 1000     // studies in one answer
+	maxReason   = 1 << 10  // bytes of why a study is pinned
 )
 
 // Node is what the API asks of the node around it.
@@ -41,6 +42,9 @@ type Node interface {
 	Silence() []string
 	// Ready says why the node cannot serve yet; nil when it can.
 	Ready() error
+	// Hampered has one text for each thing that a node which serves cannot do
+	// just now.
+	Hampered() []string
 }
 
 // ErrWrongUse is wrapped by errors that the caller's request caused.
@@ -80,7 +84,12 @@ func New(o Options) http.Handler {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
+		// A node that can be read from is ready, or its images would be cut off
+		// with it.
 		io.WriteString(w, "ready\n")
+		for _, text := range o.Node.Hampered() {
+			fmt.Fprintf(w, "but %s\n", text)
+		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /{$}", s.page)
@@ -93,6 +102,9 @@ func New(o Options) http.Handler {
 		"GET /api/v1/status":          s.status,
 		"GET /api/v1/peers":           func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
 		"POST /api/v1/admissions":     s.admit,
+		"POST /api/v1/pins":           s.pin,
+		"GET /api/v1/pins":            s.pins,
+		"DELETE /api/v1/pins/{study}": s.unpin,
 	} {
 		mux.HandleFunc(pattern, s.operator(h))
 	}
@@ -143,6 +155,8 @@ func (s *server) operator(h func(http.ResponseWriter, *http.Request) error) http
 			fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the request is over the limit of %d bytes", tooLarge.Limit))
 		case errors.Is(err, archive.ErrNotFound):
 			fail(w, http.StatusNotFound, "no trust in the region says that it has such a study; check the Study Instance UID, and `priormesh status` for trusts that were not heard from")
+		case noSpace(err):
+			fail(w, http.StatusInsufficientStorage, err.Error())
 		case errors.Is(err, ErrWrongUse):
 			fail(w, http.StatusBadRequest, err.Error())
 		case r.Context().Err() != nil:
@@ -334,6 +348,49 @@ func (s *server) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, http.StatusOK, st)
+}
+
+func (s *server) pin(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		Study  string `json:"study"`
+		Reason string `json:"reason"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || !dicom.UID(in.Study).Valid() || len(in.Reason) > maxReason {
+		return fmt.Errorf("%w: send {\"study\": \"<Study Instance UID>\", \"reason\": \"<at most %d bytes>\"}", ErrWrongUse, maxReason)
+	}
+	p, err := s.Archive.Pin(in.Study, in.Reason)
+	if err != nil {
+		return err
+	}
+	here, err := s.Archive.Here(in.Study)
+	if err != nil && !errors.Is(err, archive.ErrNotFound) {
+		return err
+	}
+	return answer(w, http.StatusOK, Pin{Study: p.Study, Reason: p.Reason, Since: p.Since, Here: here})
+}
+
+func (s *server) pins(w http.ResponseWriter, _ *http.Request) error {
+	all, err := s.Archive.Pins()
+	if err != nil {
+		return err
+	}
+	out := []Pin{}
+	for _, p := range all {
+		here, err := s.Archive.Here(p.Study)
+		if err != nil && !errors.Is(err, archive.ErrNotFound) {
+			return err
+		}
+		out = append(out, Pin{Study: p.Study, Reason: p.Reason, Since: p.Since, Here: here})
+	}
+	return answer(w, http.StatusOK, out)
+}
+
+func (s *server) unpin(w http.ResponseWriter, r *http.Request) error {
+	was, err := s.Archive.Unpin(r.PathValue("study"))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, Unpinned{Study: r.PathValue("study"), Was: was})
 }
 
 func (s *server) admit(w http.ResponseWriter, r *http.Request) error {
