@@ -306,6 +306,10 @@ func room(t *testing.T, bytes int64) {
 		t.Fatal(err)
 	}
 	if free := kib << 10; free < bytes {
-		need(t, "disk space", "", fmt.Errorf("%d MiB are free in %s and the test needs %d; TMPDIR may name another folder", free>>20, os.TempDir(), bytes>>20))
+		say := t.Skipf
+		if os.Getenv("CI") == "true" {
+			say = t.Fatalf
+		}
+		say("%d MiB are free in %s and the test needs %d; TMPDIR may name another folder", free>>20, os.TempDir(), bytes>>20)
 	}
 }

@@ -70,7 +70,7 @@ func measure(ctx context.Context) (err error) {
 	if b.model, err = openModel(*ct); err != nil {
 		return err
 	}
-	b.studies, err = writeStudies(filepath.Join(root, "in"), 1, studies, inStudy, func(s, i int) []byte { return b.model.slice(s, i, patient(s)) })
+	b.studies, err = writeStudies(filepath.Join(root, "in"), 1, studies, inStudy, b.model.slice)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (r rate) ips() float64 { return float64(r.instances) / r.took.Seconds() }
 
 // fill has writers put studies into a store until the time is up or there
 // are none left. Each takes one study after the other.
-func (b *bench) fill(ctx context.Context, s store, batch, writers int, span time.Duration) (rate, error) {
+func fill(ctx context.Context, s store, from []study, batch, writers int, span time.Duration) (rate, error) {
 	var (
 		next             atomic.Int64
 		instances, bytes atomic.Int64
@@ -129,10 +129,10 @@ func (b *bench) fill(ctx context.Context, s store, batch, writers int, span time
 		wg.Go(func() {
 			for {
 				n := int(next.Add(1)) - 1
-				if n >= len(b.studies) {
+				if n >= len(from) {
 					return
 				}
-				st := b.studies[n]
+				st := from[n]
 				for files := range slices.Chunk(st.files, batch) {
 					if time.Since(began) > span || ctx.Err() != nil {
 						return
@@ -193,7 +193,7 @@ func (b *bench) rates(ctx context.Context) error {
 					continue
 				}
 				err := b.into(ctx, w, func(s store) error {
-					r, err := b.fill(ctx, s, w.batch, n, *span)
+					r, err := fill(ctx, s, b.studies, w.batch, n, *span)
 					if got[w.name] == nil {
 						got[w.name] = map[int][]rate{}
 					}

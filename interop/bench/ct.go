@@ -68,9 +68,18 @@ func phantom() []byte {
 }
 
 // slice is instance i of study s: no two have the same UIDs or pixels.
-func (m model) slice(s, i int, name string) []byte {
+func (m model) slice(s, i int) []byte { return m.pixelsOf(s, i, m.header(s, i, patient(s))) }
+
+// renamed is the slice under another patient's name and, since the old UID
+// stands for the old bytes, with a SOP Instance UID of its own.
+func (m model) renamed(s, i int) []byte {
+	return m.pixelsOf(s, i, m.header(s, i+renumber, "Corrected^"+patient(s)))
+}
+
+const renumber = 50000
+
+func (m model) pixelsOf(s, i int, header []byte) []byte {
 	noise := rand.NewPCG(uint64(s), uint64(i))
-	header := m.header(s, i, name)
 	out := make([]byte, 0, len(header)+int(m.pixels.Len)+len(m.file)-int(m.pixels.End()))
 	out = append(out, header...)
 	pixels := m.file[m.pixels.Off:m.pixels.End()]

@@ -82,7 +82,7 @@ func (b *bench) share(ctx context.Context) error {
 			return err
 		}
 		stop := waits.start()
-		r, err = b.fill(ctx, s, perPost, writers, *span*2)
+		r, err = fill(ctx, s, b.studies, perPost, writers, *span*2)
 		stop()
 		pprof.StopCPUProfile()
 		used = cpuTime() - before
