@@ -214,6 +214,9 @@ func (w *writing) commit() error {
 
 // Take implements Logs.
 func (x *Index) Take(batches []Verified) (fresh int, err error) {
+	if err := x.room(false); err != nil {
+		return 0, err
+	}
 	x.write.Lock()
 	fresh, err = x.take(batches)
 	x.write.Unlock()
@@ -273,9 +276,6 @@ func (x *Index) takeOne(w **writing, v Verified, flush func() error) (brought bo
 	trust, err := x.certified(id.Node)
 	if err != nil {
 		return false, err
-	}
-	if err := x.room(false); err != nil {
-		return 0, err
 	}
 	st := (*w).state(id)
 	if st.fork != nil {

@@ -287,15 +287,15 @@ func (x *Index) say(ctx context.Context, st []Statement) (Head, error) {
 	if err := ctx.Err(); err != nil {
 		return Head{}, err
 	}
+	if err := x.room(true); err != nil {
+		return Head{}, err
+	}
 	id := logID{x.self, x.ownEpoch()}
 	state := x.state(id)
 	if state.fork != nil {
 		return Head{}, &ForkError{Fork: *state.fork}
 	}
 	v, err := sealBatch(x.opt.Self, state.last.head, id.Epoch, st, x.opt.Rand)
-	if err := x.room(true); err != nil {
-		return Head{}, err
-	}
 	if err != nil {
 		return Head{}, err
 	}
@@ -307,17 +307,17 @@ func (x *Index) say(ctx context.Context, st []Statement) (Head, error) {
 	return v.Head(), w.commit()
 }
 
-func (x *Index) ownEpoch() Epoch {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.epoch
-}
-
 func (x *Index) room(own bool) error {
 	if x.opt.Room == nil {
 		return nil
 	}
 	return x.opt.Room(own)
+}
+
+func (x *Index) ownEpoch() Epoch {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.epoch
 }
 
 func (x *Index) state(id logID) logState {

@@ -31,8 +31,8 @@ type Config struct {
 	Identity     IdentityConfig     `toml:"identity"`
 	Completeness CompletenessConfig `toml:"completeness"`
 	Archive      ArchiveConfig      `toml:"archive"`
-	Fetch        FetchConfig        `toml:"fetch"`
 	Space        SpaceConfig        `toml:"space"`
+	Fetch        FetchConfig        `toml:"fetch"`
 	Priors       PriorsConfig       `toml:"priors"`
 }
 
@@ -52,8 +52,6 @@ type ArchiveConfig struct {
 	SettleAfter  Duration `toml:"settle_after" comment:"A study without a new instance for this long is called settled"`
 }
 
-// FetchConfig is about bringing studies here.
-type FetchConfig struct {
 // SpaceConfig is about the disk.
 type SpaceConfig struct {
 	Copies     Size     `toml:"copies" comment:"What copies of other trusts' studies may take, such as 200GiB: beyond it the least recently used go. 0: as much as there is"`
@@ -63,6 +61,8 @@ type SpaceConfig struct {
 	RoundEvery Duration `toml:"round_every" comment:"How often what cannot be read by any key is looked for"`
 }
 
+// FetchConfig is about bringing studies here.
+type FetchConfig struct {
 	Workers     int      `toml:"workers" comment:"Studies brought at the same time"`
 	ReadThrough Duration `toml:"read_through" comment:"A reader of a remote study waits this long without a byte of progress, then gets 503"`
 	RetryMin    Duration `toml:"retry_min" comment:"First wait after a failed fetch; it doubles up to retry_max"`
@@ -97,9 +97,9 @@ func DefaultConfig() Config {
 		Mesh:         []string{"/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"},
 		Completeness: CompletenessConfig{HeardWithin: Duration(30 * time.Second)},
 		Archive:      ArchiveConfig{PublishAfter: Duration(300 * time.Millisecond), SettleAfter: Duration(30 * time.Second)},
+		Space:        SpaceConfig{Reserve: 512 << 20, SweepAfter: Duration(15 * time.Minute), KeepCopies: Duration(time.Hour), RoundEvery: Duration(24 * time.Hour)},
 		Fetch: FetchConfig{Workers: 2, ReadThrough: Duration(20 * time.Second),
 			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
-		Space:        SpaceConfig{Reserve: 512 << 20, SweepAfter: Duration(15 * time.Minute), KeepCopies: Duration(time.Hour), RoundEvery: Duration(24 * time.Hour)},
 		Priors: PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
 	}
 }
@@ -136,30 +136,32 @@ func (c Config) Check() error {
 		"completeness.heard_within": c.Completeness.HeardWithin, "archive.publish_after": c.Archive.PublishAfter,
 		"archive.settle_after": c.Archive.SettleAfter, "fetch.read_through": c.Fetch.ReadThrough,
 		"fetch.retry_min": c.Fetch.RetryMin, "fetch.retry_max": c.Fetch.RetryMax, "priors.window": c.Priors.Window,
+		"space.sweep_after": c.Space.SweepAfter, "space.round_every": c.Space.RoundEvery,
 	} {
 		if d <= 0 {
 			errs = append(errs, fmt.Errorf("%s: must be longer than zero", name))
 		}
 	}
+	if c.Space.KeepCopies < 0 {
+		errs = append(errs, errors.New("space.keep_copies: must not be less than zero"))
+	}
+	if r := c.Space.Reserve; r > 0 && r < minReserve {
+		errs = append(errs, fmt.Errorf("space.reserve: %s is too little to keep the index alive; %s at least, or 0 for none", r, Size(minReserve)))
+	}
 	return errors.Join(errs...)
-		"space.sweep_after": c.Space.SweepAfter, "space.round_every": c.Space.RoundEvery,
 }
+
+// minReserve is what the index's database may write before it looks again.
+const minReserve = 16 << 20
 
 func isPort(s string) bool {
 	_, err := strconv.ParseUint(s, 10, 16)
 	return err == nil
-	if c.Space.KeepCopies < 0 {
-		errs = append(errs, errors.New("space.keep_copies: must not be less than zero"))
-	if r := c.Space.Reserve; r > 0 && r < minReserve {
-		errs = append(errs, fmt.Errorf("space.reserve: %s is too little to keep the index alive; %s at least, or 0 for none", r, Size(minReserve)))
 }
 
 // isListenAddr tells a multiaddr that the mesh can listen on from other text:
 // an IP address of its family, then a TCP port.
 func isListenAddr(s string) bool {
-// minReserve is what the index's database may write before it looks again.
-const minReserve = 16 << 20
-
 	p := strings.Split(s, "/")
 	if len(p) > 2 && p[0] == "" && p[1] == "ip6zone" { // of a link-local address
 		p = append([]string{""}, p[3:]...)

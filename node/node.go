@@ -160,6 +160,7 @@ func (n *Node) openStores() error {
 	if n.index, err = index.Open(n.db, index.Options{
 		Self: key, Trust: h.Config.Trust, Region: region.Region, Votes: region.Votes, Nodes: region.Nodes,
 		FoldName: dicom.FoldName, NamesAgree: dicom.NamesAgree, Now: n.Now, Rand: n.Rand, Log: n.Log,
+		Room: n.disk.Note,
 	}); err != nil {
 		return err
 	}
@@ -171,7 +172,6 @@ func (n *Node) openStores() error {
 	}
 	c := h.Config
 	n.archive, err = archive.Open(archive.Options{
-		Room: n.disk.Note,
 		DB: n.db, Blocks: n.blocks, Copies: n.blocks, Keys: n.keys, Index: n.index, Audit: n.audit, Policy: access.Members,
 		Self: n.index.Self(), Issuer: c.Issuer(), Now: n.Now, Log: n.Log,
 		PublishAfter: time.Duration(c.Archive.PublishAfter), SettleAfter: time.Duration(c.Archive.SettleAfter),
@@ -179,6 +179,9 @@ func (n *Node) openStores() error {
 		RetryMin: time.Duration(c.Fetch.RetryMin), RetryMax: time.Duration(c.Fetch.RetryMax),
 		Limits: instanceLimits(), GrantFor: grantFor, Silence: n.hearing.silenceOf,
 		OnArrival: func(study string) { n.priors.Heard(study) },
+		Room:      n.disk,
+		Space: archive.SpaceOptions{Copies: int64(c.Space.Copies), SweepAfter: time.Duration(c.Space.SweepAfter),
+			KeepFor: time.Duration(c.Space.KeepCopies), RoundEvery: time.Duration(c.Space.RoundEvery)},
 	})
 	return err
 }
@@ -190,9 +193,6 @@ func (n *Node) checkCard(self index.NodeID) error {
 	if err != nil {
 		return err
 	}
-		Room:      n.disk,
-		Space: archive.SpaceOptions{Copies: int64(c.Space.Copies), SweepAfter: time.Duration(c.Space.SweepAfter),
-			KeepFor: time.Duration(c.Space.KeepCopies), RoundEvery: time.Duration(c.Space.RoundEvery)},
 	card, err := index.ParseCard(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.home.path(cardFile), err)
@@ -254,6 +254,12 @@ func (n *Node) openMesh(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
 	n.group.Go(func() error { n.hearing.run(run); return nil })
+	n.disk.changed = func(l level) {
+		if l == roomy {
+			n.archive.Kick()
+		}
+	}
+	n.group.Go(func() error { n.disk.run(run); return nil })
 	n.closers = append(n.closers, func() error { cancel(); return n.group.Wait() })
 	return n.introduce(ctx)
 }
@@ -265,12 +271,6 @@ func (n *Node) addrs() map[index.NodeID][]string {
 		if k.Node != n.index.Self() {
 			out[k.Node] = k.Addrs
 		}
-	n.disk.changed = func(l level) {
-		if l == roomy {
-			n.archive.Kick()
-		}
-	}
-	n.group.Go(func() error { n.disk.run(run); return nil })
 	}
 	return out
 }
@@ -423,6 +423,14 @@ func (n *Node) Ready() error { return nil }
 // Silence implements api.Node.
 func (n *Node) Silence() []string { return n.hearing.silence() }
 
+// Hampered implements api.Node.
+func (n *Node) Hampered() []string {
+	if said := n.disk.said(); said != "" {
+		return []string{said}
+	}
+	return nil
+}
+
 // Peers implements api.Node.
 func (n *Node) Peers() []api.Peer {
 	roster := n.index.Roster()
@@ -434,14 +442,6 @@ func (n *Node) Peers() []api.Peer {
 			addrs = []string{}
 		}
 		out = append(out, api.Peer{Trust: string(trust), Peer: p.ID.String(), Connected: p.Connected, Alive: p.Alive,
-// Hampered implements api.Node.
-func (n *Node) Hampered() []string {
-	if said := n.disk.said(); said != "" {
-		return []string{said}
-	}
-	return nil
-}
-
 			LastHeard: n.hearing.last(p), RTT: p.RTT, Addrs: addrs})
 	}
 	return out
