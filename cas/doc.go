@@ -90,22 +90,45 @@
 //
 // # Keyring
 //
-// The KEK file is one line, "priormesh-kek-1:" and 64 hex digits, mode 0600.
-// From its 32 bytes come, by HKDF-SHA256 without salt, with the infos
-// "priormesh keyring 1: wrap", "… names" and "… mark", the keys K_wrap and
-// K_names and the mark.
+// Study keys lie in a Cabinet, small values by name: a folder, where "/" in a
+// name is a folder below it, or a bucket. A key-encryption key (KEK) wraps
+// them. The KEK comes as one line, "priormesh-kek-1:" and 64 hex digits, from a
+// file of mode 0600, the environment, a credential of the service manager or a
+// command. From its 32 bytes come, by HKDF-SHA256 without salt, with the infos
+// "priormesh keyring 2: wrap", "… names" and "… mark", the keys K_wrap, K_names
+// and K_mark.
 //
-// The file "keyring" in the folder is version 1 || mark (32 bytes): it tells
-// whether the KEK is the right one. Each study key is a file named
-// hex(HMAC-SHA256(K_names, name)) || ".key" of 61 bytes:
+// The keys as one KEK wraps them are a generation, numbered from 1; no number
+// is used twice. The record "keyring" says which one counts:
 //
-//	0   1   version: 1
-//	1   12  random nonce
-//	13  48  AES-256-GCM of the study key under K_wrap, with additional data
-//	        version || HMAC-SHA256(K_names, name), and its tag
+//	0   1   version: 2
+//	1   4   the generation in use
+//	5   4   the one that a change of the KEK is making; 0 when there is none
+//	9   4   the highest number used so far
+//	13  16  random, another one each time
+//	29  32  HMAC-SHA256(K_mark, the 29 bytes before) under the KEK of the
+//	        generation in use: it tells whether a KEK is the right one
 //
-// A file of 61 bytes ff is a key that was destroyed; files ending in ".tmp"
-// are left from a crash and are destroyed when the keyring is opened.
+// Each study key is a value g<generation>/hex(HMAC-SHA256(K_names, name)) of
+// 285 bytes:
+//
+//	0   1    version: 2
+//	1   12   random nonce
+//	13  272  AES-256-GCM under K_wrap, with additional data version ||
+//	         HMAC-SHA256(K_names, name), and its tag, of: the study key (32),
+//	         the length of its name (1), the name and zeros (223)
+//
+// Changing the KEK is: a record that names the next number as being made; every
+// key wrapped anew, while what is made or deleted goes to both generations; a
+// record, under the new KEK, with that number in use, in place of exactly the
+// one before; the old generation destroyed. Opening a keyring takes back a
+// number that is being made and destroys all generations but the one in use.
+// Several processes may share a bucket: each asks after a change whether the
+// record is still the one that it knows, and says ErrRekeyed if it is not.
+//
+// In a folder, values appear by renaming a file NAME.tmp and are destroyed by
+// overwriting them with ff before they are removed; opening destroys what a
+// crash left of either.
 //
 // # Badger
 //

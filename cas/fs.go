@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"errors"
 	"io"
 	"os"
 	"slices"
@@ -76,6 +77,14 @@ func (osFS) Free(dir string) (int64, error) {
 	}
 	defer d.Close()
 	return freeSpace(d)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 type osFile struct{ *os.File }

@@ -2,29 +2,55 @@ package cas
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
-func openKeyring(t testing.TB, home string) *Keyring {
+func testKEK(b byte) KEK {
+	k := KEK{from: fmt.Sprint("KEK ", b)}
+	for i := range k.key {
+		k.key[i] = b + byte(i)
+	}
+	return k
+}
+
+func openFolder(t testing.TB, f FS, dir string) *Folder {
 	t.Helper()
-	r, err := OpenKeyring(filepath.Join(home, "keys"), filepath.Join(home, "kek"), rand.Reader)
+	c, err := OpenFolder(f, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func openKeyring(t testing.TB, home string, k KEK) *Keyring {
+	t.Helper()
+	r, err := OpenKeyring(t.Context(), openFolder(t, OS(), filepath.Join(home, "keys")), k, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
+// file is where a key lies.
+func file(r *Keyring, name string) string {
+	place, _ := r.now.place(name)
+	return r.cabinet.(*Folder).path(place)
+}
+
 func TestKeyringKeeps(t *testing.T) {
 	home := t.TempDir()
-	r := openKeyring(t, home)
+	r := openKeyring(t, home, testKEK(1))
 	if _, err := r.Get("1.2.3"); !errors.Is(err, ErrNoKey) {
 		t.Fatal(err)
 	}
@@ -48,9 +74,16 @@ func TestKeyringKeeps(t *testing.T) {
 	if err := r.Add("1.2.5", testKey(2)); !errors.Is(err, ErrKeyConflict) {
 		t.Errorf("another key: %v", err)
 	}
+	long := strings.Repeat("1", maxKeyName)
+	if err := r.Add(long, testKey(7)); err != nil {
+		t.Error(err)
+	}
+	if err := r.Add(long+"1", testKey(7)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a name that does not fit: %v", err)
+	}
 	for range 2 {
-		r = openKeyring(t, home)
-		for name, want := range map[string]Key{"1.2.3": k, "1.2.4": other, "1.2.5": testKey(1)} {
+		r = openKeyring(t, home, testKEK(1))
+		for name, want := range map[string]Key{"1.2.3": k, "1.2.4": other, "1.2.5": testKey(1), long: testKey(7)} {
 			if got, err := r.Get(name); err != nil || got != want {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -58,18 +91,37 @@ func TestKeyringKeeps(t *testing.T) {
 	}
 }
 
+// absent fails if any file below dir has one of the bytes.
+func absent(t *testing.T, dir string, what map[string][]byte) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for name, w := range what {
+			if bytes.Contains(b, w) {
+				t.Errorf("%s has %s", path, name)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestKeyringDestroys(t *testing.T) {
 	home := t.TempDir()
-	r := openKeyring(t, home)
+	r := openKeyring(t, home, testKEK(1))
 	if err := r.Add("gone", testKey(1)); err != nil {
 		t.Fatal(err)
 	}
-	path, _ := r.path("gone")
 	hold := filepath.Join(home, "another name of the same file")
-	if err := os.Link(path, hold); err != nil {
+	if err := os.Link(file(r, "gone"), hold); err != nil {
 		t.Fatal(err)
 	}
-	wrapped, err := os.ReadFile(path)
+	wrapped, err := os.ReadFile(hold)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,20 +137,8 @@ func TestKeyringDestroys(t *testing.T) {
 	if err != nil || !bytes.Equal(left, destroyed(len(wrapped))) {
 		t.Errorf("the bytes are still there: %x, %v", left, err)
 	}
-	err = filepath.WalkDir(home, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		k := testKey(1)
-		if bytes.Contains(b, wrapped[13:]) || bytes.Contains(b, k[:]) {
-			t.Errorf("%s still has the key", path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	k := testKey(1)
+	absent(t, home, map[string][]byte{"the wrapped key": wrapped[13:], "the key": k[:]})
 	if k, err := r.Create("gone"); err != nil || k == testKey(1) {
 		t.Errorf("a new key after destroying: %v", err)
 	}
@@ -106,19 +146,18 @@ func TestKeyringDestroys(t *testing.T) {
 
 func TestKeyringAfterACrash(t *testing.T) {
 	home := t.TempDir()
-	r := openKeyring(t, home)
+	r := openKeyring(t, home, testKEK(1))
 	if err := r.Add("half destroyed", testKey(1)); err != nil {
 		t.Fatal(err)
 	}
-	path, _ := r.path("half destroyed")
-	if err := os.WriteFile(path, destroyed(keyFileLen), 0o600); err != nil {
+	if err := os.WriteFile(file(r, "half destroyed"), destroyed(keyFileLen), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	half := filepath.Join(home, "keys", strings.Repeat("ab", 32)+keySuffix+"-123"+tmpSuffix)
+	half := filepath.Join(home, "keys", "g1", strings.Repeat("ab", 32)+tmpSuffix)
 	if err := os.WriteFile(half, []byte("half a key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r = openKeyring(t, home)
+	r = openKeyring(t, home, testKEK(1))
 	if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what a crash left is still there: %v", err)
 	}
@@ -135,7 +174,7 @@ func TestKeyringAfterACrash(t *testing.T) {
 
 func TestKeyFiles(t *testing.T) {
 	home := t.TempDir()
-	r := openKeyring(t, home)
+	r := openKeyring(t, home, testKEK(1))
 	const uid = "1.2.840.113619.2.55.3"
 	if err := r.Add(uid, testKey('A')); err != nil {
 		t.Fatal(err)
@@ -165,19 +204,19 @@ func TestKeyFiles(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil || count != 3 { // the KEK, the mark, one key
+	if err != nil || count != 2 { // the record, one key
 		t.Fatal(count, err)
 	}
 }
 
 func TestKeyringRefuses(t *testing.T) {
-	setup := func(t *testing.T) (home, keys, kek string, r *Keyring) {
-		home = t.TempDir()
-		r = openKeyring(t, home)
+	setup := func(t *testing.T) (keys string, r *Keyring) {
+		home := t.TempDir()
+		r = openKeyring(t, home, testKEK(1))
 		if err := errors.Join(r.Add("one", testKey(1)), r.Add("two", testKey(2))); err != nil {
 			t.Fatal(err)
 		}
-		return home, filepath.Join(home, "keys"), filepath.Join(home, "kek"), r
+		return filepath.Join(home, "keys"), r
 	}
 	do := func(t *testing.T, err error) {
 		t.Helper()
@@ -185,40 +224,40 @@ func TestKeyringRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, c := range []struct {
-		name  string
-		wreck func(t *testing.T, keys, kek string)
-		want  error
-	}{
-		{"KEK missing", func(t *testing.T, _, kek string) { do(t, os.Remove(kek)) }, ErrKEK},
-		{"KEK readable by others", func(t *testing.T, _, kek string) { do(t, os.Chmod(kek, 0o640)) }, ErrKEK},
-		{"KEK empty", func(t *testing.T, _, kek string) { do(t, os.WriteFile(kek, nil, 0o600)) }, ErrKEK},
-		{"KEK too short", func(t *testing.T, _, kek string) { do(t, os.WriteFile(kek, []byte(kekTextLine+"abcd"), 0o600)) }, ErrKEK},
-		{"KEK of another keyring", func(t *testing.T, _, kek string) {
-			do(t, os.WriteFile(kek, []byte(kekTextLine+strings.Repeat("ab", 32)), 0o600))
-		}, ErrWrongKEK},
-		{"mark missing", func(t *testing.T, keys, _ string) { do(t, os.Remove(filepath.Join(keys, markFile))) }, ErrWrongKEK},
-		{"mark of a later version", func(t *testing.T, keys, _ string) {
-			do(t, os.WriteFile(filepath.Join(keys, markFile), []byte{2, 1, 2, 3}, 0o600))
-		}, ErrVersion},
-		{"mark damaged", func(t *testing.T, keys, _ string) {
-			do(t, os.WriteFile(filepath.Join(keys, markFile), make([]byte, 33), 0o600))
-		}, ErrVersion},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			_, keys, kek, _ := setup(t)
-			c.wreck(t, keys, kek)
-			if _, err := OpenKeyring(keys, kek, rand.Reader); !errors.Is(err, c.want) {
-				t.Errorf("%v, want %v", err, c.want)
+	t.Run("another KEK", func(t *testing.T) {
+		keys, _ := setup(t)
+		if _, err := OpenKeyring(t.Context(), openFolder(t, OS(), keys), testKEK(2), rand.Reader); !errors.Is(err, ErrWrongKEK) {
+			t.Error(err)
+		}
+	})
+	t.Run("record", func(t *testing.T) {
+		keys, r := setup(t)
+		path := filepath.Join(keys, keyringRecord)
+		good := r.raw
+		open := func() error {
+			_, err := OpenKeyring(t.Context(), openFolder(t, OS(), keys), testKEK(1), rand.Reader)
+			return err
+		}
+		for i := range good {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1
+			do(t, os.WriteFile(path, bad, 0o600))
+			if err := open(); !errors.Is(err, ErrWrongKEK) && !errors.Is(err, ErrVersion) {
+				t.Errorf("byte %d altered: %v", i, err)
 			}
-		})
-	}
-
+			do(t, os.WriteFile(path, good[:i], 0o600))
+			if err := open(); !errors.Is(err, ErrTruncated) {
+				t.Errorf("cut to %d: %v", i, err)
+			}
+		}
+		do(t, os.Remove(path))
+		if err := open(); !errors.Is(err, ErrWrongKEK) {
+			t.Errorf("missing: %v", err)
+		}
+	})
 	t.Run("swapped files", func(t *testing.T) {
-		_, _, _, r := setup(t)
-		one, _ := r.path("one")
-		two, _ := r.path("two")
-		do(t, os.Rename(one, two))
+		_, r := setup(t)
+		do(t, os.Rename(file(r, "one"), file(r, "two")))
 		if k, err := r.Get("two"); !errors.Is(err, ErrMalformed) || k != (Key{}) {
 			t.Errorf("another study's key was read: %v", err)
 		}
@@ -227,8 +266,8 @@ func TestKeyringRefuses(t *testing.T) {
 		}
 	})
 	t.Run("damaged file", func(t *testing.T) {
-		_, _, _, r := setup(t)
-		path, _ := r.path("one")
+		_, r := setup(t)
+		path := file(r, "one")
 		good, err := os.ReadFile(path)
 		do(t, err)
 		for i := range good {
@@ -244,17 +283,16 @@ func TestKeyringRefuses(t *testing.T) {
 			}
 		}
 		do(t, os.WriteFile(path, make([]byte, 1<<20), 0o600))
-		if _, err := r.Get("one"); err == nil {
-			t.Error("a key file of a mebibyte was read")
+		if _, err := r.Get("one"); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("a key file of a mebibyte: %v", err)
 		}
 	})
 	t.Run("no randomness", func(t *testing.T) {
-		home := t.TempDir()
-		if _, err := OpenKeyring(filepath.Join(home, "keys"), filepath.Join(home, "kek"), bytes.NewReader(nil)); err == nil {
-			t.Error("a KEK out of nothing")
+		dir := t.TempDir()
+		if _, err := OpenKeyring(t.Context(), openFolder(t, OS(), dir), testKEK(1), bytes.NewReader(nil)); err == nil {
+			t.Error("a record without a random part")
 		}
-		openKeyring(t, home)
-		r, err := OpenKeyring(filepath.Join(home, "keys"), filepath.Join(home, "kek"), bytes.NewReader(make([]byte, 40)))
+		r, err := OpenKeyring(t.Context(), openFolder(t, OS(), dir), testKEK(1), bytes.NewReader(make([]byte, 16+40)))
 		do(t, err)
 		if k, err := r.Create("one"); err == nil || k != (Key{}) {
 			t.Error("a key was kept without a nonce of its own")
@@ -263,7 +301,7 @@ func TestKeyringRefuses(t *testing.T) {
 }
 
 func TestKeyringConcurrently(t *testing.T) {
-	r := openKeyring(t, t.TempDir())
+	r := openKeyring(t, t.TempDir(), testKEK(1))
 	keys := make([]Key, 16)
 	var users sync.WaitGroup
 	for i := range keys {
@@ -289,10 +327,423 @@ func TestKeyringConcurrently(t *testing.T) {
 	}
 }
 
+func TestRekey(t *testing.T) {
+	home := t.TempDir()
+	r := openKeyring(t, home, testKEK(1))
+	for i := range 40 {
+		if err := r.Add(fmt.Sprint("study ", i), testKey(byte(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Delete("study 7"); err != nil {
+		t.Fatal(err)
+	}
+	old, err := os.ReadFile(file(r, "study 3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := r.raw
+	if err := r.Rekey(t.Context(), testKEK(1), nil); !errors.Is(err, ErrKEK) {
+		t.Errorf("to the same: %v", err)
+	}
+	var most, last int
+	if err := r.Rekey(t.Context(), testKEK(2), func(done, total int) { last, most = done, total }); err != nil {
+		t.Fatal(err)
+	}
+	if last != 39 || most != 39 {
+		t.Errorf("progress ended at %d of %d", last, most)
+	}
+	check := func(r *Keyring) {
+		t.Helper()
+		for i := range 40 {
+			k, err := r.Get(fmt.Sprint("study ", i))
+			if i == 7 {
+				if !errors.Is(err, ErrNoKey) {
+					t.Errorf("a deleted key is back: %v", err)
+				}
+			} else if err != nil || k != testKey(byte(i)) {
+				t.Errorf("study %d: %v", i, err)
+			}
+		}
+	}
+	check(r)
+	check(openKeyring(t, home, testKEK(2)))
+	if _, err := OpenKeyring(t.Context(), openFolder(t, OS(), filepath.Join(home, "keys")), testKEK(1), rand.Reader); !errors.Is(err, ErrWrongKEK) {
+		t.Errorf("the old KEK still opens it: %v", err)
+	}
+	k := testKey(3)
+	absent(t, home, map[string][]byte{"a key under the old KEK": old[13:], "a bare key": k[:], "the old record": record[13:]})
+	if n := opens(t, home, testKEK(1)); n != 0 {
+		t.Errorf("the old KEK opens %d files", n)
+	}
+	if n := opens(t, home, testKEK(2)); n != 39 {
+		t.Errorf("the new KEK opens %d files, want 39", n)
+	}
+}
+
+// opens counts the files below dir that a KEK opens, wherever they lie.
+func opens(t *testing.T, dir string, k KEK) (n int) {
+	t.Helper()
+	g, err := newGeneration(0, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if id, herr := hex.DecodeString(e.Name()); herr == nil {
+			if _, _, err := g.unwrap(id, b); err == nil {
+				n++
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestKeyringIsUsedWhileRekeyed(t *testing.T) {
+	home := t.TempDir()
+	r := openKeyring(t, home, testKEK(1))
+	for i := range 60 {
+		if err := r.Add(fmt.Sprint("old ", i), testKey(byte(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var users sync.WaitGroup
+	kept := make([]map[string]Key, 4)
+	stop := make(chan struct{})
+	for w := range kept {
+		kept[w] = map[string]Key{}
+		users.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				name := fmt.Sprint(w, " new ", i)
+				k, err := r.Create(name)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				kept[w][name] = k
+				if i%3 == 1 {
+					gone := fmt.Sprint(w, " new ", i-1)
+					if err := r.Delete(gone); err != nil {
+						t.Error(err)
+					}
+					kept[w][gone] = Key{}
+				}
+				if k, err := r.Get(fmt.Sprint("old ", i%60)); err != nil || k != testKey(byte(i%60)) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 5 {
+		if err := r.Rekey(t.Context(), testKEK(byte(2+i)), nil); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	users.Wait()
+	r = openKeyring(t, home, testKEK(6))
+	for _, m := range kept {
+		for name, want := range m {
+			got, err := r.Get(name)
+			if want == (Key{}) && !errors.Is(err, ErrNoKey) || want != (Key{}) && (err != nil || got != want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	for i := range 5 {
+		if n := opens(t, home, testKEK(byte(1+i))); n != 0 {
+			t.Errorf("KEK %d still opens %d files", i+1, n)
+		}
+	}
+}
+
+var errPower = errors.New("the power is gone")
+
+// powerFS is the machine's file system until the power goes: the change with
+// that number is not made, or half of it, and nothing after it.
+type powerFS struct {
+	FS
+	left atomic.Int64
+	half bool
+}
+
+func (f *powerFS) change() error {
+	if f.left.Add(-1) < 0 {
+		return errPower
+	}
+	return nil
+}
+
+func (f *powerFS) dead() bool { return f.left.Load() < 0 }
+
+func (f *powerFS) Create(name string) (File, error) {
+	if err := f.change(); err != nil {
+		return nil, err
+	}
+	file, err := f.FS.Create(name)
+	return powerFile{file, f}, err
+}
+
+func (f *powerFS) Open(name string) (File, error) {
+	if f.dead() {
+		return nil, errPower
+	}
+	file, err := f.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return powerFile{file, f}, nil
+}
+
+func (f *powerFS) Remove(name string) error {
+	if err := f.change(); err != nil {
+		return err
+	}
+	return f.FS.Remove(name)
+}
+
+func (f *powerFS) Rename(from, to string) error {
+	if err := f.change(); err != nil {
+		return err
+	}
+	return f.FS.Rename(from, to)
+}
+
+func (f *powerFS) MkdirAll(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := f.change(); err != nil {
+		return err
+	}
+	return f.FS.MkdirAll(dir)
+}
+
+type powerFile struct {
+	File
+	fs *powerFS
+}
+
+func (f powerFile) WriteAt(b []byte, off int64) (int, error) {
+	if err := f.fs.change(); err != nil {
+		if f.fs.half && f.fs.left.Load() == -1 {
+			f.File.WriteAt(b[:len(b)/2], off)
+		}
+		return 0, err
+	}
+	return f.File.WriteAt(b, off)
+}
+
+func (f powerFile) Sync() error {
+	if err := f.fs.change(); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+// Wherever a change of the KEK is cut off, the keyring opens with one of the
+// two, has every key, and after one more change nothing of the older is left.
+func TestRekeyIsCutOffAnywhere(t *testing.T) {
+	for _, half := range []bool{false, true} {
+		for steps := 0; ; steps++ {
+			home := t.TempDir()
+			r := openKeyring(t, home, testKEK(1))
+			for i := range 3 {
+				if err := r.Add(fmt.Sprint("study ", i), testKey(byte(i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			power := &powerFS{FS: OS(), half: half}
+			power.left.Store(int64(steps))
+			folder := &Folder{fs: power, dir: filepath.Join(home, "keys")}
+			r, err := OpenKeyring(t.Context(), folder, testKEK(1), rand.Reader)
+			if err != nil {
+				t.Fatalf("opening changes something: %v", err)
+			}
+			rerr := r.Rekey(t.Context(), testKEK(2), nil)
+			if rerr != nil && !errors.Is(rerr, errPower) {
+				t.Fatal(rerr)
+			}
+			now, then := testKEK(1), testKEK(2)
+			fits, err := KeyringFits(t.Context(), openFolder(t, OS(), folder.dir), then)
+			if err != nil {
+				t.Fatalf("after %d steps: %v", steps, err)
+			}
+			if fits {
+				now, then = then, now
+			} else if rerr == nil {
+				t.Fatal("done, and still under the old KEK")
+			}
+			r = openKeyring(t, home, now)
+			for i := range 3 {
+				if k, err := r.Get(fmt.Sprint("study ", i)); err != nil || k != testKey(byte(i)) {
+					t.Fatalf("after %d steps, study %d: %v", steps, i, err)
+				}
+			}
+			if n := opens(t, home, then); n != 0 {
+				t.Fatalf("after %d steps the other KEK opens %d files", steps, n)
+			}
+			if err := r.Delete("study 1"); err != nil {
+				t.Fatal(err)
+			}
+			if !fits {
+				if err := r.Rekey(t.Context(), testKEK(2), nil); err != nil {
+					t.Fatalf("after %d steps, again: %v", steps, err)
+				}
+			}
+			r = openKeyring(t, home, testKEK(2))
+			if _, err := r.Get("study 1"); !errors.Is(err, ErrNoKey) {
+				t.Fatalf("after %d steps a deleted key is back: %v", steps, err)
+			}
+			if n, m := opens(t, home, testKEK(1)), opens(t, home, testKEK(2)); n != 0 || m != 2 {
+				t.Fatalf("after %d steps the old KEK opens %d files, the new one %d", steps, n, m)
+			}
+			if rerr == nil {
+				if steps < 20 {
+					t.Fatalf("only %d steps", steps)
+				}
+				break
+			}
+		}
+	}
+}
+
+// Several processes on one cabinet: none may keep a key where nobody looks.
+func TestKeyringIsRekeyedByAnotherProcess(t *testing.T) {
+	dir := t.TempDir()
+	shared := openFolder(t, OS(), dir)
+	open := func(k KEK) *Keyring {
+		t.Helper()
+		r, err := OpenKeyring(t.Context(), shared, k, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	mine, other := open(testKEK(1)), open(testKEK(1))
+	if err := mine.Add("study", testKey(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.beginRekey(t.Context(), testKEK(2)); err != nil {
+		t.Fatal(err)
+	}
+	refused := func() {
+		t.Helper()
+		_, err := mine.Create("new")
+		_, again := mine.Create("new")
+		for what, err := range map[string]error{
+			"Create": err, "Create again": again, "Add": mine.Add("another", testKey(2)), "Delete": mine.Delete("study"),
+			"Rekey": mine.Rekey(t.Context(), testKEK(3), nil),
+		} {
+			if !errors.Is(err, ErrRekeyed) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	refused()
+	if err := mine.Add("study", testKey(1)); !errors.Is(err, ErrRekeyed) {
+		t.Errorf("Add: %v", err)
+	}
+	if err := errors.Join(other.copyAll(t.Context(), nil), other.switchOver(t.Context()), other.retire(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	refused()
+	if _, err := mine.Get("study"); !errors.Is(err, ErrRekeyed) {
+		t.Errorf("Get: %v", err)
+	}
+	after := open(testKEK(2))
+	if err := after.Delete("study"); err != nil {
+		t.Error(err)
+	}
+
+	// A process that starts with the old KEK undoes, and who was changing it
+	// learns of that before anything is lost.
+	if err := after.Add("kept", testKey(4)); err != nil {
+		t.Fatal(err)
+	}
+	if err := after.beginRekey(t.Context(), testKEK(3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := after.copyAll(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	third := open(testKEK(2))
+	if err := after.switchOver(t.Context()); !errors.Is(err, ErrReplaced) {
+		t.Errorf("switched after it was undone: %v", err)
+	}
+	if k, err := third.Get("kept"); err != nil || k != testKey(4) {
+		t.Error(err)
+	}
+	if err := third.Rekey(t.Context(), testKEK(3), nil); err != nil {
+		t.Error(err)
+	}
+	if k, err := open(testKEK(3)).Get("kept"); err != nil || k != testKey(4) {
+		t.Error(err)
+	}
+}
+
+// A cabinet that fails for a while must not leave a key in one generation only.
+func TestKeyIsSpread(t *testing.T) {
+	dir := t.TempDir()
+	c := &stubborn{Folder: openFolder(t, OS(), dir)}
+	r, err := OpenKeyring(t.Context(), c, testKEK(1), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.beginRekey(t.Context(), testKEK(2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.copyAll(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	c.refuse = "g2/"
+	if _, err := r.Create("study"); !errors.Is(err, errPower) {
+		t.Fatal(err)
+	}
+	c.refuse = ""
+	k, err := r.Create("study")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.switchOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Get("study"); err != nil || got != k {
+		t.Error(err)
+	}
+}
+
+type stubborn struct {
+	*Folder
+	refuse string
+}
+
+func (s *stubborn) CreateNew(ctx context.Context, name string, value []byte) error {
+	if s.refuse != "" && strings.HasPrefix(name, s.refuse) {
+		return errPower
+	}
+	return s.Folder.CreateNew(ctx, name, value)
+}
+
 func FuzzKeyFile(f *testing.F) {
-	r := openKeyring(f, f.TempDir())
-	_, id := r.path("name")
-	good, err := r.wrap(id, testKey(0))
+	g, err := newGeneration(1, testKEK(1))
+	if err != nil {
+		f.Fatal(err)
+	}
+	_, id := g.place("name")
+	good, err := g.wrap(id, "name", testKey(0), rand.Reader)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -300,18 +751,27 @@ func FuzzKeyFile(f *testing.F) {
 	f.Add(good[:30])
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if k, err := r.unwrap(id, b); err == nil && k != testKey(0) {
+		if k, name, err := g.unwrap(id, b); err == nil && (k != testKey(0) || name != "name") {
 			t.Fatal("a key that was never kept")
 		}
 	})
 }
 
-func FuzzKEKFile(f *testing.F) {
-	f.Add([]byte(kekTextLine + strings.Repeat("0f", 32) + "\n"))
-	f.Add([]byte("priormesh-kek-2:00"))
+func FuzzKeyringRecord(f *testing.F) {
+	g, err := newGeneration(1, testKEK(1))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, err := record{number: 3, next: 4, last: 4}.encode(g, rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:10])
+	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if kek, err := parseKEK(b, "kek"); (err == nil) != (len(kek) == 32) || err != nil && !errors.Is(err, ErrKEK) {
-			t.Fatal(len(kek), err)
+		if r, err := parseRecord(b, g); err == nil && r != (record{3, 4, 4}) {
+			t.Fatal("a record that was never written")
 		}
 	})
 }

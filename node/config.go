@@ -15,6 +15,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 	Identity     IdentityConfig     `toml:"identity"`
 	Completeness CompletenessConfig `toml:"completeness"`
 	Archive      ArchiveConfig      `toml:"archive"`
+	Keys         KeysConfig         `toml:"keys"`
 	Space        SpaceConfig        `toml:"space"`
 	Fetch        FetchConfig        `toml:"fetch"`
 	Priors       PriorsConfig       `toml:"priors"`
@@ -101,6 +103,7 @@ func DefaultConfig() Config {
 		Fetch: FetchConfig{Workers: 2, ReadThrough: Duration(20 * time.Second),
 			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
 		Priors: PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
+		Keys:   KeysConfig{KEK: "file:kek", KEKCommand: []string{}},
 	}
 }
 
@@ -128,6 +131,9 @@ func (c Config) Check() error {
 		if !isListenAddr(a) {
 			errs = append(errs, fmt.Errorf("mesh: %q is not a multiaddr to listen on, such as /ip4/0.0.0.0/tcp/4001 or /ip6/::/tcp/4001", a))
 		}
+	}
+	if _, err := cas.ParseKEKSource(c.Keys.KEK, "/", c.Keys.KEKCommand); err != nil {
+		errs = append(errs, fmt.Errorf("keys.kek: %w", err))
 	}
 	if c.Fetch.Workers < 1 || c.Fetch.Workers > 64 {
 		errs = append(errs, fmt.Errorf("fetch.workers: %d is not between 1 and 64", c.Fetch.Workers))

@@ -106,7 +106,7 @@ func Open(ctx context.Context, home *Home, o Options) (n *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if err := n.openStores(); err != nil {
+	if err := n.openStores(ctx); err != nil {
 		return n, err
 	}
 	if err := n.openMesh(ctx); err != nil {
@@ -118,7 +118,7 @@ func Open(ctx context.Context, home *Home, o Options) (n *Node, err error) {
 	return n, nil
 }
 
-func (n *Node) openStores() error {
+func (n *Node) openStores(ctx context.Context) error {
 	h := n.home
 	var err error
 	if n.token, err = h.Token(); err != nil {
@@ -150,9 +150,20 @@ func (n *Node) openStores() error {
 		return fmt.Errorf("the blocks in %s cannot be opened: %w", h.path("blocks"), err)
 	}
 	n.closers = append(n.closers, n.blocks.Close)
-	if n.keys, err = cas.OpenKeyring(h.path("keys"), h.path("kek"), n.Rand); err != nil {
+	source, err := h.kekSource()
+	if err != nil {
 		return err
 	}
+	cabinets, done, err := h.cabinets(ctx)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, func() error { done(); return nil })
+	rings, err := keyrings{fs: cas.OS(), source: source, cabinets: cabinets, rand: n.Rand}.open(ctx)
+	if err != nil {
+		return err
+	}
+	n.keys = rings[0]
 	if n.audit, err = audit.Open(h.path("audit"), n.Now); err != nil {
 		return fmt.Errorf("%s: %w", h.path("audit"), err)
 	}

@@ -450,3 +450,24 @@ func (a *Archive) Counts() (own, copies int, err error) {
 	})
 	return own, copies, err
 }
+
+// Holds says, before the archive is opened, whether its catalogue has studies
+// that were received here, and copies of others'.
+func Holds(db *badger.DB, self index.NodeID) (own, copies bool, err error) {
+	enough := errors.New("both")
+	err = db.View(func(txn *badger.Txn) error {
+		return eachRecord(txn, []byte{tableSource}, func(k []byte, s source) error {
+			id, _, ok := parseSourceID(k)
+			own = own || ok && id.Origin == self
+			copies = copies || ok && id.Origin != self && s.Whole
+			if own && copies {
+				return enough
+			}
+			return nil
+		})
+	})
+	if errors.Is(err, enough) {
+		err = nil
+	}
+	return own, copies, err
+}
