@@ -1,6 +1,7 @@
 package dicomweb
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -162,6 +163,9 @@ type storing struct {
 	under     sync.WaitGroup
 }
 
+// readAhead is how much of a body is read at a time.
+const readAhead = 64 << 10
+
 // maxFinishing is how many parts of a request are read and not yet durable.
 const maxFinishing = 4
 
@@ -184,7 +188,7 @@ type outcome struct {
 }
 
 func (in *storing) parts(boundary string) {
-	mr := multipart.NewReader(in.body, boundary)
+	mr := multipart.NewReader(bufio.NewReaderSize(in.body, readAhead), boundary)
 	header := ErrLimit{"PartHeader", int64(in.s.Limits.PartHeader)}
 	for {
 		in.body.inBetween, in.body.between, in.body.betweenErr = true, header.Limit, header
