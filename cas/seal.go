@@ -8,10 +8,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"sync"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // Overhead is what sealing adds to a plaintext: version, codec, nonce and
@@ -23,9 +22,6 @@ const (
 	tagLen   = 16
 
 	sealVersion = 1
-
-	codecStored = 0
-	codecZstd   = 1
 )
 
 // A domain says what a sealed block is for. It is not in the block but is
@@ -80,8 +76,8 @@ func (k Key) Open(b Block) ([]byte, error) { return newSealer(k).open(domData, b
 
 // sealer is a Key made ready. It may be used concurrently.
 type sealer struct {
-	aead     cipher.AEAD
-	nonceKey []byte
+	aead cipher.AEAD
+	macs sync.Pool // HMACs under K_nonce
 }
 
 func newSealer(k Key) *sealer {
@@ -89,7 +85,8 @@ func newSealer(k Key) *sealer {
 	if err != nil {
 		panic("cas: " + err.Error())
 	}
-	return &sealer{aead: aead, nonceKey: subKey(k[:], "priormesh cas 1: nonce")}
+	nonceKey := subKey(k[:], "priormesh cas 1: nonce")
+	return &sealer{aead: aead, macs: sync.Pool{New: func() any { return hmac.New(sha256.New, nonceKey) }}}
 }
 
 func subKey(k []byte, use string) []byte {
@@ -112,24 +109,33 @@ func (s *sealer) seal(dom domain, plain []byte) (Block, error) {
 	if len(plain) > MaxPlain {
 		return Block{}, fmt.Errorf("%w: %d bytes for one block, the limit is %d; cut them before sealing", ErrTooLarge, len(plain), MaxPlain)
 	}
-	codec, payload := pack(plain)
+	p := packers.Get().(*packer)
+	defer packers.Put(p)
+	codec, payload := p.pack(plain)
+	return s.sealPayload(dom, codec, payload), nil
+}
+
+func (s *sealer) sealPayload(dom domain, codec byte, payload []byte) Block {
 	aad := []byte{sealVersion, codec, byte(dom)}
 	out := make([]byte, 2+nonceLen, len(payload)+Overhead)
 	copy(out, aad[:2])
-	copy(out[2:], s.nonce(aad, payload))
+	s.nonce(out[2:], aad, payload)
 	out = s.aead.Seal(out, out[2:2+nonceLen], payload, aad)
-	return Block{CID: Sum(out), Data: out}, nil
+	return Block{CID: Sum(out), Data: out}
 }
 
 // nonce is over exactly what is encrypted and authenticated (the payload
 // after compression, and the domain), never over the plaintext alone: a
 // nonce may come twice only when everything under it is the same, also when
 // a later version compresses differently.
-func (s *sealer) nonce(aad, payload []byte) []byte {
-	mac := hmac.New(sha256.New, s.nonceKey)
+func (s *sealer) nonce(nonce, aad, payload []byte) {
+	mac := s.macs.Get().(hash.Hash)
+	defer s.macs.Put(mac)
+	mac.Reset()
 	mac.Write(aad)
 	mac.Write(payload)
-	return mac.Sum(nil)[:nonceLen]
+	var sum [sha256.Size]byte
+	copy(nonce[:nonceLen], mac.Sum(sum[:0]))
 }
 
 func (s *sealer) open(dom domain, b Block) ([]byte, error) {
@@ -153,87 +159,27 @@ func (s *sealer) openTrusting(dom domain, b Block) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s: %d bytes are less than any sealed block has", ErrTruncated, b.CID, len(d))
 	case d[0] != sealVersion:
 		return nil, fmt.Errorf("%w: block %s is of version %d, known is %d; update this node", ErrVersion, b.CID, d[0], sealVersion)
-	case d[1] != codecStored && d[1] != codecZstd:
+	case d[1] >= codecs:
 		return nil, fmt.Errorf("%w: block %s has codec %d; update this node", ErrVersion, b.CID, d[1])
 	}
 	codec, nonce, sealed := b.Data[1], b.Data[2:2+nonceLen], b.Data[2+nonceLen:]
-	payload, err := s.aead.Open(nil, nonce, sealed, []byte{sealVersion, codec, byte(dom)})
+	u := unpackers.Get().(*unpacker)
+	defer unpackers.Put(u)
+	into := u.payload[:0]
+	if codec == codecStored {
+		into = nil // the payload is what the caller gets
+	}
+	payload, err := s.aead.Open(into, nonce, sealed, []byte{sealVersion, codec, byte(dom)})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: ask its origin for the study's key again", ErrWrongKey, b.CID)
 	}
-	plain, err := unpack(codec, payload)
+	if codec == codecStored {
+		return payload, nil
+	}
+	u.payload = payload
+	plain, err := u.unpack(codec, payload)
 	if err != nil {
 		return nil, fmt.Errorf("block %s: %w", b.CID, err)
 	}
 	return plain, nil
 }
-
-// pack compresses when that saves at least an eighth; less is not worth the
-// time it costs each reader. Of a large plaintext samples are tried first,
-// because most large ones are compressed images.
-func pack(plain []byte) (codec byte, payload []byte) {
-	const samples, each = 4, 8 << 10
-	if len(plain) >= 4*samples*each {
-		try := make([]byte, 0, samples*each)
-		for i := range samples {
-			at := (len(plain) - each) / (samples - 1) * i
-			try = append(try, plain[at:at+each]...)
-		}
-		if c := compressor().EncodeAll(try, make([]byte, 0, len(try))); len(c) > len(try)-len(try)/16 {
-			return codecStored, plain
-		}
-	}
-	c := compressor().EncodeAll(plain, make([]byte, 0, len(plain)))
-	if len(c) >= len(plain)-len(plain)/8 {
-		return codecStored, plain
-	}
-	return codecZstd, c
-}
-
-// unpack trusts nothing a sealer says about sizes: what it allocates is
-// bounded by MaxPlain.
-func unpack(codec byte, payload []byte) ([]byte, error) {
-	if codec == codecStored {
-		return payload, nil
-	}
-	var h zstd.Header
-	if err := h.Decode(payload); err != nil || !h.HasFCS {
-		return nil, fmt.Errorf("%w: no zstd frame that tells its size", ErrMalformed)
-	}
-	if h.FrameContentSize > MaxPlain {
-		return nil, fmt.Errorf("%w: claims %d bytes of plaintext, the limit is %d", ErrTooLarge, h.FrameContentSize, MaxPlain)
-	}
-	plain, err := decompressor().DecodeAll(payload, make([]byte, 0, h.FrameContentSize))
-	if err != nil || uint64(len(plain)) != h.FrameContentSize {
-		return nil, fmt.Errorf("%w: zstd: %d of %d bytes: %v", ErrMalformed, len(plain), h.FrameContentSize, err)
-	}
-	return plain, nil
-}
-
-// Both coders are pools of scratch memory, without state between calls.
-var (
-	compressor = sync.OnceValue(func() *zstd.Encoder {
-		e, err := zstd.NewWriter(nil,
-			zstd.WithEncoderLevel(zstd.SpeedFastest),
-			zstd.WithEncoderConcurrency(2),
-			zstd.WithWindowSize(MaxBlock),
-			zstd.WithSingleSegment(true), // so the frame tells its size
-			zstd.WithEncoderCRC(false),   // the seal's tag is stronger
-			zstd.WithLowerEncoderMem(true))
-		if err != nil {
-			panic("cas: " + err.Error())
-		}
-		return e
-	})
-	decompressor = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil,
-			zstd.WithDecoderConcurrency(2),
-			zstd.WithDecoderMaxMemory(MaxBlock),
-			zstd.WithDecodeAllCapLimit(true),
-			zstd.WithDecoderLowmem(true))
-		if err != nil {
-			panic("cas: " + err.Error())
-		}
-		return d
-	})
-)
