@@ -167,7 +167,7 @@ func TestRekeyingAHomeIsCutOffAnywhere(t *testing.T) {
 				}
 			}
 			if rerr == nil {
-				if steps < 30 || switched < 10 {
+				if steps < 20 || switched < 10 {
 					t.Fatalf("%d steps, %d of them after the switch", steps, switched)
 				}
 				break
