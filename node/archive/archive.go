@@ -73,6 +73,12 @@ type Options struct {
 	Room  Room // nil: there always is
 	Space SpaceOptions
 
+	// Everything is verified in the background: so many bytes a second, a round
+	// so long after the one before. Zero ScrubEvery: never.
+	ScrubRate  int64
+	ScrubEvery time.Duration
+	scrubLimit limiter // of tests
+
 	PublishAfter, SettleAfter       time.Duration
 	Workers                         int
 	ReadThrough, RetryMin, RetryMax time.Duration
@@ -95,6 +101,7 @@ type Archive struct {
 	grants  *grants
 	pub     *publisher
 	space   *space
+	damage  *damages
 	locks   [64]sync.Mutex // by study
 	commits commits
 	news    news
@@ -125,6 +132,9 @@ func Open(o Options) (*Archive, error) {
 	if err := a.space.recover(); err != nil {
 		return nil, err
 	}
+	if a.damage, err = openDamages(a); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -136,6 +146,12 @@ func (a *Archive) Start(t Transfers) {
 	a.group = new(errgroup.Group)
 	a.group.Go(func() error { a.pub.run(ctx); return nil })
 	a.group.Go(func() error { a.space.run(ctx); return nil })
+	for range mendersMax {
+		a.group.Go(func() error { a.mend(ctx); return nil })
+	}
+	if a.ScrubEvery > 0 {
+		a.group.Go(func() error { a.scrub(ctx); return nil })
+	}
 	for range a.Workers {
 		a.group.Go(func() error { a.work(ctx, Background); return nil })
 	}

@@ -20,8 +20,10 @@ const (
 	tableSeries   byte = 0x43
 	tableConflict byte = 0x44
 	tableArrival  byte = 0x45
+	tableDamage   byte = 0x46
 	tableShelved  byte = 0x47
 	tablePin      byte = 0x48
+	tableScrub    byte = 0x4a
 	tableTask     byte = 0x60
 )
 

@@ -27,7 +27,9 @@
 //	0x43 S 0 O X       series-level attributes (dicom.Dataset.Encode)
 //	0x44 S 0 O X 0 I   an instance kept out: its UID is taken by other bytes
 //	0x45 S 0 O         the study arrived as new (not by a backfill), Unix ms
+//	0x46 S 0 O C       damage: C is the address of a block, nothing for the study key
 //	0x47 S 0 O         a shelf that has, or had, a block: size, last use, whether swept
 //	0x48 S             a study that is pinned
+//	0x4a               how far the background verification is
 //	0x60 S             a fetch task
 package archive

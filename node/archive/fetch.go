@@ -87,10 +87,16 @@ func (a *Archive) Refresh(study string) error {
 }
 
 // Due tries a waiting fetch of a study at once: it has a new holder.
-func (a *Archive) Due(study string) { a.queue.due(study) }
+func (a *Archive) Due(study string) {
+	a.queue.due(study)
+	a.damage.due(study)
+}
 
-// Kick tries all waiting fetches at once: a peer came back.
-func (a *Archive) Kick() { a.queue.kick() }
+// Kick tries all waiting fetches and repairs at once: a peer came back.
+func (a *Archive) Kick() {
+	a.queue.kick()
+	a.damage.kick()
+}
 
 // News tells readers that wait that the index has heard something of a study.
 func (a *Archive) News(study string) { a.news.tell(study) }
@@ -373,7 +379,13 @@ func (t *transfer) studyManifest() (cas.StudyManifest, error) {
 		proven := t.trial
 		t.trial = nil
 		if err == nil {
-			err = cas.Copy(t.ctx, t.shelf(), proven)
+			err = proven.Enumerate(t.ctx, cid.Undef, func(c cid.Cid, _ int64) error {
+				data, err := proven.Get(t.ctx, c)
+				if err != nil {
+					return err
+				}
+				return replace(t.ctx, t.shelf(), cas.Block{CID: c, Data: data})
+			})
 			break
 		}
 		if t.ctx.Err() != nil {
@@ -400,7 +412,7 @@ func (t *transfer) seriesManifests(study cas.StudyManifest) ([]cas.SeriesManifes
 	}
 	out := make([]cas.SeriesManifest, len(refs))
 	for i, r := range refs {
-		m, err := cas.LoadSeries(t.ctx, t.shelf(), t.key, r)
+		m, err := cas.LoadSeries(t.ctx, arriving{t.shelf(), t}, t.key, r)
 		if err != nil {
 			return nil, err
 		}
@@ -440,7 +452,7 @@ func (t *transfer) batch(list []wanted) (conflicts int, err error) {
 	}
 	manifests := make([]cas.InstanceManifest, len(todo))
 	for i := range todo {
-		m, err := cas.LoadInstance(t.ctx, t.shelf(), t.key, todo[i].entry.Manifest)
+		m, err := cas.LoadInstance(t.ctx, arriving{t.shelf(), t}, t.key, todo[i].entry.Manifest)
 		if err != nil {
 			return 0, err
 		}
@@ -570,7 +582,7 @@ func (t *transfer) objects(refs []cas.Ref) error {
 	}
 	var parts []cid.Cid
 	for _, r := range refs {
-		cids, err := r.Blocks(t.ctx, t.shelf(), t.key)
+		cids, err := r.Blocks(t.ctx, arriving{t.shelf(), t}, t.key)
 		if err != nil {
 			return err
 		}

@@ -70,8 +70,8 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		return f, err
 	}
 	sources, err := a.sourcesOf(s.UID)
-	for _, x := range sources {
-		f.Here = f.Here && x.Conflicts == 0
+	for origin, x := range sources {
+		f.Here = f.Here && x.Conflicts == 0 && !a.damage.ill(sourceID{s.UID, origin})
 	}
 	return f, err
 }
@@ -107,6 +107,10 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 		if err != nil {
 			return nil, err
 		}
+		damaged, all, err := a.damagedInstances(id)
+		if err != nil {
+			return nil, err
+		}
 		series := make(map[string]dicom.Dataset)
 		for _, e := range entries {
 			if seen[e.inst.UID] {
@@ -116,7 +120,7 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 			l := Listed{Study: ref.Study, Series: dicom.UID(e.series.UID), Instance: dicom.UID(e.inst.UID), Size: e.inst.Size}
 			rec, err := a.instanceOf(id, e.series.UID, e.inst.UID)
 			if err == nil {
-				l.Here, l.TransferSyntax = true, dicom.UID(rec.TransferSyntax)
+				l.Here, l.TransferSyntax = !all && !damaged[e.inst.UID], dicom.UID(rec.TransferSyntax)
 			}
 			var ok bool
 			if l.SeriesAttrs, ok = series[e.series.UID]; !ok {

@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -32,6 +33,8 @@ type grants struct {
 	mu    sync.Mutex
 	given map[index.NodeID]map[sourceID]given
 	sets  map[cid.Cid]*blockSet // by study manifest: one for each revision of a source
+	// forgets counts calls of forget, which a list that is being made must heed.
+	forgets uint64
 }
 
 // given is what one peer may have, and until when.
@@ -43,6 +46,7 @@ type given struct {
 
 // blockSet is every block of one revision of a source: manifests and contents.
 type blockSet struct {
+	id    sourceID
 	shelf cas.Shelf
 	used  time.Time
 	cids  map[cid.Cid]struct{}
@@ -110,35 +114,64 @@ func (a *Archive) GrantedBlock(from index.NodeID, c cid.Cid) bool {
 
 // Get implements mesh.Blocks, for blocks that GrantedBlock has allowed.
 func (a *Archive) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
-	shelf, err := a.grants.shelfOf(c)
+	id, shelf, err := a.grants.shelfOf(c)
 	if err != nil {
 		return nil, err
 	}
-	return shelf.Get(ctx, c)
+	noted, err := a.isNoted(id, c)
+	if err != nil {
+		return nil, err
+	}
+	if !noted {
+		// A peer that is sent wrong bytes takes nothing more from this node, so
+		// they are hashed before they leave.
+		data, err := whole(ctx, shelf, c)
+		if !cas.Damaged(err) {
+			return data, err
+		}
+		a.damage.look(id)
+	}
+	return nil, fmt.Errorf("%w whole", cas.ErrNotFound) // others may have it
 }
 
 // Has implements mesh.Blocks, as Get does.
 func (a *Archive) Has(ctx context.Context, c cid.Cid) (bool, error) {
-	shelf, err := a.grants.shelfOf(c)
+	id, shelf, err := a.grants.shelfOf(c)
 	if errors.Is(err, cas.ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
+	if noted, err := a.isNoted(id, c); noted || err != nil {
+		return false, err
+	}
 	return shelf.Has(ctx, c)
 }
 
 // shelfOf finds a block among what has been granted to anybody.
-func (g *grants) shelfOf(c cid.Cid) (cas.Shelf, error) {
+func (g *grants) shelfOf(c cid.Cid) (sourceID, cas.Shelf, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, set := range g.sets {
 		if _, found := set.cids[c]; found {
-			return set.shelf, nil
+			return set.id, set.shelf, nil
 		}
 	}
-	return nil, cas.ErrNotFound
+	return sourceID{}, nil, cas.ErrNotFound
+}
+
+// forget has the blocks of a source listed again when they are asked for: what
+// of them can be read has changed.
+func (g *grants) forget(id sourceID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forgets++
+	for k, set := range g.sets {
+		if set.id == id {
+			delete(g.sets, k)
+		}
+	}
 }
 
 func (g *grants) remember(to index.NodeID, id sourceID, v given) {
@@ -208,6 +241,7 @@ func (g *grants) contains(id sourceID, manifest cas.Ref, c cid.Cid) bool {
 		g.mu.Unlock()
 		return ok
 	}
+	forgets := g.forgets
 	g.mu.Unlock()
 
 	shelf, cids, err := g.a.blocksOf(context.Background(), id, manifest)
@@ -217,7 +251,11 @@ func (g *grants) contains(id sourceID, manifest cas.Ref, c cid.Cid) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.sets[manifest.CID] = &blockSet{shelf: shelf, used: g.a.Now(), cids: cids}
+	_, ok := cids[c]
+	if g.forgets != forgets {
+		return ok
+	}
+	g.sets[manifest.CID] = &blockSet{id: id, shelf: shelf, used: g.a.Now(), cids: cids}
 	for len(g.sets) > maxGrantedSets {
 		var oldest cid.Cid
 		for k, v := range g.sets {
@@ -227,11 +265,11 @@ func (g *grants) contains(id sourceID, manifest cas.Ref, c cid.Cid) bool {
 		}
 		delete(g.sets, oldest)
 	}
-	_, ok := cids[c]
 	return ok
 }
 
-// blocksOf lists every block of one revision of a source.
+// blocksOf lists every block of one revision of a source. Of what is damaged
+// here it lists what it can find, so that the rest can still be given.
 func (a *Archive) blocksOf(ctx context.Context, id sourceID, manifest cas.Ref) (cas.Shelf, map[cid.Cid]struct{}, error) {
 	key, err := a.Keys.Get(id.keyName())
 	if err != nil {
@@ -239,42 +277,82 @@ func (a *Archive) blocksOf(ctx context.Context, id sourceID, manifest cas.Ref) (
 	}
 	shelf := a.shelf(id, key)
 	out := make(map[cid.Cid]struct{})
-	add := func(r cas.Ref) error {
-		blocks, err := r.Blocks(ctx, shelf, key)
+	add := func(get cas.Getter, r cas.Ref) error {
+		out[r.CID] = struct{}{}
+		blocks, err := r.Blocks(ctx, get, key)
 		for _, c := range blocks {
 			out[c] = struct{}{}
 		}
 		return err
 	}
-	if err := add(manifest); err != nil {
-		return nil, nil, err
-	}
-	study, err := cas.LoadStudy(ctx, shelf, key, manifest)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, se := range study.Series {
-		if err := add(se.Manifest); err != nil {
-			return nil, nil, err
+	instance := func(series, uid string, ref cas.Ref) error {
+		get := a.reading(id, key, damage{Series: series, SOP: uid, Of: &ref}, true, false)
+		err := add(get, ref)
+		if err != nil {
+			return absentOr(err)
 		}
-		series, err := cas.LoadSeries(ctx, shelf, key, se.Manifest)
+		m, err := cas.LoadInstance(ctx, get, key, ref)
+		for _, b := range m.Blocks {
+			out[b.CID] = struct{}{}
+		}
+		return absentOr(err)
+	}
+	partly := false
+	lists := func() error {
+		get := a.reading(id, key, damage{Of: &manifest}, true, false)
+		if err := add(get, manifest); err != nil {
+			return err
+		}
+		study, err := cas.LoadStudy(ctx, get, key, manifest)
+		if err != nil {
+			return err
+		}
+		for _, se := range study.Series {
+			get := a.reading(id, key, damage{Series: se.UID, Of: &manifest}, true, false)
+			err := add(get, se.Manifest)
+			var series cas.SeriesManifest
+			if err == nil {
+				series, err = cas.LoadSeries(ctx, get, key, se.Manifest)
+			}
+			if cas.Damaged(err) {
+				partly = true
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			for _, ie := range series.Instances {
+				if err := instance(se.UID, ie.UID, ie.Manifest); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	err = lists()
+	if partly = partly || cas.Damaged(err); err != nil && !partly {
+		return nil, nil, err
+	}
+	if partly {
+		rows, err := a.instancesOf(id)
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, ie := range series.Instances {
-			if err := add(ie.Manifest); err != nil {
+		for _, row := range rows {
+			if err := instance(row.Series, row.SOP, row.Manifest); err != nil {
 				return nil, nil, err
-			}
-			m, err := cas.LoadInstance(ctx, shelf, key, ie.Manifest)
-			if err != nil {
-				return nil, nil, err
-			}
-			for _, b := range m.Blocks {
-				out[b.CID] = struct{}{}
 			}
 		}
 	}
 	return shelf, out, nil
+}
+
+// absentOr forgives damage.
+func absentOr(err error) error {
+	if cas.Damaged(err) {
+		return nil
+	}
+	return err
 }
 
 // clip keeps what a stranger wrote from filling the audit log.

@@ -106,14 +106,19 @@ func (in *ingest) begin(u dicom.UIDs) error {
 	if in.left, err = a.writing(in.ctx, in.id); err != nil {
 		return err
 	}
-	if in.key, err = a.Keys.Create(in.id.keyName()); err != nil {
+	if in.key, err = a.ownKey(in.ctx, in.id); err != nil {
 		return err
 	}
-	if a.readable(in.ctx, u.Instance) {
+	known, readable := a.readable(in.ctx, u.Instance)
+	if readable {
 		in.sum = sha256.New()
 		return nil
 	}
-	in.w = cas.NewWriter(in.ctx, a.shelf(in.id, in.key), in.key)
+	var shelf cas.Putter = a.storing(in.id, in.key)
+	if known { // what is there of it may be damaged
+		shelf = restoring{a.shelf(in.id, in.key), a, in.id}
+	}
+	in.w = cas.NewWriter(in.ctx, shelf, in.key)
 	return nil
 }
 
@@ -175,6 +180,7 @@ func (in *ingest) finish(inst *dicom.Instance) (Receipt, error) {
 		return Receipt{}, err
 	}
 	a.pub.touch(in.id.Study)
+	a.damage.due(in.id.Study)
 	a.news.tell(in.id.Study)
 	if c.first {
 		// Whoever was told that the study is stored may ask for it at once, so
@@ -212,9 +218,24 @@ func (in *ingest) resent(sum [sha256.Size]byte, size int64) (Receipt, error) {
 	return Receipt{UIDs: in.uids, Size: size, SHA256: sum, Duplicate: true}, nil
 }
 
-// readable says whether an instance that was received here before can still be
-// given: its manifest opens and all its blocks are there.
-func (a *Archive) readable(ctx context.Context, uid dicom.UID) bool {
+// ownKey is the key of a study that is received here. A lost one is regained
+// from a holder, if one can be reached now; else there is a new one from here
+// on, and what the old one sealed is taken back when a holder returns.
+func (a *Archive) ownKey(ctx context.Context, id sourceID) (cas.Key, error) {
+	key, err := a.Keys.Get(id.keyName())
+	if err == nil || !keyDamaged(err) {
+		return key, err
+	}
+	if _, kerr := a.keyFor(ctx, id); kerr != nil && ctx.Err() != nil {
+		return key, ctx.Err()
+	}
+	return a.Keys.Create(id.keyName())
+}
+
+// readable says whether an instance was received here before, and whether it
+// can still be given: its manifest opens, all its blocks are there, and none is
+// known to be damaged.
+func (a *Archive) readable(ctx context.Context, uid dicom.UID) (known, ok bool) {
 	var first sop
 	var rec instance
 	err := a.db.View(func(txn *badger.Txn) (err error) {
@@ -225,24 +246,27 @@ func (a *Archive) readable(ctx context.Context, uid dicom.UID) bool {
 		return err
 	})
 	if err != nil || first.Origin != a.Self {
-		return false
+		return false, false
 	}
 	id := first.source()
 	key, err := a.Keys.Get(id.keyName())
 	if err != nil {
-		return false
+		return true, false
 	}
 	shelf := a.shelf(id, key)
 	m, err := cas.LoadInstance(ctx, shelf, key, rec.Manifest)
 	if err != nil {
-		return false
+		return true, false
 	}
 	for _, b := range m.Blocks {
 		if has, err := shelf.Has(ctx, b.CID); err != nil || !has {
-			return false
+			return true, false
+		}
+		if noted, err := a.isNoted(id, b.CID); err != nil || noted {
+			return true, false
 		}
 	}
-	return true
+	return true, true
 }
 
 // taken says whether these bytes are here already; other bytes under the same

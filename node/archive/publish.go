@@ -294,7 +294,7 @@ func (a *Archive) saveManifests(ctx context.Context, id sourceID, s source, seri
 	if err != nil {
 		return cas.Ref{}, err
 	}
-	shelf := a.shelf(id, key)
+	shelf := a.storing(id, key)
 	study := cas.StudyManifest{UID: id.Study, Revision: s.Revision, Attrs: s.Attrs}
 	for _, x := range series {
 		ref, err := cas.SaveSeries(ctx, shelf, key, cas.SeriesManifest{UID: x.uid, Attrs: x.raw, Instances: x.instances})

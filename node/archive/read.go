@@ -41,27 +41,40 @@ func (o *Object) Size() int64 { return o.rec.Size }
 // Manifest says where the instance's blocks and frames are.
 func (o *Object) Manifest(ctx context.Context) (cas.InstanceManifest, error) {
 	o.a.space.used(o.id)
-	key, err := o.a.Keys.Get(o.id.keyName())
-	if err != nil {
-		return cas.InstanceManifest{}, err
-	}
-	return cas.LoadInstance(ctx, o.a.shelf(o.id, key), key, o.rec.Manifest)
+	m, _, _, err := o.load(ctx)
+	return m, err
 }
 
 // Open reads the instance as it was received. Only the blocks that are read
 // are touched.
 func (o *Object) Open(ctx context.Context) (*cas.Reader, error) {
 	o.a.space.used(o.id)
-	key, err := o.a.Keys.Get(o.id.keyName())
+	m, get, key, err := o.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	shelf := o.a.shelf(o.id, key)
-	m, err := cas.LoadInstance(ctx, shelf, key, o.rec.Manifest)
-	if err != nil {
-		return nil, err
+	return m.Reader(ctx, get, key), nil
+}
+
+// load opens the manifest. Damage, here and in what is read with the getter, is
+// repaired while the caller waits; if it cannot be, the error is *Unavailable.
+func (o *Object) load(ctx context.Context) (m cas.InstanceManifest, get cas.Getter, key cas.Key, err error) {
+	for {
+		if key, err = o.a.keyFor(ctx, o.id); err != nil {
+			return m, nil, key, err
+		}
+		ref := o.rec.Manifest
+		get = o.a.reading(o.id, key, damage{Series: o.series, SOP: o.sop, Of: &ref}, true, true)
+		if m, err = cas.LoadInstance(ctx, get, key, ref); err == nil {
+			return m, get, key, nil
+		}
+		// It may have been stored anew meanwhile, under a new key.
+		rec, rerr := o.a.instanceOf(o.id, o.series, o.sop)
+		if rerr != nil || rec.Manifest == ref {
+			return m, nil, key, err
+		}
+		o.rec = rec
 	}
-	return m.Reader(ctx, shelf, key), nil
 }
 
 // entry is an instance as a source lists it, here or not.
@@ -216,6 +229,9 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 		case v.behind() && (versions[0].own || v.here.Whole):
 			out = append(out, fmt.Sprintf("%s has told of more of this study than is here yet", v.trust))
 		}
+		if a.damage.ill(v.id) {
+			out = append(out, fmt.Sprintf("part of the study as %s has it is damaged on this node's disk; it is being repaired from %s", v.trust, a.holdersText(v.id)))
+		}
 		if v.here.Conflicts > 0 {
 			out = append(out, fmt.Sprintf("%d instances of the study as %s has it are not shown: their SOP Instance UIDs are taken here by other bytes", v.here.Conflicts, v.trust))
 		}
@@ -237,7 +253,7 @@ func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, bring bool)
 	}
 	st, told := a.statementOf(id)
 	if s.Whole && s.Manifest != nil {
-		out, err := a.listed(ctx, id, *s.Manifest, ref)
+		out, err := a.listed(ctx, id, *s.Manifest, ref, true, bring)
 		if len(out) > 0 || err != nil || !told || st.Revision <= s.Revision {
 			return out, err
 		}
@@ -249,8 +265,8 @@ func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, bring bool)
 	if err != nil {
 		return nil, err
 	}
-	out, err := a.listed(ctx, id, manifest, ref)
-	if !errors.Is(err, cas.ErrNotFound) && !errors.Is(err, cas.ErrNoKey) {
+	out, err := a.listed(ctx, id, manifest, ref, false, bring)
+	if !cas.Damaged(err) && !errors.Is(err, cas.ErrNoKey) {
 		return out, err
 	}
 	if !bring {
@@ -262,7 +278,7 @@ func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, bring bool)
 		}
 		return nil, &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and its contents cannot be listed now: %s", err), RetryAfter: a.RetryMin}
 	}
-	return a.listed(ctx, id, manifest, ref)
+	return a.listed(ctx, id, manifest, ref, false, bring)
 }
 
 // statementOf is what a source's origin says of it.
@@ -276,15 +292,20 @@ func (a *Archive) statementOf(id sourceID) (index.Study, bool) {
 	return index.Study{}, false
 }
 
-// listed reads a source's manifests from the store.
-func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref Ref) ([]entry, error) {
+// listed reads a source's manifests from the store. here says that they are all
+// there unless they are damaged; with wait, that is repaired first.
+func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref Ref, here, wait bool) ([]entry, error) {
 	a.space.used(id)
-	key, err := a.Keys.Get(id.keyName())
+	open := a.keyFor
+	if !here || !wait {
+		open = func(context.Context, sourceID) (cas.Key, error) { return a.Keys.Get(id.keyName()) }
+	}
+	key, err := open(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	shelf := a.shelf(id, key)
-	study, err := cas.LoadStudy(ctx, shelf, key, manifest)
+	place := damage{Of: &manifest}
+	study, err := cas.LoadStudy(ctx, a.reading(id, key, place, here, wait), key, manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +314,8 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 		if ref.Series != "" && se.UID != string(ref.Series) {
 			continue
 		}
-		m, err := cas.LoadSeries(ctx, shelf, key, se.Manifest)
+		place.Series = se.UID
+		m, err := cas.LoadSeries(ctx, a.reading(id, key, place, here, wait), key, se.Manifest)
 		if err != nil {
 			return nil, err
 		}
