@@ -143,6 +143,9 @@ func (n *Node) openStores(ctx context.Context) error {
 	if err := n.checkCard(index.NodeIDOf(key)); err != nil {
 		return err
 	}
+	if err := n.checkStores(ctx, index.NodeIDOf(key)); err != nil {
+		return err
+	}
 	if n.blocks, err = cas.OpenBadger(h.path("blocks"), cas.BadgerOptions{Log: n.Log, MinFree: n.disk.keptFree()}); err != nil {
 		return fmt.Errorf("the blocks in %s cannot be opened: %w", h.path("blocks"), err)
 	}
