@@ -44,7 +44,7 @@ func (s *server) store(w http.ResponseWriter, r *http.Request, ref Ref) error {
 	if r.ContentLength > s.Limits.Request {
 		return &problem{http.StatusRequestEntityTooLarge, tooLarge.Error()}
 	}
-	in := &storing{s: s, ctx: r.Context(), study: ref.Study, body: &meter{src: r.Body, total: tooLarge, left: s.Limits.Request}, finishing: make(chan struct{}, maxFinishing)}
+	in := &storing{s: s, ctx: r.Context(), study: ref.Study, body: &meter{src: bufio.NewReaderSize(r.Body, readAhead), total: tooLarge, left: s.Limits.Request}, finishing: make(chan struct{}, maxFinishing)}
 	if single {
 		in.part(in.body)
 	} else {
@@ -163,7 +163,9 @@ type storing struct {
 	under     sync.WaitGroup
 }
 
-// readAhead is how much of a body is read at a time.
+// readAhead is how much of a body is read at a time: package multipart would
+// read 4 KiB, and so a hundred times for one slice of a CT. It is read before it
+// is metered, so that the limit of a part's header is what it says.
 const readAhead = 64 << 10
 
 // maxFinishing is how many parts of a request are read and not yet durable.
@@ -188,7 +190,7 @@ type outcome struct {
 }
 
 func (in *storing) parts(boundary string) {
-	mr := multipart.NewReader(bufio.NewReaderSize(in.body, readAhead), boundary)
+	mr := multipart.NewReader(in.body, boundary)
 	header := ErrLimit{"PartHeader", int64(in.s.Limits.PartHeader)}
 	for {
 		in.body.inBetween, in.body.between, in.body.betweenErr = true, header.Limit, header

@@ -240,6 +240,35 @@ func TestStoreStreams(t *testing.T) {
 
 // A million parts cost neither memory nor time: the answer comes when the limit
 // is reached, while the sender still holds the rest.
+// countedBody gives what is asked for and counts how often that is.
+type countedBody struct {
+	io.Reader
+	reads int
+}
+
+func (c *countedBody) Read(b []byte) (int, error) { c.reads++; return c.Reader.Read(b) }
+func (c *countedBody) Close() error               { return nil }
+
+// Each read of a body is a system call or more.
+func TestStoreReadsInLargePieces(t *testing.T) {
+	const size = 4 << 20
+	big := image(1024, 2048, 1, element(dicom.TagPixelData, dicom.OW, bytes.Repeat([]byte("pixels.."), size/8)))
+	body := &countedBody{Reader: strings.NewReader(multipartBody(plain(studyA, nativeUID, big...)))}
+	r, err := http.NewRequest(http.MethodPost, "/studies", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", storeTypeHeader)
+	w := newRecorder()
+	New(filled(t), Options{Log: discard}).ServeHTTP(w, r)
+	if w.status != http.StatusOK {
+		t.Fatalf("status %d: %s", w.status, w.body.Bytes())
+	}
+	if most := size >> 16; body.reads > most {
+		t.Errorf("%d bytes were read in %d pieces, at most %d are right", size, body.reads, most)
+	}
+}
+
 func TestStoreManyParts(t *testing.T) {
 	limits := Limits{Parts: 1000}
 	web := serve(t, &memory{}, Options{Limits: limits})
