@@ -35,6 +35,7 @@ var (
 	only          = flag.String("only", allParts, "`parts` to run: rates, share, space, idle")
 	writerNumbers = flag.String("writers", "1,4,16", "`numbers` of writers")
 	ways          = flag.String("ways", "", "`ways` of the rates to run, by the words in their names; empty: all")
+	program       = flag.String("program", "", "a `priormesh` to measure over HTTP; empty: it is built")
 	cpu           = flag.String("cpuprofile", "", "keep the CPU profile of the share part in this `file`")
 )
 
@@ -61,10 +62,12 @@ func measure(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
-	if program, perr := priormesh(); perr != nil {
-		return perr
-	} else {
-		defer os.RemoveAll(filepath.Dir(program))
+	built, err := priormesh()
+	if err != nil {
+		return err
+	}
+	if *program == "" {
+		defer os.RemoveAll(filepath.Dir(built))
 	}
 	b := &bench{dir: root}
 	if b.model, err = openModel(*ct); err != nil {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
@@ -29,7 +30,7 @@ const module = "github.com/priormesh/priormesh/"
 var kinds = []kind{
 	{"hash (SHA-256)", []string{"crypto/sha256", "crypto/internal/fips140/sha256"}},
 	{"seal (AES-GCM, HMAC)", []string{"crypto/internal/fips140/aes", "crypto/aes", "crypto/cipher", "crypto/hmac", "crypto/internal/fips140/hmac", "crypto/internal/fips140deps/byteorder"}},
-	{"compress", []string{"github.com/klauspost/compress", module + "cas.compress", module + "cas.(*codec", module + "cas.encode", module + "cas.codec"}},
+	{"compress", []string{"github.com/klauspost/compress", "github.com/klauspost/compress/huff0", module + "cas.(*packer)", module + "cas.(*planes)", module + "cas.pack", module + "cas.huffman"}},
 	{"blocks on disk (write, sync)", []string{module + "cas.osFile", module + "cas.(*Disk)", module + "cas.(*disk", module + "cas.(*pack", module + "cas.syncData"}},
 	{"Badger", []string{"github.com/dgraph-io"}},
 	{"scan and meaning of the header", []string{module + "dicom."}},
@@ -38,6 +39,7 @@ var kinds = []kind{
 	{"cutting into blocks", []string{module + "cas."}},
 	{"garbage collection", []string{"runtime.gcBgMarkWorker", "runtime.bgsweep", "runtime.bgscavenge", "runtime.gcAssistAlloc"}},
 	{"the rest of the archive", []string{module + "node"}},
+	{"(this measurement)", []string{"main.(*looker)", "runtime/pprof", "runtime.GoroutineProfile"}},
 	{"reading the files", []string{"main.readAll", "os.(*File).Read"}},
 }
 
@@ -70,7 +72,7 @@ func (b *bench) share(ctx context.Context) error {
 	var r rate
 	var spent map[string]time.Duration
 	var used time.Duration
-	waits := &sampler{of: "main.(*inside).put"}
+	looks := &looker{of: "main.(*inside).put"}
 	err := b.into(ctx, way{open: openInside}, func(s store) error {
 		out, err := os.Create(path)
 		if err != nil {
@@ -81,7 +83,7 @@ func (b *bench) share(ctx context.Context) error {
 		if err := pprof.StartCPUProfile(out); err != nil {
 			return err
 		}
-		stop := waits.start()
+		stop := looks.start()
 		r, err = fill(ctx, s, b.studies, perPost, writers, *span*2)
 		stop()
 		pprof.StopCPUProfile()
@@ -98,32 +100,32 @@ func (b *bench) share(ctx context.Context) error {
 	for _, d := range spent {
 		all += d
 	}
-	samples := 0
-	for _, n := range waits.counts {
-		samples += n
-	}
 	fmt.Printf("\nWhere the time goes, in process with %d writers: %.0f MB/s, %.0f instances/s, %.2f CPUs busy\n", writers, r.mb(), r.ips(), used.Seconds()/r.took.Seconds())
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "what\tCPU time\tCPU ms an instance\ta writer's time")
-	names := map[string]bool{}
-	for name := range spent {
-		names[name] = true
+	fmt.Fprintln(t, "the CPUs\tof their time\tms an instance")
+	for _, name := range byCount(spent) {
+		fmt.Fprintf(t, "%s\t%.1f %%\t%.2f\n", name, 100*float64(spent[name])/float64(max(all, 1)), float64(spent[name].Microseconds())/1000/float64(r.instances))
 	}
-	for name := range waits.counts {
-		names[name] = true
+	fmt.Fprintln(t, "\t\t\na writer is or waits\tof its time\tms an instance")
+	for i, name := range byCount(looks.writers) {
+		if i == 10 {
+			break
+		}
+		share := float64(looks.writers[name]) / float64(max(looks.total, 1))
+		fmt.Fprintf(t, "%s\t%.1f %%\t%.2f\n", name, 100*share, share*writers*r.took.Seconds()*1000/float64(r.instances))
 	}
-	order := make([]string, 0, len(names))
-	for name := range names {
-		order = append(order, name)
-	}
-	slices.SortFunc(order, func(x, y string) int {
-		return cmp.Or(cmp.Compare(spent[y], spent[x]), cmp.Compare(waits.counts[y], waits.counts[x]))
-	})
-	for _, name := range order {
-		fmt.Fprintf(t, "%s\t%.1f %%\t%.2f\t%.1f %%\n", name, 100*float64(spent[name])/float64(all),
-			float64(spent[name].Microseconds())/1000/float64(r.instances), 100*float64(waits.counts[name])/float64(max(samples, 1)))
+	fmt.Fprintln(t, "\t\t\nthe disk is being synced\tof the time\t")
+	for _, name := range byCount(looks.syncs) {
+		fmt.Fprintf(t, "%s\t%.1f %%\t\n", name, 100*float64(looks.syncs[name])/float64(max(looks.ticks, 1)))
 	}
 	return t.Flush()
+}
+
+// byCount lists the names with the most first.
+func byCount[N cmp.Ordered](counts map[string]N) []string {
+	return slices.SortedFunc(maps.Keys(counts), func(x, y string) int {
+		return cmp.Or(cmp.Compare(counts[y], counts[x]), cmp.Compare(x, y))
+	})
 }
 
 // profile reads a CPU profile by the toolchain's own reader: time by kind.
@@ -164,15 +166,17 @@ func profile(ctx context.Context, path string) (map[string]time.Duration, error)
 	return spent, nil
 }
 
-// sampler looks a hundred times a second at what the goroutines are doing that
-// have the function of in their stack.
-type sampler struct {
-	of     string
-	counts map[string]int
+// looker looks a hundred times a second at what all goroutines are doing.
+type looker struct {
+	of      string         // a function that a writer has in its stack
+	writers map[string]int // what they were seen in
+	total   int
+	syncs   map[string]int // ticks at which something was being synced, and for whom
+	ticks   int
 }
 
-func (s *sampler) start() (stop func()) {
-	s.counts = map[string]int{}
+func (l *looker) start() (stop func()) {
+	l.writers, l.syncs = map[string]int{}, map[string]int{}
 	var wg sync.WaitGroup
 	end := make(chan struct{})
 	wg.Go(func() {
@@ -185,33 +189,42 @@ func (s *sampler) start() (stop func()) {
 				return
 			case <-tick.C:
 			}
-			n, ok := runtime.GoroutineProfile(records)
-			if !ok {
-				continue
-			}
-			for _, r := range records[:n] {
-				var stack []string
-				ours := false
-				for frames := runtime.CallersFrames(r.Stack()); ; {
-					f, more := frames.Next()
-					stack = append(stack, f.Function)
-					ours = ours || f.Function == s.of
-					if !more {
-						break
-					}
-				}
-				if ours {
-					s.counts[waiting(stack)]++
-				}
+			if n, ok := runtime.GoroutineProfile(records); ok {
+				l.look(records[:n])
 			}
 		}
 	})
 	return func() { close(end); wg.Wait() }
 }
 
-// waiting tells what a writer does or waits for: by the innermost function of
+func (l *looker) look(records []runtime.StackRecord) {
+	l.ticks++
+	syncing := map[string]bool{}
+	for _, r := range records {
+		var stack []string
+		for frames := runtime.CallersFrames(r.Stack()); ; {
+			f, more := frames.Next()
+			stack = append(stack, f.Function)
+			if !more {
+				break
+			}
+		}
+		if slices.Contains(stack, l.of) {
+			l.writers[doing(stack)]++
+			l.total++
+		}
+		if slices.ContainsFunc(stack, isSync) {
+			syncing[syncFor(stack)] = true
+		}
+	}
+	for who := range syncing {
+		l.syncs[who]++
+	}
+}
+
+// doing tells what a writer does or waits for: by the innermost function of
 // this project, since what it calls is only how.
-func waiting(stack []string) string {
+func doing(stack []string) string {
 	for _, f := range stack {
 		if name, ok := strings.CutPrefix(f, module); ok {
 			return "in " + name
@@ -221,4 +234,28 @@ func waiting(stack []string) string {
 		}
 	}
 	return "other"
+}
+
+func isSync(f string) bool {
+	switch f {
+	case "os.(*File).Sync", "syscall.Fdatasync", "syscall.Fsync", "golang.org/x/sys/unix.Msync", "golang.org/x/sys/unix.Fdatasync", "golang.org/x/sys/unix.Fsync":
+		return true
+	}
+	return false
+}
+
+// syncFor tells whose bytes are being synced.
+func syncFor(stack []string) string {
+	has := func(word string) bool {
+		return slices.ContainsFunc(stack, func(f string) bool { return strings.Contains(f, word) })
+	}
+	switch {
+	case has("dgraph-io/badger"):
+		return "by Badger"
+	case has(module + "cas.(*Keyring)"):
+		return "for a key"
+	case has(module + "cas."):
+		return "for blocks"
+	}
+	return "for others"
 }

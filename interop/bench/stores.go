@@ -131,6 +131,9 @@ type stow struct {
 
 // priormesh is the program, built once.
 var priormesh = sync.OnceValues(func() (string, error) {
+	if *program != "" {
+		return *program, nil
+	}
 	dir, err := os.MkdirTemp("", "priormesh-bench-")
 	if err != nil {
 		return "", err
