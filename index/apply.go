@@ -32,6 +32,17 @@ func (w *writing) set(k, v []byte) error {
 	return w.txn.Set(k, v)
 }
 
+func (w *writing) delete(k []byte) error {
+	w.rows++
+	w.bytes += len(k)
+	return w.txn.Delete(k)
+}
+
+func (w *writing) has(k []byte) (bool, error) {
+	_, ok, err := get(w.txn, k)
+	return ok, err
+}
+
 func (w *writing) state(id logID) logState {
 	if st, ok := w.states[id]; ok {
 		return st
@@ -60,6 +71,12 @@ func (w *writing) append(v Verified, trust TrustID) error {
 	for i, p := range v.batch.Payloads {
 		seq := v.link.first + Seq(i)
 		if p.dropped() {
+			if gone, err := w.has(logKey(tabDropped, id, seq)); err != nil || gone {
+				if err != nil {
+					return err
+				}
+				continue
+			}
 			st.missing++
 			if err := w.set(logKey(tabHole, id, seq), nil); err != nil {
 				return err
@@ -86,22 +103,34 @@ func (w *writing) fill(v Verified) (bool, error) {
 	id := logID{v.link.head.Node, v.link.head.Epoch}
 	st := w.state(id)
 	if st.missing == 0 {
-		return false, nil
+		if any, err := w.anyDropped(id); err != nil || !any {
+			return false, err
+		}
 	}
 	filled := false
 	for i, p := range v.batch.Payloads {
 		seq := v.link.first + Seq(i)
-		_, hole, err := get(w.txn, logKey(tabHole, id, seq))
+		if p.dropped() {
+			continue
+		}
+		hole, err := w.has(logKey(tabHole, id, seq))
 		if err != nil {
 			return false, err
 		}
-		if !hole || p.dropped() {
-			continue
+		if !hole {
+			wanted, err := w.misnamed(id, seq, p)
+			if err != nil {
+				return false, err
+			}
+			if !wanted {
+				continue
+			}
+		} else {
+			if err := w.delete(logKey(tabHole, id, seq)); err != nil {
+				return false, err
+			}
+			st.missing--
 		}
-		if err := w.txn.Delete(logKey(tabHole, id, seq)); err != nil {
-			return false, err
-		}
-		st.missing--
 		filled = true
 		if err := w.payload(id, seq, p, st.trust, &st); err != nil {
 			return false, err
@@ -121,14 +150,37 @@ func (w *writing) keep(id logID, st logState) error {
 }
 
 // payload stores one fact's bytes and applies the fact. What cannot be read stays stored and is relayed: a newer
-// version may understand it.
+// version may understand it. What its author has retracted is not stored.
 func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logState) error {
+	s, err := decodePayload(p.Data)
+	if err == nil {
+		gone, rerr := w.retracted(id, seq, s)
+		if rerr != nil {
+			return rerr
+		}
+		if gone {
+			return w.set(logKey(tabDropped, id, seq), nil)
+		}
+	}
+	if named, err := w.has(logKey(tabDropped, id, seq)); err != nil {
+		return err
+	} else if named { // by a retraction of something else
+		if err := w.delete(logKey(tabDropped, id, seq)); err != nil {
+			return err
+		}
+	}
 	if err := w.set(logKey(tabPayload, id, seq), append(bytes.Clone(p.Salt), p.Data...)); err != nil {
 		return err
 	}
-	s, err := decodePayload(p.Data)
+	var retraction Retraction
 	if err == nil {
 		err = understand(s)
+	}
+	if err == nil && s.Kind == KindRetraction {
+		retraction, err = decodeRetraction(s.Subject, s.Body)
+		if err == nil && retraction.Through.compare(Position{id.Epoch, seq}) >= 0 {
+			err = &MalformedError{What: "retraction", Why: "it is of what has not been said yet"}
+		}
 	}
 	if err != nil {
 		st.unread++
@@ -146,6 +198,11 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 			if err := w.set(logKey(tabVote, id, seq), s.Body); err != nil {
 				return err
 			}
+		}
+	}
+	if s.Kind == KindRetraction {
+		if err := w.retract(id, s.Subject, retraction, st); err != nil {
+			return err
 		}
 	}
 	key := factKey(s.Kind, s.Subject, id.Node)
@@ -185,10 +242,13 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 
 // commit makes everything durable and visible, and queues the facts for the watchers.
 func (w *writing) commit() error {
-	if err := w.txn.Commit(); err != nil {
+	x := w.x
+	x.gate.RLock()
+	err := w.txn.Commit()
+	x.gate.RUnlock()
+	if err != nil {
 		return err
 	}
-	x := w.x
 	x.mu.Lock()
 	for id, st := range w.states {
 		now := x.logs[id] // what is in memory only may have moved meanwhile

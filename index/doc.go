@@ -23,14 +23,24 @@
 // counted ([Lag]), asked for at later exchanges, and filled by whoever has the payload. Facts of unknown kinds, and unknown fields of known
 // ones, are stored and relayed. A fact of a known kind that cannot be read is stored, relayed and counted.
 //
+// By a retraction ([Retraction]) an author takes back what it said of a study or a holding. It names the subject by a hash, and lists the
+// positions of the facts: every node drops their payloads, neither asks for them nor takes them again, and removes what they brought about
+// from its tables; [Index.Purge] then takes it off the disk. Only the author's own facts before the retraction are taken back, and of those
+// only the ones about that subject. What the author says of the subject later holds. The state does not depend on the order in which
+// batches and payloads come in, as long as a retraction lists all that it takes back; one that leaves some out hurts its author only.
+//
 // Two batches of one log that no single history holds are a fork. Its proof is kept ([Fork]), nothing more of that epoch is taken, and what
 // was taken before stays, marked [Authored].Quarantined. So nodes may differ in the last facts of a forked epoch until its author starts another.
 //
 // # Bodies
 //
 // Bodies of known kinds are CBOR maps whose keys are the numbers in the tags of [Study], [Holding] and [NodeFact]. Subjects: of a study its UID;
-// of a holding the study UID, "@" and the origin's node ID; of a node its ID; of a vote its hash in hex. A [Vote] is signed field by field and
+// of a holding the study UID, "@" and the origin's node ID; of a node its ID; of a vote its hash in hex; of a retraction, in hex,
+// SHA-256("priormesh-retraction-1" 00 || kind || 00 || subject) of what it takes back. A [Vote] is signed field by field and
 // has one form only; its hash is SHA-256("priormesh-vote-1" 00 || the vote without its signature).
+//
+// The body of a retraction is a map: 1 why ("erased"), 2 the position of the last fact taken back, 3 the positions of up to [MaxRetracted]
+// facts, ascending. A position is 8 bytes: one of the epoch, seven of the number.
 //
 // # Messages
 //
@@ -52,7 +62,7 @@
 //
 //	01 name                              meta: f format (1), r region, e epoch of the own log, s present while NewEpoch is at work
 //	02 node epoch(8) last(8)             batch: CBOR [header, sig], by the number of its last fact
-//	03 node epoch(8) number(8)           payload: salt (16) and payload; absent when dropped
+//	03 node epoch(8) number(8)           payload: salt (16) and payload; absent when it has not come, or was retracted and purged
 //	04 node epoch(8)                     log: CBOR of its head, its author's trust, and counts (logRow)
 //	05 node epoch(8)                     fork: CBOR of Fork
 //	06 node epoch(8) number(8)           hole: a fact whose payload is absent; empty
@@ -73,6 +83,13 @@
 //	16 accession 00 issuer 00 when uid   accession number
 //	17 modality 00 when uid              each modality
 //	18 trust 00 when uid                 the trust of the statement's author
+//
+//	19 node epoch(8) number(8)           dropped: a payload that is not wanted, its author having retracted it; empty
+//	1a author hash                       retraction: the last position (8) that the author has taken back of a subject
+//	1b node epoch(8) number(8)           doomed: a retracted payload that is still in the files, with all it brought about; empty
+//	1c key                               saved: a row that is put back under its key when a purge is over
+//
+// A row with the user meta 70 is none: it is there for the moment of a purge (purge.go).
 //
 // A batch, its facts, and all rows they bring about are written in one transaction.
 package index

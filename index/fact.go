@@ -17,7 +17,7 @@ const (
 	KindHolding    Kind = "holding"    // Holding
 	KindNode       Kind = "node"       // NodeFact
 	KindVote       Kind = "vote"       // Vote
-	KindRetraction Kind = "retraction" // reserved: stored and relayed
+	KindRetraction Kind = "retraction" // Retraction
 	KindLink       Kind = "link"       // reserved: patient links and merges, stored and relayed
 )
 

@@ -40,6 +40,7 @@ func FuzzFact(f *testing.F) {
 	f.Add("holding", encode(Holding{Study: "1.2.3", Origin: nodeOf("RAA"), Revision: 1, Instances: 2}))
 	f.Add("node", encode(NodeFact{Cert: cardOf("RAA").NodeCert, Addrs: []string{"/x"}}))
 	f.Add("vote", foundRegion("RAA", "RBB").votes[1].Encode())
+	f.Add("retraction", Retraction{Why: Erased, Through: Position{1, 9}, Positions: []Position{{1, 2}, {1, 9}}}.encode())
 	f.Add("payload", encode(note("x", "1")))
 	f.Add("fork", encode(Fork{Node: nodeOf("RAA"), Epoch: 1, Seq: 1}))
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {
@@ -80,6 +81,16 @@ func FuzzFact(f *testing.F) {
 				t.Fatal("a vote of another form was accepted")
 			}
 			st, err = VoteStatement(v)
+		case "retraction":
+			subject := RetractionSubject(KindStudy, "1.2.3")
+			r, derr := decodeRetraction(subject, body)
+			if derr != nil {
+				return
+			}
+			if len(r.Positions) > MaxRetracted {
+				t.Fatal("a list over its limit was accepted")
+			}
+			st = Statement{Kind: KindRetraction, Subject: subject, Body: r.encode()}
 		case "payload":
 			st, err = decodePayload(body)
 			if err != nil {

@@ -126,7 +126,7 @@ func testOptions(t TrustID, r *region) Options {
 }
 
 func testBadger(dir string) badger.Options {
-	opt := badger.DefaultOptions(dir).WithLogger(nil).WithMemTableSize(16 << 20).WithNumCompactors(2).WithSyncWrites(dir != "")
+	opt := badger.DefaultOptions(dir).WithLogger(nil).WithMemTableSize(16 << 20).WithNumCompactors(2).WithSyncWrites(dir != "").WithValueLogFileSize(1 << 20)
 	if dir == "" {
 		opt = opt.WithInMemory(true)
 	}

@@ -41,8 +41,10 @@ type Index struct {
 	fold   folder
 	roster atomic.Pointer[Roster]
 
-	write   sync.Mutex // held by whoever writes
-	checked signatures // under write
+	write   sync.Mutex   // held by whoever writes
+	gate    sync.RWMutex // held while something is written; wholly while files are purged. Taken after write
+	purges  uint64       // how many purges there have been; under gate
+	checked signatures   // under write
 
 	mu       sync.RWMutex // guards what follows; never held during I/O
 	epoch    Epoch        // of the own log
@@ -140,6 +142,9 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 		x.hearNode(nodeWord{fact: n})
 	}
 	if err := x.openMeta(); err != nil {
+		return nil, err
+	}
+	if err := x.putBack(); err != nil {
 		return nil, err
 	}
 	if err := x.db.View(x.loadLogs); err != nil {
@@ -279,6 +284,8 @@ func understand(s Statement) (err error) {
 		_, err = decodeNodeFact(s.Subject, s.Body)
 	case KindVote:
 		_, err = decodeVoteFact(s.Subject, s.Body)
+	case KindRetraction:
+		_, err = decodeRetraction(s.Subject, s.Body)
 	}
 	return err
 }
@@ -352,7 +359,7 @@ func (x *Index) newEpoch() error {
 	if next > MaxEpoch {
 		return &LimitError{What: "epochs of a log (give this node a new key)", Got: int(next), Limit: int(MaxEpoch)}
 	}
-	err := x.db.Update(func(txn *badger.Txn) error {
+	err := x.Update(func(txn *badger.Txn) error {
 		if err := txn.Set(metaRestate, nil); err != nil {
 			return err
 		}
@@ -390,9 +397,9 @@ func (x *Index) restate(ctx context.Context) error {
 				return true, nil
 			}
 			// A newer word may have been said since this view began: the row as it is now decides.
-			v, err := x.row(k)
-			if err != nil {
-				return false, err
+			v, ok, err := x.row(k)
+			if err != nil || !ok {
+				return err == nil, err
 			}
 			r, err := readRecord(v)
 			if err != nil || r.epoch >= epoch {
@@ -414,18 +421,15 @@ func (x *Index) restate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return x.db.Update(func(txn *badger.Txn) error { return txn.Delete(metaRestate) })
+	return x.Update(func(txn *badger.Txn) error { return txn.Delete(metaRestate) })
 }
 
-func (x *Index) row(k []byte) (v []byte, err error) {
+func (x *Index) row(k []byte) (v []byte, ok bool, err error) {
 	err = x.db.View(func(txn *badger.Txn) error {
-		var ok bool
-		if v, ok, err = get(txn, k); err == nil && !ok {
-			err = errDamaged("a fact")
-		}
+		v, ok, err = get(txn, k)
 		return err
 	})
-	return v, err
+	return v, ok, err
 }
 
 // Heads lists the head of every log, sorted by node, then epoch.
@@ -596,7 +600,7 @@ func (x *Index) quarantine(f *Fork) error {
 
 func (x *Index) keepFork(id logID, f *Fork) error {
 	f.Found = x.opt.Now().UTC().Truncate(time.Second)
-	err := x.db.Update(func(txn *badger.Txn) error { return txn.Set(logPrefix(tabFork, id), encode(f)) })
+	err := x.Update(func(txn *badger.Txn) error { return txn.Set(logPrefix(tabFork, id), encode(f)) })
 	if err != nil {
 		return err
 	}
@@ -643,10 +647,14 @@ func loadBatch(txn *badger.Txn, id logID, row []byte) (Batch, error) {
 	b := Batch{Header: l.header, Sig: l.head.Sig}
 	for seq := l.first; seq <= l.head.Seq; seq++ {
 		v, ok, err := get(txn, logKey(tabPayload, id, seq))
+		var gone bool
+		if err == nil && ok { // a retracted one lies there until it is purged
+			_, gone, err = get(txn, logKey(tabDropped, id, seq))
+		}
 		switch {
 		case err != nil:
 			return Batch{}, err
-		case !ok:
+		case !ok, gone:
 			b.Payloads = append(b.Payloads, Payload{})
 		case len(v) < saltSize:
 			return Batch{}, errDamaged("a payload")
@@ -678,7 +686,7 @@ type Lag struct {
 	Epoch       Epoch
 	Applied     Seq  // the last fact stored
 	Heard       Seq  // the highest head heard of since Open
-	Missing     int  // facts whose payload did not come, or was dropped
+	Missing     int  // facts whose payload did not come; not those their author retracted
 	Unread      int  // facts this version could not read
 	Quarantined bool // see Forks
 }

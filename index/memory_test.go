@@ -20,6 +20,44 @@ type memoryLog struct {
 	heard   Head
 }
 
+// erase drops the payloads that the retractions in a batch name.
+func (l *memoryLog) erase(by Verified) {
+	for _, p := range by.batch.Payloads {
+		s, err := decodePayload(p.Data)
+		if err != nil || s.Kind != KindRetraction {
+			continue
+		}
+		r, err := decodeRetraction(s.Subject, s.Body)
+		if err != nil {
+			continue
+		}
+		for _, at := range r.Positions {
+			for i, v := range l.batches {
+				k := int(at.Seq) - int(v.link.first)
+				if at.Epoch != v.link.head.Epoch || k < 0 || k >= len(v.batch.Payloads) {
+					continue
+				}
+				if said, err := decodePayload(v.batch.Payloads[k].Data); err == nil && RetractionSubject(said.Kind, said.Subject) == s.Subject {
+					l.batches[i].batch.Payloads = slices.Clone(v.batch.Payloads)
+					l.batches[i].batch.Payloads[k] = Payload{}
+				}
+			}
+		}
+	}
+}
+
+// erase takes back what a node said of a subject.
+func (m *memoryLogs) erase(epoch Epoch, rnd seeded, kind Kind, subject string) Head {
+	r := Retraction{Why: Erased}
+	for _, f := range m.facts() {
+		if f.Author == nodeOf(m.key) && f.Kind == kind && f.Subject == subject {
+			r.Positions = append(r.Positions, Position{f.Epoch, f.Seq})
+		}
+	}
+	r.Through = r.Positions[len(r.Positions)-1]
+	return m.say(epoch, rnd, Statement{Kind: KindRetraction, Subject: RetractionSubject(kind, subject), Body: r.encode()})
+}
+
 func newMemoryLogs(t TrustID, r *region) *memoryLogs {
 	m := &memoryLogs{key: t, region: r, logs: map[logID]*memoryLog{}}
 	m.join()
@@ -72,6 +110,9 @@ func (m *memoryLogs) state() string {
 		body := string(f.Body)
 		if f.Kind == KindVote {
 			body = "(vote)"
+		}
+		if f.Kind == KindRetraction {
+			body = "(retraction)"
 		}
 		if len(body) > 24 {
 			body = fmt.Sprintf("(%d bytes)", len(body))
@@ -211,6 +252,7 @@ func (m *memoryLogs) Take(batches []Verified) (fresh int, err error) {
 			return fresh, err
 		case verdict == follows:
 			l.batches = append(l.batches, v)
+			l.erase(v)
 			fresh++
 			for _, p := range v.batch.Payloads {
 				s, err := decodePayload(p.Data)

@@ -71,7 +71,8 @@ func (x *Index) Study(uid string) ([]Authored[Study], bool) {
 		return nil, false
 	}
 	var out []Authored[Study]
-	err := x.db.View(func(txn *badger.Txn) error {
+	err := x.view(func(txn *badger.Txn) error {
+		out = nil
 		all, err := studyStatements(txn, uid)
 		for _, st := range all {
 			out = append(out, authored(x, st.author, st.record, st.study))
@@ -96,8 +97,9 @@ func (x *Index) Studies(q Query) (Answer, error) {
 	if limit == 0 {
 		limit = MaxPage
 	}
-	skip := q.Offset
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.view(func(txn *badger.Txn) error {
+		skip := q.Offset
+		a = Answer{}
 		holdings := newHoldings(txn)
 		defer holdings.close()
 		complete, err := m.each(txn, func(uid string, all []statement, matching int) (bool, error) {
@@ -139,7 +141,8 @@ func (x *Index) Count(q Query) (n int, exact bool, err error) {
 		})
 		return n, err == nil, err
 	}
-	err = x.db.View(func(txn *badger.Txn) (err error) {
+	err = x.view(func(txn *badger.Txn) (err error) {
+		n = 0
 		exact, err = m.each(txn, func(string, []statement, int) (bool, error) {
 			n++
 			return true, nil
@@ -173,7 +176,8 @@ func (x *Index) Holders(study string, origin NodeID) []Holder {
 		return nil
 	}
 	var out []Holder
-	err := x.db.View(func(txn *badger.Txn) error {
+	err := x.view(func(txn *badger.Txn) error {
+		out = nil
 		all, err := studyStatements(txn, study)
 		if err != nil {
 			return err
@@ -231,6 +235,9 @@ func (h holdings) of(study string, origin NodeID, fn func(author NodeID, r recor
 		prefix = append(append(prefix, origin.String()...), 0)
 	}
 	for h.it.Seek(prefix); h.it.ValidForPrefix(prefix); h.it.Next() {
+		if Purged(h.it.Item()) {
+			continue
+		}
 		k := h.it.Item().KeyCopy(nil)
 		v, err := h.it.Item().ValueCopy(nil)
 		if err != nil {

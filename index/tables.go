@@ -33,6 +33,11 @@ const (
 	tabAccession = 0x16
 	tabModality  = 0x17
 	tabTrust     = 0x18
+
+	tabDropped = 0x19
+	tabRetract = 0x1a
+	tabDoomed  = 0x1b
+	tabSaved   = 0x1c
 )
 
 // maxKeyText is how much of a text goes into a key. What a key finds is compared with the record, so a cut hides nothing.
@@ -115,7 +120,7 @@ func errDamaged(what string) error { return &DamagedError{What: what} }
 // get returns a copy of a row, or ok false.
 func get(txn *badger.Txn, key []byte) (v []byte, ok bool, err error) {
 	item, err := txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
+	if errors.Is(err, badger.ErrKeyNotFound) || err == nil && Purged(item) {
 		return nil, false, nil
 	}
 	if err != nil {
@@ -136,6 +141,9 @@ func scan(txn *badger.Txn, prefix, start []byte, values bool, fn func(k []byte, 
 	defer it.Close()
 	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
 		item := it.Item()
+		if Purged(item) {
+			continue
+		}
 		more, err := fn(item.Key(), func() ([]byte, error) { return item.ValueCopy(nil) })
 		if err != nil || !more {
 			return err
@@ -319,9 +327,7 @@ func (w *writing) applyStudy(author NodeID, trust TrustID, s Study) error {
 	}
 	for _, k := range old {
 		if !want[string(k)] && !keep[string(k)] {
-			w.rows++
-			w.bytes += len(k)
-			if err := w.txn.Delete(k); err != nil {
+			if err := w.delete(k); err != nil {
 				return err
 			}
 		}
@@ -351,13 +357,65 @@ func (w *writing) applyStudy(author NodeID, trust TrustID, s Study) error {
 	if old != nil {
 		return nil
 	}
-	authors = append(authors, author)
+	return w.authors(s.UID, append(authors, author))
+}
+
+// authors writes who says something of a study.
+func (w *writing) authors(uid string, authors []NodeID) error {
+	key := append([]byte{tabStudy}, uid...)
+	if len(authors) == 0 {
+		return w.delete(key)
+	}
 	slices.SortFunc(authors, NodeID.Compare)
 	var row bytes.Buffer
 	for _, a := range authors {
 		row.Write(a[:])
 	}
-	return w.set(append([]byte{tabStudy}, s.UID...), row.Bytes())
+	return w.set(key, row.Bytes())
+}
+
+// removeStudy takes an author's statement of a study out of the query tables. The statement itself is still there.
+func (w *writing) removeStudy(author NodeID, uid string) error {
+	before, err := studyStatements(w.txn, uid)
+	if err != nil {
+		return err
+	}
+	var gone [][]byte
+	var was TrustID
+	var authors []NodeID
+	keep, others := map[string]bool{}, map[TrustID]bool{}
+	for _, st := range before {
+		keys := studyKeys(w.x.fold, st.study, st.record.trust)
+		if st.author == author {
+			gone, was = keys, st.record.trust
+			continue
+		}
+		authors = append(authors, st.author)
+		others[st.record.trust] = true
+		for _, k := range keys {
+			keep[string(k)] = true
+		}
+	}
+	if gone == nil {
+		return nil
+	}
+	for _, k := range gone {
+		if !keep[string(k)] {
+			if err := w.delete(k); err != nil {
+				return err
+			}
+		}
+	}
+	if !others[was] {
+		err = w.count(was, -1)
+	}
+	if err == nil && len(authors) == 0 {
+		err = w.count("", -1)
+	}
+	if err != nil {
+		return err
+	}
+	return w.authors(uid, authors)
 }
 
 // count adds to the number of studies of a trust, or of all ("").
@@ -365,6 +423,9 @@ func (w *writing) count(t TrustID, by int) error {
 	n, err := readCount(w.txn, t)
 	if err != nil {
 		return err
+	}
+	if n+by <= 0 {
+		return w.delete(append([]byte{tabCount}, t...))
 	}
 	return w.set(append([]byte{tabCount}, t...), binary.BigEndian.AppendUint64(nil, uint64(n+by)))
 }
@@ -381,5 +442,5 @@ func readCount(txn *badger.Txn, t TrustID) (int, error) {
 }
 
 // factEntries bounds the rows one fact may write: what studyKeys lists for the
-// old statement and for the new, and a few for the log.
-const factEntries = 2*(2*maxList+nameWords+nameGroups+6) + 8
+// old statement and for the new, or what a retraction names, and a few for the log.
+const factEntries = 2*(2*maxList+nameWords+nameGroups+6) + 3*MaxRetracted + 12

@@ -61,7 +61,17 @@ func messageText(m Message) string {
 				bs = append(bs, "unreadable")
 				continue
 			}
-			bs = append(bs, fmt.Sprintf("%d-%d", l.first, l.head.Seq))
+			without := 0
+			for _, p := range b.Payloads {
+				if p.dropped() {
+					without++
+				}
+			}
+			span := fmt.Sprintf("%d-%d", l.first, l.head.Seq)
+			if without > 0 {
+				span += fmt.Sprintf(" (%d without payload)", without)
+			}
+			bs = append(bs, span)
 		}
 		if len(bs) > 8 {
 			bs = []string{bs[0], "…", bs[len(bs)-1], fmt.Sprintf("(%d batches)", len(bs))}
@@ -176,6 +186,9 @@ func (s *stage) play(line string) {
 			st = append(st, Statement{Kind: Kind(kind), Subject: subject, Body: []byte(f[i+1])})
 		}
 		s.printf("%s", headText(s.logs[trust(1)].say(s.epochs[trust(1)], s.salt, st...)))
+	case "erase": // erase RAA study/1.2.3: it takes back what it said of it
+		kind, subject, _ := strings.Cut(f[2], "/")
+		s.printf("%s", headText(s.logs[trust(1)].erase(s.epochs[trust(1)], s.salt, Kind(kind), subject)))
 	case "fill": // fill RAA 40 50000: 40 batches of one fact of 50000 bytes
 		var n, size int
 		if _, err := fmt.Sscan(f[2]+" "+f[3], &n, &size); err != nil {

@@ -1,0 +1,604 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dgraph-io/badger/v4"
+	"pgregory.net/rapid"
+)
+
+func retract(t testing.TB, x *Index, kind Kind, subject string, want int) {
+	t.Helper()
+	if n, err := x.Retract(context.Background(), kind, subject); n != want || err != nil {
+		t.Fatalf("%d facts retracted, want %d (%v)", n, want, err)
+	}
+}
+
+// bare is a batch without the payloads at some places.
+func bare(t testing.TB, v Verified, drop ...int) Verified {
+	t.Helper()
+	b := Batch{Header: v.Batch().Header, Sig: v.Batch().Sig, Payloads: slices.Clone(v.Batch().Payloads)}
+	for _, i := range drop {
+		b.Payloads[i] = Payload{}
+	}
+	w, err := b.Verify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// dump is every row of a database but what is only waiting for a purge.
+func dump(t testing.TB, x *Index) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := x.db.View(func(txn *badger.Txn) error {
+		for table := range 0x40 {
+			prefix := []byte{byte(table)}
+			if err := scan(txn, prefix, prefix, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+				v, err := value()
+				out[string(k)] = string(v)
+				return err == nil, err
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k := range maps.Clone(out) {
+		if k[0] == tabDoomed {
+			delete(out, k)
+			delete(out, string(append([]byte{tabPayload}, k[1:]...)))
+		}
+	}
+	return out
+}
+
+func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC", "RDD")
+	a, b, c, d := openTest(t, "RAA", r), openTest(t, "RBB", r), openTest(t, "RCC", r), openTest(t, "RDD", r)
+	study := Study{UID: "1.2.3", Name: "DOE^JON", Accession: "A1", Date: "20240101", Patient: []PatientID{{"7", "RAA"}}}
+	say(t, a, mustStudy(t, study), note("x", "1"), mustStudy(t, Study{UID: "1.2.30", Name: "ROE^RICHARD", Date: "20240101"}))
+	study.Name = "DOE^JOHN"
+	say(t, a, mustStudy(t, study))
+	say(t, c, mustStudy(t, Study{UID: "1.2.3", Name: "DOE^JOHN", Accession: "C1", Date: "20240102"}))
+	h, err := HoldingStatement(Holding{Study: "1.2.3", Origin: a.Self(), Revision: 1, Instances: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, b, h)
+	for _, x := range []*Index{a, b, c} {
+		for _, y := range []*Index{a, b, c} {
+			if x != y {
+				copyLog(t, x, y, x.Self())
+			}
+		}
+	}
+	var heard []Fact
+	b.Watch(func(f Fact) { heard = append(heard, f) })
+	retract(t, a, KindStudy, "1.2.3", 2)
+	retract(t, a, KindStudy, "1.2.3", 0) // nothing is said twice
+	copyLog(t, a, b, a.Self())
+	copyLog(t, a, c, a.Self())
+	if len(heard) != 1 || heard[0].Kind != KindRetraction || heard[0].Subject != RetractionSubject(KindStudy, "1.2.3") {
+		t.Fatalf("heard %+v", heard)
+	}
+	// Who comes late gets the log without the payloads, and has nothing to ask for.
+	copyLog(t, b, d, a.Self())
+	copyLog(t, c, d, c.Self())
+	copyLog(t, b, d, b.Self())
+	for i, x := range []*Index{a, b, c, d} {
+		got, ok := x.Study("1.2.3")
+		if !ok || len(got) != 1 || got[0].Trust != "RCC" {
+			t.Errorf("%d: %+v", i, got)
+		}
+		for q, want := range map[*Query]int{{}: 2, {Trust: "RAA"}: 1, {Trust: "RCC"}: 1, {Accession: "A1"}: 0, {Accession: "C1"}: 1, {PatientID: "7"}: 0, {Name: "DOE"}: 1, {Name: "ROE"}: 1} {
+			n, _, err := x.Count(*q)
+			ans, aerr := x.Studies(*q)
+			if n != want || len(ans.Studies) != want || err != nil || aerr != nil {
+				t.Errorf("%d: %+v finds %d, counts %d, want %d (%v, %v)", i, q, len(ans.Studies), n, want, err, aerr)
+			}
+		}
+		if got := x.Holders("1.2.3", a.Self()); len(got) != 1 || got[0].Origin {
+			t.Errorf("%d: %+v", i, got) // the copy is its holder's to take back
+		}
+		if l := lagOf(t, x, a.Self()); l.Missing != 0 || l.Unread != 0 {
+			t.Errorf("%d: %+v", i, l)
+		}
+		head, _ := a.Head(a.Self())
+		if _, behind, err := x.Heard(head); behind || err != nil {
+			t.Errorf("%d: asks for more: %v", i, err)
+		}
+		batches, err := x.Range(a.Self(), 1, 0, MaxAnswer)
+		if err != nil || !batches[0].Payloads[0].dropped() || batches[0].Payloads[1].dropped() || batches[0].Payloads[2].dropped() || !batches[1].Payloads[0].dropped() {
+			t.Errorf("%d: gives %+v, %v", i, batches, err)
+		}
+		gone, err := x.Retractions()
+		if err != nil || len(gone) != 1 || gone[0] != (Retracted{a.Self(), RetractionSubject(KindStudy, "1.2.3"), Position{1, 4}}) {
+			t.Errorf("%d: %+v, %v", i, gone, err)
+		}
+		before := dump(t, x)
+		if err := x.Purge(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if after := dump(t, x); !reflect.DeepEqual(after, before) {
+			t.Errorf("%d: the purge took more away, or less: %d rows before, %d after", i, len(before), len(after))
+		}
+	}
+	retract(t, b, KindHolding, h.Subject, 1)
+	copyLog(t, b, a, b.Self())
+	if got := a.Holders("1.2.3", a.Self()); len(got) != 0 {
+		t.Fatalf("%+v", got)
+	}
+	// Said anew it is a study like any other.
+	study.Name = "DOE^JOHN"
+	say(t, a, mustStudy(t, study))
+	copyLog(t, a, d, a.Self())
+	for i, x := range []*Index{a, d} {
+		if got, _ := x.Study("1.2.3"); len(got) != 2 {
+			t.Errorf("%d: %+v", i, got)
+		}
+		if n, _, _ := x.Count(Query{Accession: "A1"}); n != 1 {
+			t.Errorf("%d: %d", i, n)
+		}
+	}
+	retract(t, a, KindStudy, "1.2.3", 1)
+	if got, _ := a.Study("1.2.3"); len(got) != 1 {
+		t.Errorf("%+v", got)
+	}
+	for kind, subject := range map[Kind]string{KindNode: a.Self().String(), KindVote: "x", "note": "x"} {
+		if _, err := a.Retract(context.Background(), kind, subject); err == nil {
+			t.Errorf("a %s was taken back", kind)
+		}
+	}
+}
+
+// A retraction of many facts is several.
+func TestRetractionOfManyFacts(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	a, b := openTest(t, "RAA", r), openTest(t, "RBB", r)
+	const n = 2*MaxRetracted + 3
+	for i := range n {
+		say(t, a, mustStudy(t, Study{UID: "1.2.3", Description: fmt.Sprint(i)}), note("x", fmt.Sprint(i)))
+	}
+	copyLog(t, a, b, a.Self())
+	retract(t, a, KindStudy, "1.2.3", n)
+	copyLog(t, a, b, a.Self())
+	if h, _ := a.Head(a.Self()); h.Seq != 2*n+3 {
+		t.Fatalf("the log ends at %d", h.Seq)
+	}
+	if !reflect.DeepEqual(dump(t, a)[string(logPrefix(tabLog, logID{a.Self(), 1}))], dump(t, b)[string(logPrefix(tabLog, logID{a.Self(), 1}))]) {
+		t.Fatal("the logs differ")
+	}
+	for _, x := range []*Index{a, b} {
+		if _, ok := x.Study("1.2.3"); ok {
+			t.Fatal("still there")
+		}
+		if err := x.Purge(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		payloads := 0
+		for k := range dump(t, x) {
+			if k[0] == tabPayload {
+				payloads++
+			}
+		}
+		if payloads != n+3 {
+			t.Fatalf("%d payloads, want %d", payloads, n+3)
+		}
+	}
+}
+
+// What an author retracts again after it began a new epoch is the same, and what it said since stays said.
+func TestRetractionsAreRestated(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	a, b := openTest(t, "RAA", r), openTest(t, "RBB", r)
+	say(t, a, mustStudy(t, Study{UID: "1.2.3"}), mustStudy(t, Study{UID: "1.2.4"}))
+	retract(t, a, KindStudy, "1.2.3", 1)
+	retract(t, a, KindStudy, "1.2.4", 1)
+	say(t, a, mustStudy(t, Study{UID: "1.2.4", Description: "again"}))
+	if err := a.NewEpoch(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	copyLog(t, a, b, a.Self())
+	for _, x := range []*Index{a, b} {
+		if _, ok := x.Study("1.2.3"); ok {
+			t.Fatal("it is back")
+		}
+		if s, _ := x.Study("1.2.4"); len(s) != 1 || s[0].Epoch != 2 {
+			t.Fatalf("%+v", s)
+		}
+		if n, _, _ := x.Count(Query{}); n != 1 {
+			t.Fatal(n)
+		}
+	}
+}
+
+// A list that names what is not the author's to take back, or not there, changes nothing but the author's own word.
+func TestHostileRetractionsAreHarmless(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	b := openTest(t, "RBB", r)
+	say(t, b, mustStudy(t, Study{UID: "1.2.3"}))
+	hash := RetractionSubject(KindStudy, "1.2.3")
+	body := func(ret Retraction) Statement {
+		return Statement{Kind: KindRetraction, Subject: hash, Body: ret.encode()}
+	}
+	var all []Position
+	for i := range Seq(MaxRetracted) {
+		all = append(all, Position{1, i + 1})
+	}
+	log := sealed(t, nodeKeyOf("RAA"), 1,
+		[]Statement{mustStudy(t, Study{UID: "1.2.4"}), note("x", "1"), mustStudy(t, Study{UID: "1.2.3"})},
+		[]Statement{
+			body(Retraction{Why: Erased, Through: Position{1, 2}, Positions: all[:2]}), // of other subjects
+			body(Retraction{Why: Erased, Through: Position{2, 1}, Positions: all}),     // of what is still to come
+			body(Retraction{Why: "otherwise", Through: Position{1, 3}, Positions: all[:3]}),
+			{Kind: KindRetraction, Subject: "1.2.3", Body: Retraction{Why: Erased, Through: Position{1, 3}}.encode()},
+			{Kind: KindRetraction, Subject: hash, Body: []byte{0xa0}},
+			{Kind: KindRetraction, Subject: hash, Body: encode(retractionBody{Why: Erased, Through: all[0].append(nil), Positions: make([]byte, (MaxRetracted+1)*positionSize)})},
+			{Kind: KindRetraction, Subject: hash, Body: encode(retractionBody{Why: Erased, Through: all[0].append(nil), Positions: append(all[1].append(nil), all[0].append(nil)...)})},
+		},
+		slices.Repeat([]Statement{body(Retraction{Why: Erased, Through: Position{1, 2}, Positions: all[:2]})}, MaxFacts))
+	if n, err := b.Take(log); n != len(log) || err != nil {
+		t.Fatal(n, err)
+	}
+	if l := lagOf(t, b, nodeOf("RAA")); l.Unread != 5 || l.Missing != 0 {
+		t.Fatalf("%+v", l)
+	}
+	if s, _ := b.Study("1.2.3"); len(s) != 2 {
+		t.Fatalf("%+v", s)
+	}
+	if _, ok := b.Study("1.2.4"); !ok {
+		t.Fatal("a fact of another subject is gone")
+	}
+	// The largest list there can be, in the largest batch, of positions in all epochs.
+	var far []Position
+	for i := range MaxRetracted {
+		far = append(far, Position{Epoch(i + 1), 1 << 55})
+	}
+	most := make([]Statement, MaxFacts)
+	for i := range most {
+		most[i] = Statement{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, fmt.Sprint(i)), Body: Retraction{Why: Erased, Through: far[len(far)-1], Positions: far}.encode()}
+	}
+	if n, err := b.Take(sealed(t, nodeKeyOf("RAA"), MaxEpoch, most)); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := b.Purge(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// In whatever order batches of two epochs and payloads come in, whatever is held back at first, the state is the same.
+func TestRetractionsAreIndependentOfOrder(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	rapid.Check(t, func(rt *rapid.T) {
+		key := nodeKeyOf("RAA")
+		said := map[string][]Position{}
+		var logs [][]Verified
+		for epoch := Epoch(1); epoch <= 2; epoch++ {
+			var groups [][]Statement
+			seq := Seq(0)
+			for range rapid.IntRange(1, 4).Draw(rt, "batches") {
+				var st []Statement
+				for range rapid.IntRange(1, 4).Draw(rt, "facts") {
+					seq++
+					uid := fmt.Sprintf("1.2.%d", rapid.IntRange(1, 2).Draw(rt, "study"))
+					switch rapid.IntRange(0, 4).Draw(rt, "kind") {
+					case 0:
+						st = append(st, note(uid, fmt.Sprint(seq)))
+					case 1:
+						if at := said[uid]; len(at) > 0 {
+							st = append(st, Statement{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, uid), Body: Retraction{Why: Erased, Through: at[len(at)-1], Positions: at}.encode()})
+							said[uid] = nil
+							continue
+						}
+						st = append(st, note("none", uid))
+					case 2:
+						h, _ := HoldingStatement(Holding{Study: uid, Origin: nodeOf("RBB"), Revision: uint64(seq), Instances: 1})
+						st = append(st, h)
+					default:
+						st = append(st, mustStudy(t, Study{UID: uid, Name: fmt.Sprintf("NAME^%d", seq), Accession: fmt.Sprint(seq % 2)}))
+						said[uid] = append(said[uid], Position{epoch, seq})
+					}
+				}
+				groups = append(groups, st)
+			}
+			logs = append(logs, sealed(t, key, epoch, groups...))
+		}
+		take := func(x *Index, v ...Verified) {
+			if _, err := x.Take(v); err != nil {
+				rt.Fatal(err)
+			}
+		}
+		open := func() *Index {
+			db := openDB(t, "")
+			rt.Cleanup(func() { db.Close() })
+			return openIn(t, db, testOptions("RBB", r))
+		}
+		want := open()
+		for _, log := range logs {
+			take(want, log...)
+		}
+		got := open()
+		next := []int{0, 0}
+		some := func(v Verified) Verified {
+			var drop []int
+			for i := range v.Batch().Payloads {
+				if rapid.Bool().Draw(rt, "held back") {
+					drop = append(drop, i)
+				}
+			}
+			return bare(t, v, drop...)
+		}
+		for next[0] < len(logs[0]) || next[1] < len(logs[1]) {
+			e := rapid.IntRange(0, 1).Draw(rt, "epoch")
+			switch {
+			case next[e] < len(logs[e]) && rapid.Bool().Draw(rt, "new"):
+				take(got, some(logs[e][next[e]]))
+				next[e]++
+			case next[e] > 0:
+				take(got, some(logs[e][rapid.IntRange(0, next[e]-1).Draw(rt, "again")]))
+			case next[1-e] == len(logs[1-e]):
+				take(got, some(logs[e][next[e]]))
+				next[e]++
+			}
+			if rapid.IntRange(0, 9).Draw(rt, "purge") == 0 {
+				if err := got.Purge(context.Background()); err != nil {
+					rt.Fatal(err)
+				}
+			}
+		}
+		for _, log := range logs {
+			take(got, log...)
+		}
+		same := func() {
+			a, b := dump(t, want), dump(t, got)
+			for k := range maps.Keys(a) {
+				if v, ok := b[k]; !ok || v != a[k] {
+					rt.Errorf("row %x is %x, want %x (%v)", k, v, a[k], ok)
+				}
+			}
+			for k := range b {
+				if _, ok := a[k]; !ok {
+					rt.Errorf("row %x should not be", k)
+				}
+			}
+		}
+		same()
+		for _, x := range []*Index{want, got} {
+			if err := x.Purge(context.Background()); err != nil {
+				rt.Fatal(err)
+			}
+			for k := range dump(t, x) {
+				if k[0] == tabDoomed || k[0] == tabSaved {
+					rt.Errorf("row %x is left by the purge", k)
+				}
+			}
+		}
+		same()
+	})
+}
+
+// occurrences counts a text in all files of a folder.
+func occurrences(t testing.TB, dir, text string) (n int) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		n += bytes.Count(b, []byte(text))
+	}
+	return n
+}
+
+// After a purge no file of the database holds what was retracted, and rows whose keys begin with those that went are as they were.
+func TestPurgeLeavesNothingInTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	r := foundRegion("RAA", "RBB")
+	db := openDB(t, dir)
+	x := openIn(t, db, testOptions("RBB", r))
+	doomed := []string{"QWXZJVKPLM", "BRTHGFDSNC", "71625344", "PLKQZJXVWB"}
+	study := func(i int, uid string) Statement {
+		return mustStudy(t, Study{UID: uid, Name: doomed[0] + "^" + fmt.Sprint(i), Accession: doomed[1], Patient: []PatientID{{doomed[2], "RAA"}}, Description: doomed[3], Date: "20240101"})
+	}
+	other := func(i int) Statement {
+		return mustStudy(t, Study{UID: fmt.Sprintf("1.2.71.%d", i), Name: fmt.Sprintf("OTHER^%d", i), Date: "20240101", Modalities: []string{"CT"}})
+	}
+	var groups [][]Statement
+	for i := range 300 {
+		groups = append(groups, []Statement{other(i), other(1000 + i)})
+		if i%50 == 0 {
+			groups = append(groups, []Statement{study(i, "1.2.71.5.9"), mustStudy(t, Study{UID: "1.2.71.5.99", Name: "OTHER^99", Date: "20240101", Modalities: []string{"CT"}})})
+		}
+		if i == 150 { // down into the lower levels
+			if _, err := x.Take(sealed(t, nodeKeyOf("RAA"), 1, groups...)); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			db = openDB(t, dir)
+			if err := db.Flatten(1); err != nil {
+				t.Fatal(err)
+			}
+			x = openIn(t, db, testOptions("RBB", r))
+		}
+	}
+	log := sealed(t, nodeKeyOf("RAA"), 1, groups...)
+	if _, err := x.Take(log); err != nil {
+		t.Fatal(err)
+	}
+	before := dump(t, x)
+	for _, text := range append(doomed, "1.2.71.5.9") {
+		if occurrences(t, dir, text) == 0 {
+			t.Fatalf("%s is not found before: the test proves nothing", text)
+		}
+	}
+	var at []Position
+	for _, v := range log {
+		for i, p := range v.Batch().Payloads {
+			if bytes.Contains(p.Data, []byte(doomed[0])) {
+				at = append(at, Position{1, v.First() + Seq(i)})
+			}
+		}
+	}
+	last := log[len(log)-1].Head()
+	ret, err := sealBatch(nodeKeyOf("RAA"), last, 1, []Statement{{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, "1.2.71.5.9"),
+		Body: Retraction{Why: Erased, Through: at[len(at)-1], Positions: at}.encode()}}, newSeeded("ret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.Take([]Verified{ret}); err != nil {
+		t.Fatal(err)
+	}
+	// Interrupted, it goes on where it was.
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := x.Purge(ctx); err == nil {
+		t.Fatal("a purge that was stopped says that it is done")
+	}
+	if err := x.Purge(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		for _, text := range doomed {
+			if n := occurrences(t, dir, text); n != 0 {
+				t.Errorf("%s is still found %d times", text, n)
+			}
+		}
+		if all, own := occurrences(t, dir, "1.2.71.5.9"), occurrences(t, dir, "1.2.71.5.99"); all != own {
+			t.Errorf("the UID is still found: %d, of which %d are another's", all, own)
+		}
+	}
+	check()
+	after := dump(t, x)
+	for k, v := range before {
+		gone := strings.HasSuffix(k, "1.2.71.5.9") || strings.Contains(k+v, doomed[0]) || k[0] == tabCount || k[0] == tabLog || k[0] == tabFact && strings.Contains(k, "1.2.71.5.9\x00")
+		if !gone && after[k] != v {
+			t.Fatalf("row %q is %q, was %q", k, after[k], v)
+		}
+	}
+	if s, ok := x.Study("1.2.71.5.99"); !ok || s[0].Value.Name != "OTHER^99" {
+		t.Fatal("a study whose UID goes on where the other's ends is gone")
+	}
+	if n, _, _ := x.Count(Query{}); n != 601 {
+		t.Fatalf("%d studies", n)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	db = openDB(t, dir)
+	defer db.Close()
+	check()
+	err = db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{AllVersions: true, PrefetchValues: true})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			v, err := it.Item().ValueCopy(nil)
+			if err != nil {
+				return err
+			}
+			row := string(it.Item().Key()) + "\xff" + string(v)
+			for _, text := range append(doomed, "1.2.71.5.9\x00", "1.2.71.5.9\xff") {
+				if strings.Contains(row, text) {
+					t.Errorf("%s is in a row of table %x", text, row[0])
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Rows that were kept aside when the power went are put back.
+func TestInterruptedPurgePutsBack(t *testing.T) {
+	dir := t.TempDir()
+	db := openDB(t, dir)
+	x := openIn(t, db, testOptions("RAA", foundRegion("RAA")))
+	if err := x.Update(func(txn *badger.Txn) error {
+		return txn.Set(append([]byte{tabSaved}, "\x41kept"...), []byte("value"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = openDB(t, dir)
+	defer db.Close()
+	x = openIn(t, db, testOptions("RAA", foundRegion("RAA")))
+	if v, ok, err := x.row([]byte("\x41kept")); !ok || err != nil || string(v) != "value" {
+		t.Fatalf("%q, %v, %v", v, ok, err)
+	}
+	if _, ok, _ := x.row([]byte("\x1c\x41kept")); ok {
+		t.Fatal("kept twice")
+	}
+}
+
+func TestDropTakesKeysAndPrefixes(t *testing.T) {
+	dir := t.TempDir()
+	db := openDB(t, dir)
+	defer db.Close()
+	x := openIn(t, db, testOptions("RAA", foundRegion("RAA")))
+	set := func(kv ...string) {
+		if err := x.Update(func(txn *badger.Txn) error {
+			for _, k := range kv {
+				if err := txn.Set([]byte(k), []byte("value of "+k)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("\x40QWXZ\x00one", "\x40QWXZ\x00two", "\x40QWXZJ\x00three", "\x41JVKP", "\x41JVKP1", "\x41PLMB", "\x41PLMB7", "\x45ZZZ")
+	if err := x.Update(func(txn *badger.Txn) error { return txn.Delete([]byte("\x41PLMB")) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Drop(context.Background(), [][]byte{[]byte("\x41JVKP"), []byte("\x41PLMB"), []byte("\x41none")}, [][]byte{[]byte("\x40QWXZ\x00"), []byte("\x44QWXZ\x00")}); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	if err := db.View(func(txn *badger.Txn) error {
+		return anyVersion(txn, nil, func(k []byte) {
+			if k[0] >= 0x40 && !slices.Contains(left, string(k)) {
+				left = append(left, string(k))
+			}
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"\x40QWXZJ\x00three", "\x41JVKP1", "\x41PLMB7", "\x45ZZZ"}; !slices.Equal(left, want) {
+		t.Fatalf("%q left, want %q", left, want)
+	}
+	for text, n := range map[string]int{"QWXZ\x00": 0, "JVKP": occurrences(t, dir, "JVKP1"), "PLMB": occurrences(t, dir, "PLMB7")} {
+		if got := occurrences(t, dir, text); got != n {
+			t.Errorf("%q is found %d times, want %d", text, got, n)
+		}
+	}
+	if v, ok, _ := x.row([]byte("\x41JVKP1")); !ok || string(v) != "value of \x41JVKP1" {
+		t.Fatalf("%q", v)
+	}
+}
