@@ -344,6 +344,41 @@ func (r *Keyring) Delete(name string) error {
 	return r.current(ctx)
 }
 
+// Shelves calls fn with the shelf that each key opens. A key that is made
+// meanwhile may be among them or not. After nil no other was there at the
+// beginning: a key that cannot be read is an error, as is a change of the KEK.
+func (r *Keyring) Shelves(ctx context.Context, fn func(ShelfID) error) error {
+	r.mu.RLock()
+	g := r.now
+	r.mu.RUnlock()
+	if err := r.cabinet.List(ctx, g.prefix(), func(place string) error {
+		b, err := r.cabinet.Read(ctx, place)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		id, err := hex.DecodeString(strings.TrimPrefix(place, g.prefix()))
+		if err != nil {
+			return fmt.Errorf("study key %s: %w: that is no name of a key", place, ErrMalformed)
+		}
+		k, _, err := g.unwrap(id, b)
+		if err != nil {
+			return fmt.Errorf("study key %s: %w", place, err)
+		}
+		return fn(k.Shelf())
+	}); err != nil {
+		return err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.now.number != g.number {
+		return ErrRekeyed
+	}
+	return r.current(ctx)
+}
+
 // lock keeps the KEK from changing, and others from the key, until unlock.
 func (r *Keyring) lock(name string) (unlock func()) {
 	r.mu.RLock()

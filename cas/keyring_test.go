@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,6 +84,13 @@ func TestKeyringKeeps(t *testing.T) {
 	}
 	for range 2 {
 		r = openKeyring(t, home, testKEK(1))
+		shelves := map[ShelfID]bool{}
+		if err := r.Shelves(t.Context(), func(id ShelfID) error { shelves[id] = true; return nil }); err != nil {
+			t.Error(err)
+		}
+		if want := map[ShelfID]bool{k.Shelf(): true, other.Shelf(): true, testKey(1).Shelf(): true, testKey(7).Shelf(): true}; !maps.Equal(shelves, want) {
+			t.Errorf("shelves %v, want %v", shelves, want)
+		}
 		for name, want := range map[string]Key{"1.2.3": k, "1.2.4": other, "1.2.5": testKey(1), long: testKey(7)} {
 			if got, err := r.Get(name); err != nil || got != want {
 				t.Errorf("%s: %v", name, err)
@@ -91,8 +99,8 @@ func TestKeyringKeeps(t *testing.T) {
 	}
 }
 
-// absent fails if any file below dir has one of the bytes.
-func absent(t *testing.T, dir string, what map[string][]byte) {
+// lacksBytes fails if any file below dir has one of the bytes.
+func lacksBytes(t *testing.T, dir string, what map[string][]byte) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
@@ -138,7 +146,7 @@ func TestKeyringDestroys(t *testing.T) {
 		t.Errorf("the bytes are still there: %x, %v", left, err)
 	}
 	k := testKey(1)
-	absent(t, home, map[string][]byte{"the wrapped key": wrapped[13:], "the key": k[:]})
+	lacksBytes(t, home, map[string][]byte{"the wrapped key": wrapped[13:], "the key": k[:]})
 	if k, err := r.Create("gone"); err != nil || k == testKey(1) {
 		t.Errorf("a new key after destroying: %v", err)
 	}
@@ -300,6 +308,52 @@ func TestKeyringRefuses(t *testing.T) {
 	})
 }
 
+// A list of shelves without one that a key opens would have that one dropped.
+func TestKeyringListsAllShelvesOrNone(t *testing.T) {
+	r := openKeyring(t, t.TempDir(), testKEK(1))
+	for _, name := range []string{"1", "2", "3"} {
+		if _, err := r.Create(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func() (n int, err error) {
+		err = r.Shelves(t.Context(), func(ShelfID) error { n++; return nil })
+		return n, err
+	}
+	if n, err := list(); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := r.Rekey(t.Context(), testKEK(2), nil); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := list(); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := r.Shelves(t.Context(), func(ShelfID) error {
+		if r.record.number == 2 {
+			return r.Rekey(t.Context(), testKEK(3), nil)
+		}
+		return nil
+	}); err == nil {
+		t.Error("the list is called whole although the KEK changed while it was made")
+	}
+	damage(t, file(r, "2"))
+	if _, err := list(); !errors.Is(err, ErrMalformed) {
+		t.Error("a key that cannot be read was passed over:", err)
+	}
+}
+
+func damage(t *testing.T, path string) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[20] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestKeyringConcurrently(t *testing.T) {
 	r := openKeyring(t, t.TempDir(), testKEK(1))
 	keys := make([]Key, 16)
@@ -372,7 +426,7 @@ func TestRekey(t *testing.T) {
 		t.Errorf("the old KEK still opens it: %v", err)
 	}
 	k := testKey(3)
-	absent(t, home, map[string][]byte{"a key under the old KEK": old[13:], "a bare key": k[:], "the old record": record[13:]})
+	lacksBytes(t, home, map[string][]byte{"a key under the old KEK": old[13:], "a bare key": k[:], "the old record": record[13:]})
 	if n := opens(t, home, testKEK(1)); n != 0 {
 		t.Errorf("the old KEK opens %d files", n)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/audit"
 )
@@ -28,12 +29,14 @@ func (s *space) look(ctx context.Context, now time.Time) {
 	s.dropped = slices.DeleteFunc(s.dropped, func(d dropped) bool { return now.Sub(d.at) >= freedWithin })
 	s.mu.Unlock()
 	quota, disk := s.need()
-	if need := max(quota, disk); need > 0 {
+	if need := max(quota, disk); need > 0 && !now.Before(s.again) {
 		why := "the copies are over their quota"
 		if disk > quota {
 			why = "the disk is nearly full"
 		}
-		s.evict(ctx, need, why)
+		if !s.evict(ctx, need, why) {
+			s.again = now.Add(evictAgain)
+		}
 		quota, _ = s.need()
 	}
 	s.mu.Lock()
@@ -70,8 +73,9 @@ func (s *space) need() (quota, disk int64) {
 	return max(quota, 0), max(disk, 0)
 }
 
-// evict takes copies away until so many bytes are gone.
-func (s *space) evict(ctx context.Context, need int64, why string) {
+// evict takes copies away until so many bytes are gone; any says whether one
+// went.
+func (s *space) evict(ctx context.Context, need int64, why string) (any bool) {
 	type candidate struct {
 		id sourceID
 		copied
@@ -89,22 +93,25 @@ func (s *space) evict(ctx context.Context, need int64, why string) {
 	slices.SortFunc(list, func(x, y candidate) int { return x.used.Compare(y.used) })
 	for _, c := range list {
 		if need <= 0 || ctx.Err() != nil {
-			return
+			break
 		}
 		gone, err := s.evictOne(ctx, c.id, why)
 		if err != nil {
 			if ctx.Err() == nil {
-				s.a.Log.Error("a copy could not be evicted", "study", short(c.id.Study), "error", err)
+				s.a.Log.Error("a copy could not be evicted; it is tried again later", "study", short(c.id.Study), "again_in", s.a.Space.KeepFor, "error", err)
 			}
+			s.used(c.id)
 			continue
 		}
 		if gone {
+			any = true
 			need -= c.bytes
 			s.mu.Lock()
 			s.dropped = append(s.dropped, dropped{now, c.bytes})
 			s.mu.Unlock()
 		}
 	}
+	return any
 }
 
 // evictOne takes one copy away, unless somebody needs it here. What is cut off
@@ -152,9 +159,26 @@ func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone boo
 	if err := a.uncatalogue(id); err != nil {
 		return false, err
 	}
+	for {
+		list, err := a.damageAfter(id, nil, evictRows)
+		if err != nil {
+			return false, err
+		}
+		if len(list) == 0 {
+			break
+		}
+		for _, x := range list {
+			if err := a.forgetDamage(id, x.c); err != nil {
+				return false, err
+			}
+		}
+	}
 	key, err := a.Keys.Get(id.keyName())
-	if err == nil {
+	switch {
+	case err == nil:
 		err = s.remove(ctx, id, key)
+	case errors.Is(err, cas.ErrNoKey):
+		err = s.forget(id) // the shelf goes with the next round
 	}
 	if err != nil {
 		return false, err

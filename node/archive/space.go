@@ -44,6 +44,7 @@ type SpaceOptions struct {
 const (
 	usedEvery   = time.Hour        // a copy's last use is written no more often
 	lookEvery   = 5 * time.Second  // at quota and disk
+	evictAgain  = time.Minute      // when nothing could go
 	sumsFor     = 10 * time.Second // what SpaceUsed said is said again
 	sweepRetry  = time.Minute      // a source that somebody was writing to
 	damageRetry = 6 * time.Hour    // a source with a manifest that cannot be read
@@ -73,7 +74,7 @@ type space struct {
 	damaged map[sourceID]bool      // could not be swept
 	unknown map[cas.ShelfID]bool   // shelves that no key opened in the round before
 	round   time.Time              // the next one
-	looked  time.Time              // at quota and disk
+	again   time.Time              // when to look at quota and disk after nothing could go
 	dropped []dropped              // what evictions have not given back yet
 	over    bool                   // copies are over their quota and none may go
 

@@ -303,6 +303,9 @@ func (s *space) dropUnknown(ctx context.Context) error {
 			return err
 		}
 	}
+	if lost, err := s.a.lostKeys(ctx); err != nil || lost {
+		return err // a holder may give it back, and with it what it opens
+	}
 	// The keys after the shelves: a key is there before its first block.
 	keys, err := s.keyShelves(ctx)
 	if err != nil {
@@ -333,13 +336,7 @@ func (s *space) dropUnknown(ctx context.Context) error {
 // keyShelves is the shelf of each key of the keyring.
 func (s *space) keyShelves(ctx context.Context) (map[cas.ShelfID]bool, error) {
 	out := make(map[cas.ShelfID]bool)
-	keys, ok := any(s.a.Keys).(interface {
-		Shelves(context.Context, func(cas.ShelfID) error) error
-	})
-	if !ok {
-		return nil, errors.New("the keyring cannot list its keys")
-	}
-	return out, keys.Shelves(ctx, func(id cas.ShelfID) error {
+	return out, s.a.Keys.Shelves(ctx, func(id cas.ShelfID) error {
 		out[id] = true
 		return nil
 	})
