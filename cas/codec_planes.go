@@ -124,14 +124,14 @@ func (p *planes) takeWords(buf []byte, at, back int, swap bool) {
 		} else if swap {
 			x0, x1, x2, x3 = swap16(x0), swap16(x1), swap16(x2), swap16(x3)
 		}
-		x0, x1, x2, x3 = fold16(x0), fold16(x1), fold16(x2), fold16(x3)
+		x0, x1, x2, x3 = split16(fold16(x0)), split16(fold16(x1)), split16(fold16(x2)), split16(fold16(x3))
 		low, high := p.low[nlow:nlow+16], p.high[nhigh:nhigh+16]
-		le.PutUint64(low, squeeze(x0)|squeeze(x1)<<32)
-		le.PutUint64(low[8:], squeeze(x2)|squeeze(x3)<<32)
-		le.PutUint64(high, squeeze(x0>>8)|squeeze(x1>>8)<<32)
-		le.PutUint64(high[8:], squeeze(x2>>8)|squeeze(x3>>8)<<32)
+		le.PutUint64(low, x0&lowHalf|x1<<32)
+		le.PutUint64(low[8:], x2&lowHalf|x3<<32)
+		le.PutUint64(high, x0>>32|x1&^lowHalf)
+		le.PutUint64(high[8:], x2>>32|x3&^lowHalf)
 		any := x0 | x1 | x2 | x3
-		l, h := nonzero(any), nonzero(any&^evenBytes)
+		l, h := nonzero(any), nonzero(any>>32)
 		p.marks[groups] = byte(l + h)
 		groups++
 		nlow += l * 16
@@ -245,8 +245,10 @@ func (p *planes) decode(h *huff0.Scratch, payload []byte) ([]byte, error) {
 		p.joinBytes(body, marks)
 		accumulate8(body, f.bytes())
 	default:
-		p.joinWords(body, marks)
-		accumulate16(body, f.bytes())
+		p.joinWords(body, marks, f.lag == 1)
+		if f.lag > 1 {
+			accumulate16(body, f.bytes())
+		}
 		if f.unit == unitBE {
 			swapBytes(body)
 		}
@@ -313,10 +315,12 @@ func countMarks(marks []byte, groups int, bytes bool) (lows, highs int, ok bool)
 	return lows + highs, highs, true
 }
 
-// joinWords puts the words of dst, folded differences so far, together.
-func (p *planes) joinWords(dst, marks []byte) {
+// joinWords puts the words of dst together. If run, each is the sum of all
+// differences up to it, otherwise just a difference.
+func (p *planes) joinWords(dst, marks []byte, run bool) {
 	le := binary.LittleEndian
 	nlow, nhigh := 0, 0
+	last := uint64(0) // the word before, in either half
 	for i := 0; len(dst) >= planesGroup; i++ {
 		mark := int(marks[i/4] >> (i % 4 * 2) & 3)
 		l, h := mark&1|mark>>1, mark>>1
@@ -324,11 +328,19 @@ func (p *planes) joinWords(dst, marks []byte) {
 		low, high := p.low[nlow:nlow+16], p.high[nhigh:nhigh+16]
 		l0, l1 := le.Uint64(low)&ml, le.Uint64(low[8:])&ml
 		h0, h1 := le.Uint64(high)&mh, le.Uint64(high[8:])&mh
+		x0, x1 := unfold16(join16(l0&lowHalf|h0<<32)), unfold16(join16(l0>>32|h0&^lowHalf))
+		x2, x3 := unfold16(join16(l1&lowHalf|h1<<32)), unfold16(join16(l1>>32|h1&^lowHalf))
+		if run {
+			x0, last = sum16(x0, last)
+			x1, last = sum16(x1, last)
+			x2, last = sum16(x2, last)
+			x3, last = sum16(x3, last)
+		}
 		d := dst[:planesGroup]
-		le.PutUint64(d, unfold16(stretch(l0)|stretch(h0)<<8))
-		le.PutUint64(d[8:], unfold16(stretch(l0>>32)|stretch(h0>>32)<<8))
-		le.PutUint64(d[16:], unfold16(stretch(l1)|stretch(h1)<<8))
-		le.PutUint64(d[24:], unfold16(stretch(l1>>32)|stretch(h1>>32)<<8))
+		le.PutUint64(d, x0)
+		le.PutUint64(d[8:], x1)
+		le.PutUint64(d[16:], x2)
+		le.PutUint64(d[24:], x3)
 		nlow += l * 16
 		nhigh += h * 16
 		dst = dst[planesGroup:]
@@ -350,22 +362,8 @@ func (p *planes) joinBytes(dst, marks []byte) {
 // b is a multiple of planesGroup.
 func accumulate16(b []byte, back int) {
 	le := binary.LittleEndian
-	switch {
-	case back == 0:
-	case back == 2:
-		last := uint64(0) // the word before, in each place
-		for ; len(b) >= 8; b = b[8:] {
-			x := le.Uint64(b)
-			x = add16(x, x<<16)
-			x = add16(x, x<<32)
-			x = add16(x, last)
-			last = x >> 48 * eachWord
-			le.PutUint64(b, x)
-		}
-	default:
-		for i := back; i < len(b); i += 2 {
-			le.PutUint16(b[i:], le.Uint16(b[i:])+le.Uint16(b[i-back:]))
-		}
+	for i := back; i < len(b); i += 2 {
+		le.PutUint16(b[i:], le.Uint16(b[i:])+le.Uint16(b[i-back:]))
 	}
 }
 
@@ -415,6 +413,7 @@ const (
 	topOfWord = 0x8000_8000_8000_8000
 	evenBytes = 0x00ff_00ff_00ff_00ff
 	evenWords = 0x0000_ffff_0000_ffff
+	lowHalf   = 0x0000_0000_ffff_ffff
 )
 
 func swap16(x uint64) uint64   { return x>>8&evenBytes | x&evenBytes<<8 }
@@ -427,17 +426,24 @@ func sub8(x, y uint64) uint64  { return (x | topOfByte - y&^topOfByte) ^ (x^^y)&
 func fold16(x uint64) uint64   { return x<<1&^eachWord ^ x>>15&eachWord*0xffff }
 func unfold16(x uint64) uint64 { return x>>1&^topOfWord ^ x&eachWord*0xffff }
 
-// squeeze moves the four even bytes together; stretch moves them apart.
-func squeeze(x uint64) uint64 {
-	x &= evenBytes
-	x = (x | x>>8) & evenWords
-	return x&0xffff | x>>16&0xffff_0000
+// split16 moves the low bytes of words to the low half and the high bytes to
+// the high half; join16 the reverse.
+func split16(x uint64) uint64 { return swap(swap(x, 8, 0x0000_ff00_0000_ff00), 16, 0xffff_0000) }
+func join16(x uint64) uint64  { return swap(swap(x, 16, 0xffff_0000), 8, 0x0000_ff00_0000_ff00) }
+
+// swap exchanges the bits of mask with those n higher.
+func swap(x uint64, n uint, mask uint64) uint64 {
+	t := (x ^ x>>n) & mask
+	return x ^ t ^ t<<n
 }
 
-func stretch(x uint64) uint64 {
-	x &= 0xffff_ffff
-	x = (x | x<<16) & evenWords
-	return (x | x<<8) & evenBytes
+// sum16 adds to each word all those below it and the one in last. It has
+// words of 32 bits to do it in, so nothing is carried into a neighbour.
+func sum16(x, last uint64) (sum, next uint64) {
+	even, odd := x&evenWords, x>>16&evenWords
+	even += (even+odd)<<32 + last
+	odd += even
+	return even&evenWords | odd<<16&^evenWords, odd >> 32 & 0xffff * 0x1_0000_0001
 }
 
 func nonzero(x uint64) int { return int((x | -x) >> 63) }
