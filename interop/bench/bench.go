@@ -169,12 +169,19 @@ func (b *bench) into(ctx context.Context, w way, do func(s store) error) error {
 }
 
 var allWays = []way{
-	{"plain files", perPost, "each file synced, its folder every 8", openPlain},
-	{"Priormesh in process", perPost, "the archive without HTTP", openInside},
-	{"Priormesh STOW-RS", perPost, "8 instances a request", openSTOW},
-	{"Orthanc STOW-RS", perPost, "8 instances a request, the same client", openOrthancSTOW},
-	{"Orthanc C-STORE", inStudy, "storescu, 32 instances an association", openOrthancCStore},
-	{"Kubo ipfs add", inStudy, "32 files a command, daemon offline", openKubo},
+	{"plain files", perPost, 0, "each file synced, its folder every 8", openPlain},
+	{"Priormesh in process", perPost, 0, "the archive without HTTP", openInside},
+	{"Priormesh STOW-RS", perPost, 0, "8 instances a request", openSTOW},
+	{"Orthanc STOW-RS", perPost, 0, "8 instances a request, the same client", openOrthancSTOW},
+	{"Orthanc C-STORE", inStudy, 0, "storescu, 32 instances an association", openOrthancCStore},
+	{"Kubo ipfs add", inStudy, 4, "32 files a command, daemon offline", openKubo},
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
 }
 
 // rates prints the table of durable ingest.
@@ -192,7 +199,7 @@ func (b *bench) rates(ctx context.Context) error {
 	for range *rounds {
 		for _, n := range writers {
 			for _, w := range allWays {
-				if absent[w.name] || *ways != "" && !strings.Contains(w.name, *ways) {
+				if absent[w.name] || *ways != "" && !strings.Contains(w.name, *ways) || w.most > 0 && n > w.most {
 					continue
 				}
 				err := b.into(ctx, w, func(s store) error {
@@ -215,7 +222,7 @@ func (b *bench) rates(ctx context.Context) error {
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprint(t, "way in")
 	for _, n := range writers {
-		fmt.Fprintf(t, "\t%d writers", n)
+		fmt.Fprintf(t, "\t%d writer%s", n, plural(n))
 	}
 	fmt.Fprintln(t, "\thow")
 	best := func(name string, n int) (m float64) {
@@ -235,6 +242,10 @@ func (b *bench) rates(ctx context.Context) error {
 		fmt.Fprint(t, w.name)
 		for _, n := range writers {
 			all := got[w.name][n]
+			if len(all) == 0 {
+				fmt.Fprint(t, "\t-")
+				continue
+			}
 			slices.SortFunc(all, func(x, y rate) int { return int(x.mb()*1000 - y.mb()*1000) })
 			lo, hi := all[0], all[len(all)-1]
 			fmt.Fprintf(t, "\t%.0f-%.0f (%.0f-%.0f)", lo.mb(), hi.mb(), lo.ips(), hi.ips())

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/archive"
 )
@@ -29,6 +31,7 @@ type store interface {
 type way struct {
 	name  string
 	batch int // files one put takes
+	most  int // writers, if not 0
 	note  string
 	// open opens an empty store in a folder. errAbsent: it is not installed.
 	open func(ctx context.Context, dir string) (store, error)
@@ -106,18 +109,24 @@ func newHome(dir string) (*node.Home, string, error) {
 	return h, "http://" + c.HTTP, err
 }
 
+// put goes on to the next instance while the ones before become durable, as
+// the node does with the parts of a request.
 func (i *inside) put(ctx context.Context, files []string) error {
 	buf := i.buffers.Get().(*bytes.Buffer)
 	defer i.buffers.Put(buf)
+	var finishing errgroup.Group
+	finishing.SetLimit(4)
 	for _, f := range files {
 		if err := readAll(f, buf); err != nil {
-			return err
+			return errors.Join(err, finishing.Wait())
 		}
-		if _, err := i.Archive().Ingest(ctx, bytes.NewReader(buf.Bytes()), archive.IngestOptions{Arrival: true}); err != nil {
+		finish := i.Archive().Receive(ctx, bytes.NewReader(buf.Bytes()), archive.IngestOptions{Arrival: true})
+		finishing.Go(func() error {
+			_, err := finish()
 			return err
-		}
+		})
 	}
-	return nil
+	return finishing.Wait()
 }
 
 func (i *inside) close() error { return i.Close() }
