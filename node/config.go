@@ -34,6 +34,7 @@ type Config struct {
 	Archive      ArchiveConfig      `toml:"archive"`
 	Keys         KeysConfig         `toml:"keys"`
 	Space        SpaceConfig        `toml:"space"`
+	Verify       VerifyConfig       `toml:"verify"`
 	Fetch        FetchConfig        `toml:"fetch"`
 	Priors       PriorsConfig       `toml:"priors"`
 }
@@ -61,6 +62,12 @@ type SpaceConfig struct {
 	SweepAfter Duration `toml:"sweep_after" comment:"What nothing refers to any more is deleted this long after its study was last written to"`
 	KeepCopies Duration `toml:"keep_copies" comment:"A copy that was brought or used within this time stays, whatever the quota"`
 	RoundEvery Duration `toml:"round_every" comment:"How often what cannot be read by any key is looked for"`
+}
+
+// VerifyConfig is about reading everything that is stored to see that it is whole.
+type VerifyConfig struct {
+	Rate  Size     `toml:"rate" comment:"Bytes a second that the background verification reads, such as 32MiB. 0: as fast as it goes"`
+	Every Duration `toml:"every" comment:"A round begins this long after the one before ended. 0s: nothing is verified in the background"`
 }
 
 // FetchConfig is about bringing studies here.
@@ -100,6 +107,7 @@ func DefaultConfig() Config {
 		Completeness: CompletenessConfig{HeardWithin: Duration(30 * time.Second)},
 		Archive:      ArchiveConfig{PublishAfter: Duration(300 * time.Millisecond), SettleAfter: Duration(30 * time.Second)},
 		Space:        SpaceConfig{Reserve: 512 << 20, SweepAfter: Duration(15 * time.Minute), KeepCopies: Duration(time.Hour), RoundEvery: Duration(24 * time.Hour)},
+		Verify:       VerifyConfig{Rate: 32 << 20, Every: Duration(30 * 24 * time.Hour)},
 		Fetch: FetchConfig{Workers: 2, ReadThrough: Duration(20 * time.Second),
 			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
 		Priors: PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
@@ -147,6 +155,9 @@ func (c Config) Check() error {
 		if d <= 0 {
 			errs = append(errs, fmt.Errorf("%s: must be longer than zero", name))
 		}
+	}
+	if c.Verify.Every < 0 {
+		errs = append(errs, errors.New("verify.every: must not be less than zero"))
 	}
 	if c.Space.KeepCopies < 0 {
 		errs = append(errs, errors.New("space.keep_copies: must not be less than zero"))

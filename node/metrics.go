@@ -20,11 +20,16 @@ var (
 	descFree         = prometheus.NewDesc("priormesh_disk_free_bytes", "Free on the disk of the home folder.", nil, nil)
 	descReserve      = prometheus.NewDesc("priormesh_disk_reserve_bytes", "Kept free there.", nil, nil)
 	descFull         = prometheus.NewDesc("priormesh_disk_full", "0: there is room; 1: no images are stored; 2: nothing from outside is.", nil, nil)
+	descDamaged      = prometheus.NewDesc("priormesh_damaged_blocks", "Blocks and study keys here that are damaged or missing and not repaired.", nil, nil)
+	descVerified     = prometheus.NewDesc("priormesh_verify_bytes_total", "Sealed bytes verified since the start.", nil, nil)
+	descRepaired     = prometheus.NewDesc("priormesh_repaired_blocks_total", "Blocks and study keys repaired since the start.", nil, nil)
+	descLastVerified = prometheus.NewDesc("priormesh_verify_last_end_timestamp_seconds", "When the background verification last got to the end of everything, Unix time; 0: never.", nil, nil)
 	descRefused      = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull} {
+	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
+		descDamaged, descVerified, descRepaired, descLastVerified} {
 		ch <- d
 	}
 }
@@ -40,6 +45,15 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descStudies, float64(own), "own")
 		gauge(descStudies, float64(copies), "copy")
 	}
+	d := c.n.archive.DamageCounts()
+	gauge(descDamaged, float64(d.Blocks))
+	count(descVerified, d.BytesVerified)
+	count(descRepaired, d.BlocksRepaired)
+	last := 0.0
+	if !d.LastVerified.IsZero() {
+		last = float64(d.LastVerified.Unix())
+	}
+	gauge(descLastVerified, last)
 	queued := make(map[string]int)
 	for _, t := range c.n.archive.Tasks() {
 		queued[t.Priority.String()]++

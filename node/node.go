@@ -185,6 +185,7 @@ func (n *Node) openStores(ctx context.Context) error {
 	n.archive, err = archive.Open(archive.Options{
 		DB: n.db, Blocks: n.blocks, Copies: n.blocks, Keys: n.keys, Index: n.index, Audit: n.audit, Policy: access.Members,
 		Self: n.index.Self(), Issuer: c.Issuer(), Now: n.Now, Log: n.Log,
+		ScrubRate: int64(c.Verify.Rate), ScrubEvery: time.Duration(c.Verify.Every),
 		PublishAfter: time.Duration(c.Archive.PublishAfter), SettleAfter: time.Duration(c.Archive.SettleAfter),
 		Workers: c.Fetch.Workers, ReadThrough: time.Duration(c.Fetch.ReadThrough),
 		RetryMin: time.Duration(c.Fetch.RetryMin), RetryMax: time.Duration(c.Fetch.RetryMax),
@@ -363,13 +364,15 @@ func (n *Node) serve() error {
 	loopback := net.ParseIP(host).IsLoopback()
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collector{n})
+	stopping, stop := context.WithCancel(context.Background())
 	n.server = &http.Server{
-		Handler: api.New(api.Options{Node: n, Archive: n.archive, Token: n.token, BaseURL: n.home.Config.BaseURL, Metrics: metrics, Log: n.Log, Limits: instanceLimits(), Loopback: loopback}),
+		Handler: api.New(api.Options{Node: n, Stopping: stopping, Archive: n.archive, Token: n.token, BaseURL: n.home.Config.BaseURL, Metrics: metrics, Log: n.Log, Limits: instanceLimits(), Loopback: loopback}),
 		// A body may take as long as a large study takes: package api ends what
 		// does not move at all.
 		ReadHeaderTimeout: headerWithin, IdleTimeout: idleFor,
 		ErrorLog: slog.NewLogLogger(n.Log.Handler(), slog.LevelDebug),
 	}
+	n.server.RegisterOnShutdown(stop)
 	// Handlers use the stores, so they must have ended before those close.
 	base, cut := context.WithCancel(context.Background())
 	n.server.BaseContext = func(net.Listener) context.Context { return base }
@@ -497,6 +500,12 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, c := range kept {
 		trust, _ := roster.Allowed(c.Origin)
 		st.Conflicts = append(st.Conflicts, api.Conflict{Study: c.Study, Instance: c.Instance, Trust: string(trust)})
+	}
+	if st.Damage, st.Damaged, err = n.damage(); err != nil {
+		return api.Status{}, err
+	}
+	if st.Damaged > 0 {
+		st.Warnings = append(st.Warnings, fmt.Sprintf("%d studies are damaged in part on this node's disk: see `damage`; what other trusts hold copies of is repaired by itself, the rest must be sent here again or restored", st.Damaged))
 	}
 	for _, f := range n.index.Forks() {
 		st.Forks = append(st.Forks, f.Node.String())

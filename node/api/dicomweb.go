@@ -122,7 +122,26 @@ type object struct {
 	*archive.Object
 }
 
-func (o object) Open(ctx context.Context) (io.ReadSeekCloser, error) { return o.Object.Open(ctx) }
+func (o object) Open(ctx context.Context) (io.ReadSeekCloser, error) {
+	r, err := o.Object.Open(ctx)
+	if err != nil {
+		return nil, webError(err)
+	}
+	return content{r}, nil
+}
+
+// content says in DICOMweb's words why an instance cannot be read on.
+type content struct{ *cas.Reader }
+
+func (c content) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	return n, webError(err)
+}
+
+func (c content) ReadAt(p []byte, off int64) (int, error) {
+	n, err := c.Reader.ReadAt(p, off)
+	return n, webError(err)
+}
 
 func (o object) Layout() *dicomweb.Layout {
 	m, err := o.Manifest(o.ctx)

@@ -11,6 +11,7 @@ import "time"
 //	POST /api/v1/fetches       {"study": UID}                              -> Fetch
 //	GET  /api/v1/fetches/{study}                                           -> Fetch
 //	GET  /api/v1/status                                                    -> Status
+//	POST /api/v1/verifications {"rate": bytes a second, "study": UID}      -> a line of JSON for each Verification; ends with the request
 //	GET  /api/v1/peers                                                     -> []Peer
 //	POST /api/v1/admissions    {"card": TEXT}                              -> Admission
 //	POST /api/v1/pins          {"study": UID, "reason": TEXT}              -> Pin
@@ -104,6 +105,8 @@ type Status struct {
 	Space     Space         `json:"space"`
 	Trusts    []TrustStatus `json:"trusts"`
 	Fetches   []Fetch       `json:"fetches"`
+	Damage    []Damage      `json:"damage"`    // what is stored here is not whole and not repaired yet; the first hundred
+	Damaged   int           `json:"damaged"`   // versions of studies that are damaged, in all
 	Conflicts []Conflict    `json:"conflicts"` // instances kept out because other bytes have their UID
 	Forks     []string      `json:"forks"`     // nodes quarantined for contradicting themselves
 	Warnings  []string      `json:"warnings"`
@@ -160,6 +163,59 @@ type TrustStatus struct {
 	LastHeard time.Time `json:"last_heard,omitzero"` // zero: never
 	Behind    uint64    `json:"behind"`              // facts that it has announced and this node has not yet
 	Studies   int       `json:"studies"`
+}
+
+// Damage is one version of a study of which something here is not whole. It is
+// not served; it is repaired by itself when somebody who holds it is there.
+type Damage struct {
+	Study     string    `json:"study"`
+	Trust     string    `json:"trust"` // that received this version of it
+	Own       bool      `json:"own"`   // that is this node
+	Kinds     []string  `json:"kinds"` // "damaged", "missing": blocks; "manifest": a list that contradicts the catalogue; "key": nothing of it can be read
+	Blocks    int       `json:"blocks"`
+	Instances int       `json:"instances"` // that they are known to belong to
+	Since     time.Time `json:"since"`
+	Tried     time.Time `json:"tried,omitzero"` // to repair it
+	Why       string    `json:"why,omitempty"`  // it is not repaired
+}
+
+// Verification is one line of the answer to POST verifications: progress lines,
+// then one with the report, or with an error.
+type Verification struct {
+	Progress *VerifyProgress `json:"progress,omitempty"`
+	Report   *VerifyReport   `json:"report,omitempty"`
+	Error    string          `json:"error,omitempty"`
+}
+
+// VerifyProgress is how far a verification is.
+type VerifyProgress struct {
+	Studies     int   `json:"studies"` // versions of studies, here and below
+	StudiesDone int   `json:"studies_done"`
+	Bytes       int64 `json:"bytes"`
+	BytesDone   int64 `json:"bytes_done"`
+	Damaged     int   `json:"damaged"` // blocks and keys
+	Repaired    int   `json:"repaired"`
+	Repairing   bool  `json:"repairing"` // all is read; what was found is being repaired
+}
+
+// VerifyReport is what a verification found.
+type VerifyReport struct {
+	Studies   int       `json:"studies"`
+	Instances int       `json:"instances"`
+	Blocks    int       `json:"blocks"`
+	Bytes     int64     `json:"bytes"` // sealed
+	Found     []Finding `json:"found"`
+	MoreFound int       `json:"more_found,omitempty"` // beyond those listed
+	Left      int       `json:"left"`                 // not repaired
+	CanRepair bool      `json:"can_repair"`           // the node runs
+}
+
+// Finding is one version of a study in which damage was found.
+type Finding struct {
+	Damage
+	Repaired int      `json:"repaired"` // blocks and keys
+	From     []string `json:"from"`     // trusts that gave them
+	Left     *Damage  `json:"left,omitempty"`
 }
 
 // Conflict is an instance that was not kept.

@@ -63,6 +63,8 @@ type Options struct {
 	// this machine's names may be asked for, or a page that a browser here has
 	// loaded could read everything by naming the node after itself (DNS rebinding).
 	Loopback bool
+	// Stopping ends when the node does: what may take hours then ends at once.
+	Stopping context.Context
 }
 
 type server struct{ Options }
@@ -102,6 +104,7 @@ func New(o Options) http.Handler {
 		"GET /api/v1/status":          s.status,
 		"GET /api/v1/peers":           func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
 		"POST /api/v1/admissions":     s.admit,
+		"POST /api/v1/verifications":  s.verify,
 		"POST /api/v1/pins":           s.pin,
 		"GET /api/v1/pins":            s.pins,
 		"DELETE /api/v1/pins/{study}": s.unpin,
@@ -157,6 +160,8 @@ func (s *server) operator(h func(http.ResponseWriter, *http.Request) error) http
 			fail(w, http.StatusNotFound, "no trust in the region says that it has such a study; check the Study Instance UID, and `priormesh status` for trusts that were not heard from")
 		case noSpace(err):
 			fail(w, http.StatusInsufficientStorage, err.Error())
+		case errors.Is(err, archive.ErrVerifying):
+			fail(w, http.StatusConflict, err.Error())
 		case errors.Is(err, ErrWrongUse):
 			fail(w, http.StatusBadRequest, err.Error())
 		case r.Context().Err() != nil:

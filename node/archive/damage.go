@@ -205,8 +205,9 @@ func (d *damages) urge(id sourceID) (next time.Time, until int) {
 		e.notBefore = time.Time{}
 		d.wake()
 	}
-	if e.active {
-		return time.Time{}, e.ended + 1
+	if e.active { // it may have begun before the damage was noted
+		e.again = true
+		return time.Time{}, e.until()
 	}
 	return e.notBefore, e.until()
 }
@@ -223,6 +224,16 @@ func (d *damages) due(study string) {
 	}
 }
 
+// gone forgets a source that was erased.
+func (d *damages) gone(id sourceID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.looked, id)
+	if e := d.of[id]; e != nil && !e.active {
+		delete(d.of, id)
+	}
+}
+
 // kick has everything repaired now: a peer came back.
 func (d *damages) kick() {
 	d.mu.Lock()
@@ -233,7 +244,8 @@ func (d *damages) kick() {
 	d.wake()
 }
 
-// look has a source verified soon: a block of it could not be given.
+// look has a source verified soon, as a whole: a block of it could not be given,
+// and seldom is one block damaged alone.
 func (d *damages) look(id sourceID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -248,12 +260,15 @@ func (d *damages) look(id sourceID) {
 	}
 	d.looked[id] = now
 	e := d.at(id)
-	e.look, e.again, e.notBefore = true, e.active, time.Time{}
-	d.wake()
+	e.look = true
+	if !e.active {
+		e.notBefore = time.Time{}
+		d.wake()
+	}
 }
 
 // take waits for a source that is due.
-func (d *damages) take(ctx context.Context) (id sourceID, look bool, err error) {
+func (d *damages) take(ctx context.Context) (sourceID, error) {
 	for {
 		d.mu.Lock()
 		var soonest time.Time
@@ -268,9 +283,9 @@ func (d *damages) take(ctx context.Context) (id sourceID, look bool, err error) 
 				}
 				continue
 			}
-			e.active, e.again, look, e.look = true, false, e.look, false
+			e.active, e.again = true, false
 			d.mu.Unlock()
-			return k, look, nil
+			return k, nil
 		}
 		wake := d.wakeup
 		d.mu.Unlock()
@@ -287,21 +302,23 @@ func (d *damages) take(ctx context.Context) (id sourceID, look bool, err error) 
 		}
 		stop()
 		if ctx.Err() != nil {
-			return sourceID{}, false, ctx.Err()
+			return sourceID{}, ctx.Err()
 		}
 	}
 }
 
-// done ends an attempt.
-func (d *damages) done(id sourceID, left int, progress bool, why string) {
+// done ends an attempt. again says that the next follows at once, look that the
+// source is to be verified first.
+func (d *damages) done(id sourceID, left int, progress bool, why string) (again, look bool) {
 	d.mu.Lock()
 	e := d.at(id)
 	e.active, e.blocks, e.why, e.tried = false, left, why, d.a.Now()
 	e.ended++
+	again, look, e.look = e.again, e.look, false
 	switch {
-	case left == 0 && !e.again && !e.look:
+	case left == 0 && !e.again:
 		delete(d.of, id)
-	case e.again || e.look:
+	case e.again:
 		e.notBefore = time.Time{}
 		d.wake()
 	default:
@@ -318,6 +335,7 @@ func (d *damages) done(id sourceID, left int, progress bool, why string) {
 	}
 	d.mu.Unlock()
 	d.a.news.tell(id.Study)
+	return again, look
 }
 
 // ended is how many attempts at a source have ended and why the last one did
@@ -398,6 +416,9 @@ func (a *Archive) writeDamage(id sourceID, list []suspect) (added int, err error
 	now := a.Now().UnixMilli()
 	err = a.update(func(txn *badger.Txn) error {
 		added = 0
+		if a.erase.under(id) {
+			return nil
+		}
 		for _, x := range list {
 			k := id.damageKey(x.c)
 			if _, err := txn.Get(k); err == nil {
@@ -633,6 +654,7 @@ func (r reading) Mend(ctx context.Context, c cid.Cid, broken error) ([]byte, err
 		return nil, err
 	}
 	if noted {
+		r.a.damage.look(r.id)
 		if !r.wait {
 			return nil, broken
 		}

@@ -28,15 +28,9 @@ const (
 // mend repairs sources with damage, one after the other, until ctx ends.
 func (a *Archive) mend(ctx context.Context) {
 	for {
-		id, look, err := a.damage.take(ctx)
+		id, err := a.damage.take(ctx)
 		if err != nil {
 			return
-		}
-		if look {
-			v := a.newVerification(VerifyOptions{Rate: a.ScrubRate})
-			if err := v.source(ctx, id); err != nil && ctx.Err() == nil {
-				a.Log.Error("a study of which a block could not be given could not be verified", "study", short(id.Study), "error", err)
-			}
 		}
 		r := &repair{a: a, ctx: ctx, id: id}
 		err = r.run()
@@ -46,12 +40,17 @@ func (a *Archive) mend(ctx context.Context) {
 			a.Log.Error("a repair could not be carried out; it is tried again", "study", short(id.Study), "error", err)
 			r.why = err.Error()
 		}
-		a.damage.done(id, left, r.mended > 0, r.why)
+		again, look := a.damage.done(id, left, r.mended > 0, r.why)
 		switch {
 		case r.mended > 0 && left == 0:
 			a.Log.Info("a damaged study is repaired", "study", short(id.Study), "blocks", r.mended)
-		case left > 0 && ctx.Err() == nil:
+		case left > 0 && !again && ctx.Err() == nil:
 			a.Log.Warn("a damaged study could not be repaired yet", "study", short(id.Study), "repaired", r.mended, "left", left, "why", r.why)
+		}
+		if look {
+			if err := a.newVerification(VerifyOptions{Rate: a.ScrubRate}).source(ctx, id); err != nil && ctx.Err() == nil {
+				a.Log.Error("a study of which a block could not be given could not be verified", "study", short(id.Study), "error", err)
+			}
 		}
 	}
 }

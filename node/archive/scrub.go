@@ -503,7 +503,7 @@ func (v *verification) awaitRepairs(ctx context.Context) error {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for _, id := range v.order {
-		a.damage.urge(id)
+		a.damage.due(id.Study)
 		for {
 			changed := a.news.next(id.Study)
 			ended, _, ill := a.damage.ended(id)
