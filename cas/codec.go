@@ -41,6 +41,7 @@ type packer struct {
 	huff   huff0.Scratch
 	out    []byte // of planes
 	zout   []byte // of zstd
+	whole  bool   // zout is of the whole plaintext, not of the sample
 	sample []byte
 }
 
@@ -71,7 +72,9 @@ func (p *packer) pack(plain []byte) (codec byte, payload []byte) {
 		}
 	}
 	if zstd {
-		p.zout = compressor().EncodeAll(plain, p.zout[:0])
+		if !p.whole {
+			p.zout = compressor().EncodeAll(plain, p.zout[:0])
+		}
 		if len(p.zout) < least {
 			codec, payload = codecZstd, p.zout
 		}
@@ -81,6 +84,7 @@ func (p *packer) pack(plain []byte) (codec byte, payload []byte) {
 
 // choose says, from a little of plain, what to try with all of it.
 func (p *packer) choose(plain []byte) (f filter, planes, zstd bool) {
+	p.whole = false
 	if len(plain) < filterFrom {
 		return f, false, true
 	}
@@ -93,21 +97,25 @@ func (p *packer) choose(plain []byte) (f filter, planes, zstd bool) {
 	}
 	// Where differences are clearly less than the bytes themselves it is an
 	// image. Drawings and masks repeat themselves, which planes do not see.
-	switch image := best < none-none/8; {
+	image := best < none-none/8
+	sampled := zstdPieces * zstdPiece
+	switch {
 	case image && best < seen/6: // quick either way
 		return f, true, true
 	case image && f.unit != unitByte:
 		return f, true, false
-	case !image && len(plain) < zstdSampled:
-		return f, false, true
+	case !image && len(plain) < zstdSampled, len(plain) <= sampled:
+		p.whole, sampled = true, len(plain)
+		p.zout = compressor().EncodeAll(plain, p.zout[:0])
+	default:
+		p.sample = p.sample[:0]
+		for i := range zstdPieces {
+			at := (len(plain) - zstdPiece) / (zstdPieces - 1) * i
+			p.sample = append(p.sample, plain[at:at+zstdPiece]...)
+		}
+		p.zout = compressor().EncodeAll(p.sample, p.zout[:0])
 	}
-	p.sample = p.sample[:0]
-	for i := range zstdPieces {
-		at := max(len(plain)-zstdPiece, 0) / (zstdPieces - 1) * i
-		p.sample = append(p.sample, plain[at:min(at+zstdPiece, len(plain))]...)
-	}
-	p.zout = compressor().EncodeAll(p.sample, p.zout[:0])
-	z := len(p.zout) * seen / len(p.sample)
+	z := len(p.zout) * seen / sampled
 	if min(z, best) > seen-seen/16 {
 		return f, false, false
 	}

@@ -123,6 +123,30 @@ func TestUnpackFormat(t *testing.T) {
 	}
 }
 
+// A Huffman chunk is what RFC 8878 has for literals: any zstd decoder reads
+// it inside of a frame with nothing but literals.
+func TestHuffmanChunksAreOfZstd(t *testing.T) {
+	for _, plain := range [][]byte{image(1, 2048), few(1000), few(planesChunk - 1), few(planesChunk)} {
+		chunk := appendStream(&huff0.Scratch{}, nil, plain)
+		if chunk[0] != chunkHuffman || int(chunk[1])<<8|int(chunk[2]) != len(chunk)-3 {
+			t.Fatalf("%d bytes: % x…", len(plain), chunk[:3])
+		}
+		coded := chunk[3:]
+		// Frame header with a size of four bytes, one last block of literals
+		// (compressed, four streams, sizes of 18 bits), no sequences.
+		frame := binary.LittleEndian.AppendUint32([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0}, uint32(len(plain)))
+		literals := uint64(2|3<<2) | uint64(len(plain))<<4 | uint64(len(coded))<<22
+		block := append(binary.LittleEndian.AppendUint64(nil, literals)[:5], coded...)
+		block = append(block, 0)
+		head := 1 | 2<<1 | len(block)<<3
+		frame = append(frame, byte(head), byte(head>>8), byte(head>>16))
+		got, err := unzstd(append(frame, block...))
+		if err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("%d bytes: %d bytes, %v", len(plain), len(got), err)
+		}
+	}
+}
+
 // A sealer with the key may still lie about what is inside.
 func TestUnpackIsBounded(t *testing.T) {
 	bomb := compressor().EncodeAll(make([]byte, 16<<20), nil)

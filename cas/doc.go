@@ -21,7 +21,8 @@
 //	offset  size  field
 //	0       1     version: 1
 //	1       1     codec of the payload: 0 the plaintext itself,
-//	              1 one zstd frame (RFC 8878) that tells its content size
+//	              1 one zstd frame (RFC 8878) that tells its content size,
+//	              2 planes
 //	2       12    nonce
 //	14      n     AES-256-GCM ciphertext of the payload
 //	14+n    16    tag
@@ -40,9 +41,49 @@
 //	0  part of an instance      2  chunk of an object
 //	1  whole object             3  chunk list of an object
 //
-// Codec 1 is used when it saves at least an eighth of the plaintext. Which
-// plaintexts that are, and the frame's bytes, belong to the version of the
-// compressor; what is stored stays readable whatever a later one does.
+// Another codec than 0 is used when it saves at least an eighth of the
+// plaintext. Which plaintexts that are, and the bytes of a frame or a Huffman
+// chunk, belong to the version of the compressor; what is stored stays
+// readable whatever a later one does.
+//
+// # Planes
+//
+// Codec 2 is for native pixels. The plaintext is read as samples of one or two
+// bytes, a sample is replaced by its difference from an earlier one, and the
+// low and the high bytes of the differences go into streams of their own:
+//
+//	0  1  unit: 0 bytes, 1 words of 16 bits with the low byte first,
+//	      2 words with the high byte first
+//	1  1  lag: how many samples back the earlier one lies; 0 for no difference
+//	2  3  n, bytes of plaintext, at most MaxPlain
+//	5     the streams of marks, low bytes and high bytes, one after another
+//	      the last n mod 32 bytes of the plaintext as they are
+//
+// All of the plaintext but its end is groups of 32 bytes: 32 samples, or 16.
+// For each sample s[i],
+//
+//	d[i] = s[i] - s[i-lag]  modulo 256 or 65536; s[i-lag] is 0 where i < lag;
+//	                        with lag 0, d[i] = s[i]
+//	z[i] = d[i]             for bytes
+//	z[i] = 2·d[i]           for words, when d[i] < 32768
+//	z[i] = 2·(65536-d[i])-1 for words otherwise
+//
+// The mark of a group is two bits: 0 when each z of it is 0; 1 when each is
+// under 256; else 2. It is 0 or 1 for bytes. Four marks make a byte, the first
+// in its lowest bits; the bits after the last mark are 0. The stream of low
+// bytes holds z modulo 256 of the groups with mark 1 or 2, 32 or 16 bytes each;
+// the one of high bytes z / 256 of the groups with mark 2, 16 bytes each.
+//
+// A stream is cut every 65536 bytes. A chunk of m bytes is one of
+//
+//	0 || the m bytes
+//	1 || one byte, that comes m times
+//	2 || length, 2 bytes || so many bytes that are a Huffman tree description,
+//	     a jump table and four streams, as in a literals section of RFC 8878
+//	     (3.1.1.3.1, 4.2) after its header
+//
+// How long a stream is follows from n and from the marks; an empty one has no
+// chunk. Nothing follows the last byte of the plaintext.
 //
 // # Shelf
 //
