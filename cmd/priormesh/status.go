@@ -73,6 +73,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 	for _, c := range s.Conflicts {
 		fmt.Fprintf(out, "conflict: instance %s of study %s: %s's copy was kept out, because its UID is taken here by other bytes\n", plain(c.Instance), plain(c.Study), plain(c.Trust))
 	}
+	damageText(out, s, now)
 	for _, f := range s.Forks {
 		fmt.Fprintf(out, "quarantined: node %s contradicts itself; its statements are no longer taken\n", plain(f))
 	}
