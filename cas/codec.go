@@ -22,8 +22,9 @@ const (
 const (
 	// A plaintext under filterFrom is a header or a manifest.
 	filterFrom = 4 << 10
-	// What decides on a filter: some pieces of a plaintext.
-	filterPieces, filterPiece = 8, 1 << 10
+	// What decides on a filter: some pieces of a plaintext, twice as long
+	// where it has zstdSampled bytes.
+	filterPieces, filterPiece = 8, 512
 	// What decides on zstd, which must see more to find anything: pieces
 	// of a plaintext of zstdSampled bytes, and all of a smaller one.
 	zstdPieces, zstdPiece = 4, 8 << 10
@@ -126,11 +127,15 @@ func (p *packer) choose(plain []byte) (f filter, planes, zstd bool) {
 // estimate is about how many bytes the pieces of plain that are looked at
 // become by f.
 func (p *packer) estimate(plain []byte, f filter) int {
-	p.planes.fit(filterPieces * filterPiece)
-	each := (len(plain) - filterPiece - planesGroup) / (filterPieces - 1) / planesGroup * planesGroup
+	piece := filterPiece
+	if len(plain) >= zstdSampled {
+		piece *= 2
+	}
+	p.planes.fit(filterPieces * piece)
+	each := (len(plain) - piece - planesGroup) / (filterPieces - 1) / planesGroup * planesGroup
 	for i := range filterPieces {
-		at := planesGroup + i*each
-		p.planes.take(f, plain[:at+filterPiece], at)
+		at := planesGroup + i*each // a group before it to look back at
+		p.planes.take(f, plain[:at+piece], at)
 	}
 	return p.planes.groups/4 + huffman(p.planes.low[:p.planes.nlow]) + huffman(p.planes.high[:p.planes.nhigh])
 }
