@@ -89,16 +89,18 @@ func (h *hearing) note() {
 	if h.n.disk.Note(true) != nil {
 		return
 	}
-	batch := h.n.db.NewWriteBatch()
-	defer batch.Cancel()
-	var err error
-	for _, p := range h.n.mesh.Peers() {
-		if p.LastHeard.IsZero() {
-			continue
+	peers := h.n.mesh.Peers() // a few hundred at most: one transaction holds them
+	if err := h.n.index.Update(func(txn *badger.Txn) error {
+		for _, p := range peers {
+			if p.LastHeard.IsZero() {
+				continue
+			}
+			if err := txn.Set(append([]byte{tableHeard}, p.ID[:]...), binary.BigEndian.AppendUint64(nil, uint64(p.LastHeard.UnixMilli()))); err != nil {
+				return err
+			}
 		}
-		err = errors.Join(err, batch.Set(append([]byte{tableHeard}, p.ID[:]...), binary.BigEndian.AppendUint64(nil, uint64(p.LastHeard.UnixMilli()))))
-	}
-	if err = errors.Join(err, batch.Flush()); err != nil {
+		return nil
+	}); err != nil {
 		h.n.Log.Error("when nodes were last heard from could not be noted", "error", err)
 	}
 }

@@ -297,6 +297,8 @@ func (n *Node) heard(f index.Fact) {
 		study, _, _ := strings.Cut(f.Subject, "@") // the study, and whose
 		n.archive.Due(study)
 		n.archive.News(study)
+	case index.KindRetraction:
+		n.archive.Retracted(f.Author, f.Subject)
 	case index.KindVote, index.KindNode:
 		n.mesh.Recheck()
 	}

@@ -22,6 +22,7 @@ const (
 	answerFor = time.Minute     // a whole call that moves no instance
 	stallFor  = 2 * time.Minute // between two reads of an instance that is sent, and for the answer after the last
 	maxAnswer = 64 << 20        // bytes of an answer
+	eraseLook = time.Second     // between two looks at an erasure that takes long
 )
 
 // Client calls the operator API of a running node.
@@ -152,6 +153,24 @@ func (c *Client) Fetch(ctx context.Context, study string) (Fetch, error) {
 // FetchStatus says how far bringing a study is.
 func (c *Client) FetchStatus(ctx context.Context, study string) (Fetch, error) {
 	return call[Fetch](ctx, c, http.MethodGet, "/fetches/"+url.PathEscape(study), nil)
+}
+
+// Erase has the node erase all that it keeps of a study, and returns when that
+// is done. told is called while it goes on.
+func (c *Client) Erase(ctx context.Context, study, reason string, told func(Erasure)) (Erasure, error) {
+	e, err := call[Erasure](ctx, c, http.MethodPost, "/erasures", map[string]string{"study": study, "reason": reason})
+	for err == nil && e.State != "erased" {
+		told(e)
+		t := time.NewTimer(eraseLook)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return e, ctx.Err()
+		case <-t.C:
+		}
+		e, err = call[Erasure](ctx, c, http.MethodGet, "/erasures/"+url.PathEscape(study), nil)
+	}
+	return e, err
 }
 
 // Status says how the node is.

@@ -10,6 +10,8 @@ import "time"
 //	GET  /api/v1/studies?nhs=&patient=&issuer=&name=&modality=&since=&until=&study=&limit=&offset= -> Found
 //	POST /api/v1/fetches       {"study": UID}                              -> Fetch
 //	GET  /api/v1/fetches/{study}                                           -> Fetch
+//	POST /api/v1/erasures      {"study": UID, "reason": TEXT}              -> Erasure
+//	GET  /api/v1/erasures/{study}                                          -> Erasure
 //	GET  /api/v1/status                                                    -> Status
 //	POST /api/v1/verifications {"rate": bytes a second, "study": UID}      -> a line of JSON for each Verification; ends with the request
 //	GET  /api/v1/peers                                                     -> []Peer
@@ -88,6 +90,21 @@ type Fetch struct {
 	InstancesHere int       `json:"instances_here"`
 	Bytes         int64     `json:"bytes"`
 	BytesHere     int64     `json:"bytes_here"`
+}
+
+// Erasure is what an erasure has done, or is about to do. POST answers 202 when
+// it is not done within a while; it goes on by itself, also after a restart.
+type Erasure struct {
+	Study     string    `json:"study"`
+	State     string    `json:"state"` // "erased", "active"
+	When      time.Time `json:"when"`
+	Reason    string    `json:"reason"`
+	Versions  int       `json:"versions"` // of the study, that were here: what was received here, and copies
+	Instances int       `json:"instances"`
+	Bytes     int64     `json:"bytes"`
+	Copies    []string  `json:"copies"`            // trusts that said they hold a copy of what was received here: erased when they hear of it
+	Others    []string  `json:"others"`            // trusts that have received the study themselves: what is theirs stays
+	Problem   string    `json:"problem,omitempty"` // why it could not go on yet; it is tried again
 }
 
 // Status answers GET status.

@@ -97,17 +97,19 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /{$}", s.page)
 
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"POST /api/v1/instances":      s.instance,
-		"GET /api/v1/studies":         s.studies,
-		"POST /api/v1/fetches":        s.fetch,
-		"GET /api/v1/fetches/{study}": s.fetchStatus,
-		"GET /api/v1/status":          s.status,
-		"GET /api/v1/peers":           func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
-		"POST /api/v1/admissions":     s.admit,
-		"POST /api/v1/verifications":  s.verify,
-		"POST /api/v1/pins":           s.pin,
-		"GET /api/v1/pins":            s.pins,
-		"DELETE /api/v1/pins/{study}": s.unpin,
+		"POST /api/v1/instances":       s.instance,
+		"GET /api/v1/studies":          s.studies,
+		"POST /api/v1/fetches":         s.fetch,
+		"GET /api/v1/fetches/{study}":  s.fetchStatus,
+		"POST /api/v1/erasures":        s.erase,
+		"GET /api/v1/erasures/{study}": s.erasure,
+		"GET /api/v1/status":           s.status,
+		"GET /api/v1/peers":            func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
+		"POST /api/v1/admissions":      s.admit,
+		"POST /api/v1/verifications":   s.verify,
+		"POST /api/v1/pins":            s.pin,
+		"GET /api/v1/pins":             s.pins,
+		"DELETE /api/v1/pins/{study}":  s.unpin,
 	} {
 		mux.HandleFunc(pattern, s.operator(h))
 	}

@@ -79,6 +79,8 @@ type Options struct {
 	ScrubEvery time.Duration
 	scrubLimit limiter // of tests
 
+	eraseFault func(step string) error // of tests
+
 	PublishAfter, SettleAfter       time.Duration
 	Workers                         int
 	ReadThrough, RetryMin, RetryMax time.Duration
@@ -102,6 +104,7 @@ type Archive struct {
 	pub     *publisher
 	space   *space
 	damage  *damages
+	erase   *erasures
 	locks   [64]sync.Mutex // by study
 	commits commits
 	news    news
@@ -120,7 +123,9 @@ func Open(o Options) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
+	q.update = o.Index.Update
 	a := &Archive{Options: o, db: o.DB, queue: q}
+	a.erase = newErasures(a)
 	a.grants = newGrants(a)
 	a.pub = newPublisher(a)
 	a.commits.a = a
@@ -135,6 +140,12 @@ func Open(o Options) (*Archive, error) {
 	if a.damage, err = openDamages(a); err != nil {
 		return nil, err
 	}
+	if err := a.erase.recover(); err != nil {
+		return nil, err
+	}
+	if err := a.erase.catchUp(); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -146,6 +157,7 @@ func (a *Archive) Start(t Transfers) {
 	a.group = new(errgroup.Group)
 	a.group.Go(func() error { a.pub.run(ctx); return nil })
 	a.group.Go(func() error { a.space.run(ctx); return nil })
+	a.group.Go(func() error { a.erase.run(ctx); return nil })
 	for range mendersMax {
 		a.group.Go(func() error { a.mend(ctx); return nil })
 	}

@@ -24,6 +24,7 @@ const (
 	tableShelved  byte = 0x47
 	tablePin      byte = 0x48
 	tableScrub    byte = 0x4a
+	tableErasure  byte = 0x49
 	tableTask     byte = 0x60
 )
 
@@ -106,7 +107,7 @@ var errNoRecord = errors.New("not in the catalogue")
 func getRecord[T any](txn *badger.Txn, key []byte) (T, error) {
 	var v T
 	item, err := txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
+	if errors.Is(err, badger.ErrKeyNotFound) || err == nil && index.Purged(item) {
 		return v, errNoRecord
 	}
 	if err != nil {
@@ -135,6 +136,9 @@ func eachRecord[T any](txn *badger.Txn, prefix []byte, fn func(key []byte, v T) 
 	for it.Rewind(); it.Valid(); it.Next() {
 		var v T
 		item := it.Item()
+		if index.Purged(item) {
+			continue
+		}
 		if err := item.Value(func(b []byte) error { return cbor.Unmarshal(b, &v) }); err != nil {
 			return fmt.Errorf("catalogue record of table 0x%02x cannot be read: %w", item.Key()[0], err)
 		}
@@ -184,12 +188,12 @@ func (a *Archive) updateSource(id sourceID, fn func(*badger.Txn, *source) error)
 	})
 }
 
-// update is db.Update, tried again when another study's transaction touched
+// update is the index's Update, tried again when another study's transaction touched
 // the same records: fn may run several times.
 func (a *Archive) update(fn func(*badger.Txn) error) error {
 	const tries = 10
 	for i := 1; ; i++ {
-		err := a.db.Update(fn)
+		err := a.Index.Update(fn)
 		if !errors.Is(err, badger.ErrConflict) || i == tries {
 			return err
 		}

@@ -140,7 +140,7 @@ func openDamages(a *Archive) (*damages, error) {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tableDamage}})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
-			if id, _, ok := parseSourceID(it.Item().Key()); ok {
+			if id, _, ok := parseSourceID(it.Item().Key()); ok && !index.Purged(it.Item()) {
 				d.at(id).blocks++
 			}
 		}
@@ -224,14 +224,16 @@ func (d *damages) due(study string) {
 	}
 }
 
-// gone forgets a source that was erased.
+// gone forgets a source of which nothing is here any more, nor any record.
 func (d *damages) gone(id sourceID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.looked, id)
-	if e := d.of[id]; e != nil && !e.active {
-		delete(d.of, id)
+	if e := d.of[id]; e != nil && e.active {
+		e.blocks, e.look, e.again = 0, false, false
+		return
 	}
+	delete(d.of, id)
 }
 
 // kick has everything repaired now: a peer came back.
@@ -444,6 +446,9 @@ func (a *Archive) isDamage(ctx context.Context, id sourceID, x suspect) (bool, e
 		return false, err
 	}
 	known := err == nil
+	if a.erase.under(id) {
+		return false, nil
+	}
 	key, kerr := a.Keys.Get(id.keyName())
 	if kerr != nil && !keyDamaged(kerr) {
 		return false, kerr
@@ -496,8 +501,11 @@ func (a *Archive) reached(ctx context.Context, id sourceID, s source, x suspect,
 	}
 	study := s.Manifest != nil && *s.Manifest == *x.Of
 	if st, told := a.statementOf(id); !study && told && id.Origin != a.Self && !s.Whole {
-		said, err := parseRef(st.Manifest) // its contents are listed here
-		study = err == nil && said == *x.Of
+		// Its contents are listed here, perhaps: then what is missing is not damage.
+		if said, err := parseRef(st.Manifest); err == nil && said == *x.Of {
+			_, err := whole(ctx, a.shelf(id, key), x.c)
+			study = cas.Damaged(err) && !errors.Is(err, cas.ErrNotFound)
+		}
 	}
 	if !study {
 		return false, false, nil
@@ -561,6 +569,9 @@ func decodeRecord[T any](item *badger.Item) (v T, err error) {
 }
 
 func readDamage(item *badger.Item, prefix int) (x suspect, ok bool, err error) {
+	if index.Purged(item) {
+		return x, false, nil
+	}
 	if rest := item.Key()[prefix:]; len(rest) > 0 {
 		if x.c, err = cas.ParseCID(rest); err != nil {
 			return x, false, nil
@@ -814,7 +825,7 @@ func (a *Archive) Damage(most int) (list []Damage, sources int, err error) {
 		sops := make(map[string]bool)
 		for it.Rewind(); it.Valid(); it.Next() {
 			id, rest, ok := parseSourceID(it.Item().Key())
-			if !ok {
+			if !ok || index.Purged(it.Item()) {
 				continue
 			}
 			if id != last {
@@ -950,7 +961,7 @@ func (a *Archive) lostKeys(ctx context.Context) (bool, error) {
 				from = append(slices.Clone(after), 0)
 			}
 			for it.Seek(from); it.Valid() && len(ids) < sourcesAtOnce; it.Next() {
-				if id, _, ok := parseSourceID(it.Item().Key()); ok {
+				if id, _, ok := parseSourceID(it.Item().Key()); ok && !index.Purged(it.Item()) {
 					ids = append(ids, id)
 				}
 			}

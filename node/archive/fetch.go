@@ -177,6 +177,12 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study) 
 		return err
 	}
 	defer done()
+	ctx, end := a.erase.attend(ctx, id)
+	defer end()
+	// It may have waited while the study was erased.
+	if now, told := a.statementOf(id); !told || now.Revision < st.Revision || a.erase.pending(id) {
+		return errMoved
+	}
 	streams, err := a.openHolders(ctx, id, st)
 	if err != nil {
 		return err
@@ -543,6 +549,11 @@ func (a *Archive) bringManifests(ctx context.Context, id sourceID, st index.Stud
 			return nil, err
 		}
 		defer done()
+		ctx, end := a.erase.attend(ctx, id)
+		defer end()
+		if _, told := a.statementOf(id); !told || a.erase.pending(id) {
+			return nil, errMoved
+		}
 		streams, err := a.openHolders(ctx, id, st)
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 // errBusy says that somebody writes to a source, or wants to.
@@ -79,6 +80,45 @@ func (g *gate) shut(id sourceID) (open func(), err error) {
 		close(opens)
 		g.tidy(id, e)
 	}), nil
+}
+
+// clear keeps writers out and waits until those inside have left. Unlike shut it
+// does not make way: who wants in waits until it opens.
+func (g *gate) clear(ctx context.Context, id sourceID) (open func(), err error) {
+	opens := make(chan struct{})
+	open = sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if e := g.of[id]; e != nil && e.shut == opens {
+			e.shut = nil
+			close(opens)
+			g.tidy(id, e)
+		}
+	})
+	look := time.NewTicker(gateLook)
+	defer look.Stop()
+	for {
+		g.mu.Lock()
+		e := g.of[id]
+		if e == nil {
+			e = new(entrance)
+			g.of[id] = e
+		}
+		if e.shut == nil {
+			e.shut = opens
+		}
+		done := e.shut == opens && e.writers == 0
+		g.mu.Unlock()
+		if done {
+			return open, nil
+		}
+		select {
+		case <-ctx.Done():
+			open()
+			return nil, ctx.Err()
+		case <-look.C:
+		}
+	}
 }
 
 // wanted says that a writer waits.

@@ -84,6 +84,9 @@ func (a *Archive) grant(from index.NodeID, trust index.TrustID, id sourceID, req
 	if err := a.Policy(access.Request{Requester: from, Trust: trust, Purpose: access.Purpose(req.Purpose)}); err != nil {
 		return mesh.Grant{}, err
 	}
+	if a.erase.under(id) {
+		return mesh.Grant{}, errErased
+	}
 	s, err := a.source(id)
 	if err != nil {
 		return mesh.Grant{}, err
@@ -171,6 +174,16 @@ func (g *grants) forget(id sourceID) {
 		if set.id == id {
 			delete(g.sets, k)
 		}
+	}
+}
+
+// withdraw forgets all that was granted of a source.
+func (g *grants) withdraw(id sourceID) {
+	g.forget(id)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, m := range g.given {
+		delete(m, id)
 	}
 }
 

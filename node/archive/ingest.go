@@ -61,12 +61,14 @@ func (a *Archive) Receive(ctx context.Context, r io.Reader, o IngestOptions) fun
 	in := &ingest{a: a, ctx: ctx, o: o}
 	inst, err := dicom.Scan(r, a.Limits, dicom.Handler{Begin: in.begin, Piece: in.piece})
 	if err != nil {
+		err = in.why(err)
 		in.end()
 		return func() (Receipt, error) { return Receipt{}, err }
 	}
 	return func() (Receipt, error) {
 		defer in.end()
-		return in.finish(inst)
+		r, err := in.finish(inst)
+		return r, in.why(err)
 	}
 }
 
@@ -86,6 +88,7 @@ type ingest struct {
 	sum  hash.Hash
 	size int64
 	left func() // the source's gate
+	stop func() // waiting for an erasure
 }
 
 func (in *ingest) begin(u dicom.UIDs) error {
@@ -106,6 +109,7 @@ func (in *ingest) begin(u dicom.UIDs) error {
 	if in.left, err = a.writing(in.ctx, in.id); err != nil {
 		return err
 	}
+	in.ctx, in.stop = a.erase.attend(in.ctx, in.id)
 	if in.key, err = a.ownKey(in.ctx, in.id); err != nil {
 		return err
 	}
@@ -123,8 +127,8 @@ func (in *ingest) begin(u dicom.UIDs) error {
 }
 
 func (in *ingest) piece(p dicom.Piece) error {
-	if err := in.ctx.Err(); err != nil {
-		return err
+	if in.ctx.Err() != nil {
+		return context.Cause(in.ctx)
 	}
 	if in.sum != nil {
 		in.sum.Write(p.Data)
@@ -134,10 +138,21 @@ func (in *ingest) piece(p dicom.Piece) error {
 	return in.w.Write(cas.Span{Group: uint8(p.Section), Unit: p.Frame}, p.Data)
 }
 
+// why says of an instance that was broken off by an erasure that it was.
+func (in *ingest) why(err error) error {
+	if err != nil && errors.Is(context.Cause(in.ctx), errErased) {
+		return errErased
+	}
+	return err
+}
+
 // end gives up what was not finished.
 func (in *ingest) end() {
 	if in.w != nil {
 		in.w.Abort()
+	}
+	if in.stop != nil {
+		in.stop()
 	}
 	if in.left != nil {
 		in.left()

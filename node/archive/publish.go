@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"sort"
 	"sync"
 	"time"
@@ -94,6 +95,15 @@ func (p *publisher) schedule(study string, at time.Time) {
 	}
 }
 
+// forget drops what is due of a study.
+func (p *publisher) forget(study string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.due, study)
+	delete(p.slow, study)
+	delete(p.failed, study)
+}
+
 func (p *publisher) run(ctx context.Context) {
 	for {
 		now := p.a.Now()
@@ -151,6 +161,9 @@ func (a *Archive) publish(ctx context.Context, study string) (again time.Time, e
 	l.Lock()
 	defer l.Unlock()
 	s, err := a.source(id)
+	if errors.Is(err, errNoRecord) || err == nil && a.erase.under(id) {
+		return time.Time{}, nil // erased
+	}
 	if err != nil {
 		return time.Time{}, err
 	}

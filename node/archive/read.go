@@ -173,6 +173,14 @@ func (a *Archive) versions(study string) ([]version, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.erase.under(sourceID{Study: study}) {
+		return nil, ErrNotFound
+	}
+	for origin := range sources {
+		if a.erase.under(sourceID{study, origin}) {
+			delete(sources, origin)
+		}
+	}
 	var out []version
 	said, _ := a.Index.Study(study)
 	for _, st := range said {

@@ -91,6 +91,10 @@ func (r *repair) pass() (left int, err error) {
 		return 0, err
 	}
 	defer done()
+	defer func(ctx context.Context) { r.ctx = ctx }(r.ctx)
+	var end func()
+	r.ctx, end = a.erase.attend(r.ctx, r.id)
+	defer end()
 	var after []byte
 	lists := false
 	for {
@@ -589,7 +593,9 @@ func (a *Archive) countDamage(id sourceID) (n int, err error) {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: id.key(tableDamage)})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
-			n++
+			if !index.Purged(it.Item()) {
+				n++
+			}
 		}
 		return nil
 	})

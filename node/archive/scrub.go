@@ -1,7 +1,9 @@
 package archive
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
@@ -177,7 +179,7 @@ func (v *verification) walk(ctx context.Context, after []byte, at func(key []byt
 			}
 			for it.Seek(from); it.Valid() && len(list) < sourcesAtOnce; it.Next() {
 				id, _, ok := parseSourceID(it.Item().Key())
-				if !ok {
+				if !ok || index.Purged(it.Item()) {
 					continue
 				}
 				s, err := decodeRecord[source](it.Item())
@@ -558,9 +560,10 @@ func (v *verification) result() VerifyReport {
 	return r
 }
 
-// position is how far the scrub is.
+// position is how far the scrub is. It names no study: one that is erased must
+// be named nowhere.
 type position struct {
-	After []byte `cbor:"1,keyasint,omitempty"` // key of the last source that was verified in this round
+	After []byte `cbor:"1,keyasint,omitempty"` // SHA-256 of the catalogue key of the last source that was verified in this round
 	Began int64  `cbor:"2,keyasint"`           // Unix ms
 	Done  int64  `cbor:"3,keyasint"`           // when a round last came to its end
 }
@@ -619,8 +622,13 @@ func (a *Archive) scrubRound(ctx context.Context) (time.Duration, error) {
 	}
 	v := a.newVerification(VerifyOptions{Rate: a.ScrubRate, limit: a.scrubLimit})
 	saved := now
-	err = v.walk(ctx, p.After, func(key []byte) error {
-		p.After = key
+	after, err := a.sourceHashed(p.After)
+	if err != nil {
+		return 0, err
+	}
+	err = v.walk(ctx, after, func(key []byte) error {
+		h := sha256.Sum256(key)
+		p.After = h[:]
 		if now := a.Now(); now.Sub(saved) >= positionEvery {
 			saved = now
 			return a.saveScrubbed(p)
@@ -638,6 +646,25 @@ func (a *Archive) scrubRound(ctx context.Context) (time.Duration, error) {
 	a.Log.Info("everything here has been verified", "studies", r.Studies, "bytes", r.Bytes, "damaged_studies", len(r.Found)+r.MoreFound, "took", took.Round(time.Second))
 	p = position{Done: a.Now().UnixMilli()}
 	return a.ScrubEvery, a.saveScrubbed(p)
+}
+
+// sourceHashed finds the catalogue key of a source by its hash; nil if there is
+// none such (any more).
+func (a *Archive) sourceHashed(hash []byte) (key []byte, err error) {
+	if len(hash) == 0 {
+		return nil, nil
+	}
+	err = a.db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tableSource}})
+		defer it.Close()
+		for it.Rewind(); it.Valid() && key == nil; it.Next() {
+			if h := sha256.Sum256(it.Item().Key()); bytes.Equal(h[:], hash) {
+				key = it.Item().KeyCopy(nil)
+			}
+		}
+		return nil
+	})
+	return key, err
 }
 
 // sweepDamage has every source with damage looked at again, so that records of

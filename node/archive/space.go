@@ -164,6 +164,10 @@ func (s *space) enter(ctx context.Context, id sourceID) (done func(), err error)
 	if err != nil {
 		return nil, err
 	}
+	if s.a.erase.under(id) {
+		leave()
+		return nil, errErased
+	}
 	if err := s.begun(id); err != nil {
 		leave()
 		return nil, err
@@ -597,7 +601,12 @@ func (a *Archive) Pin(study, reason string) (Pin, error) {
 			return p, err
 		}
 	}
-	return p, a.update(func(txn *badger.Txn) error { return putRecord(txn, pinKey(study), p) })
+	return p, a.update(func(txn *badger.Txn) error {
+		if a.erase.under(sourceID{Study: study}) {
+			return ErrNotFound
+		}
+		return putRecord(txn, pinKey(study), p)
+	})
 }
 
 // Unpin takes a pin away; was says whether there was one.

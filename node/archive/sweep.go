@@ -267,17 +267,33 @@ func (s *space) remove(ctx context.Context, id sourceID, key cas.Key) error {
 
 // forget is for a source that has no shelf any more.
 func (s *space) forget(id sourceID) error {
-	err := s.a.update(func(txn *badger.Txn) error { return txn.Delete(id.key(tableShelved)) })
+	err := s.a.update(func(txn *badger.Txn) error {
+		// A deletion of what is not there would write its key again, and that of an
+		// erased study is to be nowhere.
+		_, err := txn.Get(id.key(tableShelved))
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return txn.Delete(id.key(tableShelved))
+	})
 	if err != nil {
 		return err
 	}
+	s.gone(id)
+	return nil
+}
+
+// gone is for a source of which the catalogue knows nothing any more.
+func (s *space) gone(id sourceID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.copies, id)
 	delete(s.counts, id)
 	delete(s.sweeps, id)
 	delete(s.damaged, id)
-	return nil
 }
 
 // dropUnknown drops the shelves that no key opens: an erasure that was cut
@@ -286,6 +302,11 @@ func (s *space) forget(id sourceID) error {
 // the catalogue does not know a shelf would be no reason. They must have been
 // there a round ago too.
 func (s *space) dropUnknown(ctx context.Context) error {
+	// A key that is lost may come back from a holder of the study: until then
+	// its shelf looks as unknown as those that nobody will ever read.
+	if lost, err := s.a.lostKeys(ctx); err != nil || lost {
+		return err
+	}
 	type found struct {
 		store cas.Store
 		id    cas.ShelfID

@@ -57,8 +57,8 @@ type Progress struct {
 // queue is the durable fetch queue. Tasks are few (thousands), so they are all
 // in memory too; disk is the truth after a restart.
 type queue struct {
-	db  *badger.DB
-	now func() time.Time
+	update func(func(*badger.Txn) error) error
+	now    func() time.Time
 
 	mu     sync.Mutex
 	tasks  map[string]*queued
@@ -75,7 +75,7 @@ type queued struct {
 func taskKey(study string) []byte { return append([]byte{tableTask}, study...) }
 
 func openQueue(db *badger.DB, now func() time.Time) (*queue, error) {
-	q := &queue{db: db, now: now, tasks: make(map[string]*queued), wakeup: make(chan struct{})}
+	q := &queue{update: db.Update, now: now, tasks: make(map[string]*queued), wakeup: make(chan struct{})}
 	err := db.View(func(txn *badger.Txn) error {
 		return eachRecord(txn, []byte{tableTask}, func(_ []byte, t Task) error {
 			t.NotBefore = time.Time{} // a wait by a clock that may have been wrong
@@ -87,7 +87,15 @@ func openQueue(db *badger.DB, now func() time.Time) (*queue, error) {
 }
 
 func (q *queue) save(t Task) error {
-	return q.db.Update(func(txn *badger.Txn) error { return putRecord(txn, taskKey(t.Study), t) })
+	return q.update(func(txn *badger.Txn) error { return putRecord(txn, taskKey(t.Study), t) })
+}
+
+// forget drops a study's task without a trace; what is on disk of it is the
+// caller's to remove.
+func (q *queue) forget(study string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.tasks, study)
 }
 
 func (q *queue) wakeLocked() {
@@ -204,7 +212,7 @@ func (q *queue) done(study string, wait time.Duration, err error) error {
 		return nil // stopping, not failing: as it was, for the next start
 	}
 	if err == nil && !e.again {
-		if err := q.db.Update(func(txn *badger.Txn) error { return txn.Delete(taskKey(study)) }); err != nil {
+		if err := q.update(func(txn *badger.Txn) error { return txn.Delete(taskKey(study)) }); err != nil {
 			return err
 		}
 		delete(q.tasks, study)

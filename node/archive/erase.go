@@ -1,0 +1,827 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node/audit"
+)
+
+// Erasing a study is the death of its keys; the rest is that nothing which
+// names it stays behind. What is to be erased is written down first and done in
+// steps that can each be done again, so whatever is cut off is finished at the
+// next start:
+//
+//	keys       of all versions that are kept here
+//	shelves    the sealed blocks
+//	catalogue  every row of the study, and every trace of it in the files
+//	index      what this node has said of it is retracted, and purged from the files
+//	record     what was to be done, which names the study, gives way to what was
+//	           done, which names it by a hash
+//
+// While a study is being erased nobody writes to it, reads it or is granted it;
+// who sends it waits and then begins a new study with a new key.
+
+// MaxReason is the most bytes of the reason for an erasure.
+const MaxReason = 200
+
+const (
+	retractedWhy = "its origin has erased it"
+	eraseRetry   = time.Minute           // after a step that failed
+	eraseRows    = 500                   // catalogue rows changed together
+	gateLook     = 10 * time.Millisecond // whether the last writer has left
+	purgeRest    = 20                    // times as long as purging took, nothing is purged on others' behalf
+)
+
+// ErrErasing says that a study is being erased already.
+var ErrErasing = errors.New("the study is being erased already")
+
+// errErased ends what somebody was doing with a study.
+var errErased = &Unavailable{Reason: "the study is being erased here; if it is to be stored again, send it again shortly", RetryAfter: 5 * time.Second}
+
+// Rows of the table of erasures begin with one of these after the table byte.
+const (
+	erasureOpen  byte = 0 // SHA-256 of the study's UID: openErasure
+	erasureDone  byte = 1 // SHA-256 of the study's UID: Erasure
+	erasureHeard byte = 2 // author, hash of the subject: the last position (epoch, number) that has been dealt with
+)
+
+// openErasure is what is to be erased.
+type openErasure struct {
+	Study   string      `cbor:"1,keyasint"`
+	Whole   bool        `cbor:"2,keyasint"` // all that is here of the study, not one copy
+	Sources []condemned `cbor:"3,keyasint"`
+	Erasure Erasure     `cbor:"4,keyasint"`
+}
+
+// condemned is one version of the study.
+type condemned struct {
+	Origin index.NodeID `cbor:"1,keyasint"`
+	Shelf  []byte       `cbor:"2,keyasint,omitempty"` // none if no key was here that says which
+}
+
+// Erasure is what an erasure has done, or is about to do.
+type Erasure struct {
+	When      time.Time       `cbor:"1,keyasint"`
+	Reason    string          `cbor:"2,keyasint"`
+	Instances int             `cbor:"3,keyasint"`
+	Bytes     int64           `cbor:"4,keyasint"`
+	Versions  int             `cbor:"5,keyasint"` // of the study, that were here: this node's own and copies
+	Copies    []index.TrustID `cbor:"6,keyasint"` // trusts that said they hold a copy of this node's version
+	Others    []index.TrustID `cbor:"7,keyasint"` // trusts that have received the study themselves: theirs stays
+	Done      bool            `cbor:"8,keyasint"`
+	Unclean   bool            `cbor:"9,keyasint"` // done, but for the record's own traces in the files
+	Problem   string          `cbor:"-"`          // why it could not go on yet
+}
+
+func erasureKey(kind byte, study string) []byte {
+	h := sha256.Sum256([]byte(study))
+	return append([]byte{tableErasure, kind}, h[:]...)
+}
+
+// erasures are those under way.
+type erasures struct {
+	a    *Archive
+	wake chan struct{}
+
+	mu      sync.Mutex
+	open    map[sourceID]*erasing // the zero Origin: the whole study
+	cancels map[sourceID]map[int]context.CancelCauseFunc
+	tokens  int
+	heard   map[heardKey]int // retractions that have not been dealt with, and how often they were heard
+	rested  time.Time        // nothing is purged for others before
+
+	one sync.Mutex // one erasure at a time
+}
+
+type heardKey struct {
+	author  index.NodeID
+	subject string
+}
+
+// erasing is one erasure under way.
+type erasing struct {
+	done    chan struct{}
+	problem string
+	record  Erasure
+}
+
+func newErasures(a *Archive) *erasures {
+	return &erasures{a: a, wake: make(chan struct{}, 1), open: make(map[sourceID]*erasing),
+		cancels: make(map[sourceID]map[int]context.CancelCauseFunc), heard: make(map[heardKey]int)}
+}
+
+func (e *erasures) poke() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// under says whether a version of a study is being erased.
+func (e *erasures) under(id sourceID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.underLocked(id)
+}
+
+func (e *erasures) underLocked(id sourceID) bool {
+	return e.open[id] != nil || e.open[sourceID{Study: id.Study}] != nil
+}
+
+// pending says whether the origin of a copy has retracted it and the copy has
+// not been looked for yet.
+func (e *erasures) pending(id sourceID) bool {
+	subject := index.RetractionSubject(index.KindStudy, id.Study)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, ok := e.heard[heardKey{id.Origin, subject}]
+	return ok
+}
+
+// attend gives a context that ends when an erasure of the source begins.
+func (e *erasures) attend(ctx context.Context, id sourceID) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.tokens++
+	token := e.tokens
+	if e.underLocked(id) {
+		cancel(errErased)
+	}
+	if e.cancels[id] == nil {
+		e.cancels[id] = make(map[int]context.CancelCauseFunc)
+	}
+	e.cancels[id][token] = cancel
+	return ctx, func() {
+		cancel(nil)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if delete(e.cancels[id], token); len(e.cancels[id]) == 0 {
+			delete(e.cancels, id)
+		}
+	}
+}
+
+// recover finds erasures that a stop has cut off, and keeps everybody out of
+// them until they are done.
+func (e *erasures) recover() error {
+	return e.a.db.View(func(txn *badger.Txn) error {
+		return eachRecord(txn, []byte{tableErasure, erasureOpen}, func(_ []byte, r openErasure) error {
+			e.begin(r)
+			return nil
+		})
+	})
+}
+
+func (r openErasure) scope() sourceID {
+	if r.Whole {
+		return sourceID{Study: r.Study}
+	}
+	return sourceID{r.Study, r.Sources[0].Origin}
+}
+
+// begin notes that an erasure is under way and ends what others do with the
+// study.
+func (e *erasures) begin(r openErasure) *erasing {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	x := &erasing{done: make(chan struct{}), record: r.Erasure}
+	e.open[r.scope()] = x
+	for id, cancels := range e.cancels {
+		if e.underLocked(id) {
+			for _, cancel := range cancels {
+				cancel(errErased)
+			}
+		}
+	}
+	return x
+}
+
+// Erase erases all that is kept here of a study: this node's own version and
+// copies of others'. It returns when that is done, or when ctx ends; then it is
+// carried on, and Erased tells how far it is. ErrNotFound if nothing is here.
+func (a *Archive) Erase(ctx context.Context, study, reason string) (Erasure, error) {
+	if len(reason) == 0 || len(reason) > MaxReason {
+		return Erasure{}, fmt.Errorf("the reason must have 1 to %d bytes", MaxReason)
+	}
+	x, err := a.erase.condemn(sourceID{Study: study}, reason)
+	if err != nil {
+		return Erasure{}, err
+	}
+	a.erase.poke()
+	select {
+	case <-x.done:
+	case <-ctx.Done():
+	}
+	return a.Erased(study)
+}
+
+// Erased says how far the erasure of a study is, or what it has done.
+// ErrNotFound if there was none.
+func (a *Archive) Erased(study string) (Erasure, error) {
+	a.erase.mu.Lock()
+	if x := a.erase.open[sourceID{Study: study}]; x != nil {
+		r := x.record
+		r.Problem = x.problem
+		a.erase.mu.Unlock()
+		return r, nil
+	}
+	a.erase.mu.Unlock()
+	var r Erasure
+	err := a.db.View(func(txn *badger.Txn) (err error) {
+		r, err = getRecord[Erasure](txn, erasureKey(erasureDone, study))
+		return err
+	})
+	if errors.Is(err, errNoRecord) {
+		err = ErrNotFound
+	}
+	r.When = r.When.UTC()
+	return r, err
+}
+
+// condemn writes down what is to be erased: everything of a study, or with an
+// Origin one copy.
+func (e *erasures) condemn(scope sourceID, reason string) (*erasing, error) {
+	a := e.a
+	e.one.Lock() // nothing is half begun while another looks
+	defer e.one.Unlock()
+	e.mu.Lock()
+	for id := range e.open {
+		if id.Study == scope.Study {
+			e.mu.Unlock()
+			return nil, ErrErasing
+		}
+	}
+	e.mu.Unlock()
+	r := openErasure{Study: scope.Study, Whole: scope.Origin == index.NodeID{}, Erasure: Erasure{When: a.Now().UTC(), Reason: reason}}
+	prefix := func(table byte) []byte {
+		if r.Whole {
+			return append(append([]byte{table}, scope.Study...), 0)
+		}
+		return scope.key(table)
+	}
+	origins := map[index.NodeID]bool{}
+	if err := a.db.View(func(txn *badger.Txn) error {
+		for _, table := range studyTables {
+			it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix(table)})
+			for it.Rewind(); it.Valid(); it.Next() {
+				if id, _, ok := parseSourceID(it.Item().Key()); ok && !index.Purged(it.Item()) {
+					origins[id.Origin] = true
+				}
+				if table == tableInstance {
+					r.Erasure.Instances++
+				}
+			}
+			it.Close()
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	said, _ := a.Index.Study(scope.Study)
+	told := slices.ContainsFunc(said, func(s index.Authored[index.Study]) bool { return s.Author == a.Self })
+	if r.Whole && told {
+		origins[a.Self] = true
+	}
+	if len(origins) == 0 {
+		return nil, ErrNotFound
+	}
+	sources, err := a.sourcesOf(scope.Study)
+	if err != nil {
+		return nil, err
+	}
+	for origin := range origins {
+		c := condemned{Origin: origin}
+		key, err := a.Keys.Get(sourceID{scope.Study, origin}.keyName())
+		switch {
+		case err == nil:
+			shelf := key.Shelf()
+			c.Shelf = shelf[:]
+		case !keyDamaged(err):
+			return nil, err
+		}
+		r.Sources = append(r.Sources, c)
+		r.Erasure.Bytes += sources[origin].Bytes
+	}
+	slices.SortFunc(r.Sources, func(x, y condemned) int { return x.Origin.Compare(y.Origin) })
+	r.Erasure.Versions = len(r.Sources)
+	if r.Whole {
+		for _, s := range said {
+			if s.Author != a.Self && !slices.Contains(r.Erasure.Others, s.Trust) {
+				r.Erasure.Others = append(r.Erasure.Others, s.Trust)
+			}
+		}
+		for _, h := range a.Index.Holders(scope.Study, a.Self) {
+			if h.Node != a.Self && h.Instances > 0 && !slices.Contains(r.Erasure.Copies, h.Trust) {
+				r.Erasure.Copies = append(r.Erasure.Copies, h.Trust)
+			}
+		}
+	}
+	trust, _ := a.Index.Roster().Allowed(r.Sources[0].Origin)
+	event := audit.Event{Event: "study.erase", Study: short(scope.Study), Detail: reason}
+	if !r.Whole {
+		event = audit.Event{Event: "copy.erase", Node: scope.Origin.String(), Trust: string(trust), Study: short(scope.Study), Detail: reason}
+	}
+	if err := a.Audit.Append(event); err != nil {
+		return nil, err
+	}
+	if err := a.update(func(txn *badger.Txn) error {
+		return putRecord(txn, erasureKey(erasureOpen, scope.Study), r)
+	}); err != nil {
+		return nil, err
+	}
+	return e.begin(r), nil
+}
+
+// run carries out what has been condemned, and looks for copies that their
+// origins have retracted, until ctx ends.
+func (e *erasures) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		wait := e.pass(ctx)
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-e.wake:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// pass says how long there is nothing to do.
+func (e *erasures) pass(ctx context.Context) time.Duration {
+	wait := time.Hour
+	failed := func(what string, err error) {
+		if ctx.Err() == nil {
+			e.a.Log.Error(what+"; it is tried again", "in", eraseRetry, "error", err)
+			wait = eraseRetry
+		}
+	}
+	if err := e.clean(ctx); err != nil {
+		failed("the traces of an erasure's record could not be removed", err)
+	}
+	if err := e.all(ctx); err != nil {
+		failed("an erasure could not be finished", err)
+	}
+	if err := e.listen(ctx); err != nil {
+		failed("what other trusts have erased could not be looked for here", err)
+	}
+	// What others erase is purged too, but they must not be able to keep this
+	// node purging.
+	now := e.a.Now()
+	if e.rested.After(now) {
+		return min(wait, e.rested.Sub(now))
+	}
+	if err := e.a.Index.Purge(ctx); err != nil {
+		failed("what was retracted could not be removed from the index's files", err)
+	}
+	e.rested = e.a.Now().Add(purgeRest * e.a.Now().Sub(now))
+	return wait
+}
+
+// all carries out every erasure that is written down.
+func (e *erasures) all(ctx context.Context) error {
+	var list []openErasure
+	if err := e.a.db.View(func(txn *badger.Txn) error {
+		return eachRecord(txn, []byte{tableErasure, erasureOpen}, func(_ []byte, r openErasure) error {
+			list = append(list, r)
+			return nil
+		})
+	}); err != nil {
+		return err
+	}
+	var errs []error
+	for _, r := range list {
+		e.mu.Lock()
+		x := e.open[r.scope()]
+		e.mu.Unlock()
+		if x == nil {
+			continue // being written down
+		}
+		var gates []func()
+		err := e.carryOut(ctx, r, &gates)
+		e.mu.Lock()
+		if err != nil {
+			x.problem = err.Error()
+		} else {
+			delete(e.open, r.scope())
+			close(x.done)
+		}
+		e.mu.Unlock()
+		for _, open := range gates { // who waited begins anew
+			open()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("study %s: %w", short(r.Study), err))
+			continue
+		}
+		e.a.news.tell(r.Study)
+		e.a.Log.Info("a study was erased", "study", short(r.Study), "versions", r.Erasure.Versions, "instances", r.Erasure.Instances, "why", r.Erasure.Reason)
+	}
+	return errors.Join(errs...)
+}
+
+// step is a place where tests may stop an erasure.
+func (e *erasures) step(name string) error {
+	if e.a.eraseFault == nil {
+		return nil
+	}
+	return e.a.eraseFault(name)
+}
+
+// carryOut does all the steps. The gates of the sources are shut when it
+// returns.
+func (e *erasures) carryOut(ctx context.Context, r openErasure, gates *[]func()) error {
+	a := e.a
+	for _, c := range r.Sources {
+		open, err := a.space.gate.clear(ctx, sourceID{r.Study, c.Origin})
+		if err != nil {
+			return err
+		}
+		*gates = append(*gates, open)
+	}
+	// Who published looked before this erasure began; from here on nobody does.
+	l := a.lock(r.Study)
+	l.Lock()
+	l.Unlock() //nolint:staticcheck // a barrier
+	if r.Whole {
+		a.pub.forget(r.Study)
+	}
+	for _, c := range r.Sources {
+		a.grants.withdraw(sourceID{r.Study, c.Origin})
+	}
+	if err := e.step("keys"); err != nil {
+		return err
+	}
+	for _, c := range r.Sources {
+		if err := a.Keys.Delete(sourceID{r.Study, c.Origin}.keyName()); err != nil {
+			return err
+		}
+	}
+	if err := e.step("shelves"); err != nil {
+		return err
+	}
+	for _, c := range r.Sources {
+		if len(c.Shelf) != len(cas.ShelfID{}) {
+			continue // the next round drops what no key opens
+		}
+		store := a.Copies
+		if c.Origin == a.Self {
+			store = a.Blocks
+		}
+		if err := store.Drop(ctx, cas.ShelfID(c.Shelf)); err != nil {
+			return err
+		}
+	}
+	if err := e.step("catalogue"); err != nil {
+		return err
+	}
+	if err := e.uncatalogue(ctx, r); err != nil {
+		return err
+	}
+	if err := e.step("index"); err != nil {
+		return err
+	}
+	if err := e.retract(ctx, r); err != nil {
+		return err
+	}
+	if err := e.step("purge"); err != nil {
+		return err
+	}
+	if err := a.Index.Purge(ctx); err != nil {
+		return err
+	}
+	if err := e.step("record"); err != nil {
+		return err
+	}
+	return e.finish(ctx, r)
+}
+
+// studyTables are those whose rows begin with study and origin.
+var studyTables = []byte{tableInstance, tableSource, tableSeries, tableConflict, tableArrival, tableDamage, tableShelved}
+
+// uncatalogue removes every row that names the study, and their former
+// versions with them.
+func (e *erasures) uncatalogue(ctx context.Context, r openErasure) error {
+	a := e.a
+	var keys, prefixes [][]byte
+	for _, c := range r.Sources {
+		id := sourceID{r.Study, c.Origin}
+		// The source first: from then on nobody finds that it is here.
+		if err := a.update(func(txn *badger.Txn) error { return txn.Delete(id.key(tableSource)) }); err != nil {
+			return err
+		}
+		others, err := a.sourcesOf(r.Study)
+		if err != nil {
+			return err
+		}
+		if r.Whole {
+			others = nil
+		}
+		free, err := e.releaseUIDs(id, others)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, free...)
+	}
+	left, err := a.sourcesOf(r.Study)
+	if err != nil {
+		return err
+	}
+	_, known := a.Index.Study(r.Study)
+	if r.Whole || len(left) == 0 && !known {
+		keys = append(keys, pinKey(r.Study), taskKey(r.Study))
+		a.queue.forget(r.Study)
+	}
+	// The SOP Instance UIDs before the rows that tell which they are.
+	if err := a.Index.Drop(ctx, keys, nil); err != nil {
+		return err
+	}
+	if err := e.step("rows"); err != nil {
+		return err
+	}
+	for _, table := range studyTables {
+		if r.Whole {
+			prefixes = append(prefixes, append(append([]byte{table}, r.Study...), 0))
+			continue
+		}
+		for _, c := range r.Sources {
+			prefixes = append(prefixes, sourceID{r.Study, c.Origin}.key(table))
+		}
+	}
+	if err := a.Index.Drop(ctx, nil, prefixes); err != nil {
+		return err
+	}
+	for _, c := range r.Sources {
+		id := sourceID{r.Study, c.Origin}
+		a.space.gone(id)
+		a.damage.gone(id)
+		a.grants.withdraw(id)
+	}
+	return nil
+}
+
+// releaseUIDs gives up the SOP Instance UIDs that a source took, and returns
+// the rows of those that nobody has now.
+func (e *erasures) releaseUIDs(id sourceID, others map[index.NodeID]source) (free [][]byte, err error) {
+	a := e.a
+	var rows [][]byte
+	if err := a.db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: id.key(tableInstance)})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			rows = append(rows, it.Item().KeyCopy(nil))
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	for part := range slices.Chunk(rows, eraseRows) {
+		var gone [][]byte
+		if err := a.update(func(txn *badger.Txn) error {
+			gone = nil
+			for _, k := range part {
+				if err := a.releaseUID(txn, id, k, others); err != nil {
+					return err
+				}
+				_, rest, ok := parseSourceID(k)
+				_, uid, ok2 := bytes.Cut(rest, []byte{0})
+				if !ok || !ok2 {
+					continue
+				}
+				sopKey := append([]byte{tableSOP}, uid...)
+				if _, err := getRecord[sop](txn, sopKey); errors.Is(err, errNoRecord) {
+					gone = append(gone, sopKey)
+				} else if err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		free = append(free, gone...)
+	}
+	return free, nil
+}
+
+// retract takes back what this node has told of the study.
+func (e *erasures) retract(ctx context.Context, r openErasure) error {
+	for _, c := range r.Sources {
+		kind, subject := index.KindStudy, r.Study
+		if c.Origin != e.a.Self {
+			st, err := index.HoldingStatement(index.Holding{Study: r.Study, Origin: c.Origin})
+			if err != nil {
+				return err
+			}
+			kind, subject = st.Kind, st.Subject
+		}
+		if _, err := e.a.Index.Retract(ctx, kind, subject); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish replaces the record of what is to be done by that of what was done.
+func (e *erasures) finish(ctx context.Context, r openErasure) error {
+	a := e.a
+	done := r.Erasure
+	done.Done, done.Unclean = true, true
+	event := audit.Event{Event: "study.erased", Study: short(r.Study), Detail: fmt.Sprintf("%d versions, %d instances", done.Versions, done.Instances)}
+	if !r.Whole {
+		trust, _ := a.Index.Roster().Allowed(r.Sources[0].Origin)
+		event.Event, event.Node, event.Trust = "copy.erased", r.Sources[0].Origin.String(), string(trust)
+	}
+	if err := a.Audit.Append(event); err != nil {
+		return err
+	}
+	if err := a.update(func(txn *badger.Txn) error {
+		if err := putRecord(txn, erasureKey(erasureDone, r.Study), done); err != nil {
+			return err
+		}
+		return txn.Delete(erasureKey(erasureOpen, r.Study))
+	}); err != nil {
+		return err
+	}
+	return e.clean(ctx)
+}
+
+// clean removes what the files still have of the records of finished erasures.
+func (e *erasures) clean(ctx context.Context) error {
+	a := e.a
+	if err := e.step("clean"); err != nil {
+		return err
+	}
+	var keys, rows [][]byte
+	if err := a.db.View(func(txn *badger.Txn) error {
+		return eachRecord(txn, []byte{tableErasure, erasureDone}, func(k []byte, r Erasure) error {
+			if r.Unclean {
+				rows = append(rows, bytes.Clone(k))
+				open := bytes.Clone(k)
+				open[1] = erasureOpen
+				keys = append(keys, open)
+			}
+			return nil
+		})
+	}); err != nil || len(keys) == 0 {
+		return err
+	}
+	// One that is under way again under the same hash keeps its record.
+	if err := a.db.View(func(txn *badger.Txn) error {
+		for i := len(keys) - 1; i >= 0; i-- {
+			if _, err := getRecord[openErasure](txn, keys[i]); err == nil {
+				keys, rows = slices.Delete(keys, i, i+1), slices.Delete(rows, i, i+1)
+			} else if !errors.Is(err, errNoRecord) {
+				return err
+			}
+		}
+		return nil
+	}); err != nil || len(keys) == 0 {
+		return err
+	}
+	if err := a.Index.Drop(ctx, keys, nil); err != nil {
+		return err
+	}
+	return a.update(func(txn *badger.Txn) error {
+		for _, k := range rows {
+			r, err := getRecord[Erasure](txn, k)
+			if err != nil {
+				return err
+			}
+			r.Unclean = false
+			if err := putRecord(txn, k, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Retracted is told of a retraction that the index has heard: a copy of what it
+// is about is erased here too. It does not block.
+func (a *Archive) Retracted(author index.NodeID, subject string) {
+	if author == a.Self {
+		return
+	}
+	a.erase.mu.Lock()
+	a.erase.heard[heardKey{author, subject}]++
+	a.erase.mu.Unlock()
+	a.erase.poke()
+}
+
+func heardRow(k heardKey) []byte {
+	return append(append([]byte{tableErasure, erasureHeard}, k.author[:]...), k.subject...)
+}
+
+// catchUp finds the retractions that were heard before a stop and have not been
+// dealt with.
+func (e *erasures) catchUp() error {
+	all, err := e.a.Index.Retractions()
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.a.db.View(func(txn *badger.Txn) error {
+		for _, r := range all {
+			k := heardKey{r.Author, r.Subject}
+			at, err := getRecord[index.Position](txn, heardRow(k))
+			if err != nil && !errors.Is(err, errNoRecord) {
+				return err
+			}
+			if r.Author != e.a.Self && at != r.Through {
+				e.heard[k]++
+			}
+		}
+		return nil
+	})
+}
+
+// listen looks for copies of what their origins have retracted, and erases
+// them.
+func (e *erasures) listen(ctx context.Context) error {
+	a := e.a
+	e.mu.Lock()
+	heard := maps.Clone(e.heard)
+	e.mu.Unlock()
+	if len(heard) == 0 {
+		return nil
+	}
+	said, err := a.Index.Retractions()
+	if err != nil {
+		return err
+	}
+	found, err := e.retractedCopies(heard)
+	if err != nil {
+		return err
+	}
+	for _, id := range found {
+		_, err := e.condemn(id, retractedWhy)
+		if errors.Is(err, ErrErasing) { // another version of the study
+			if err := e.all(ctx); err != nil {
+				return err
+			}
+			_, err = e.condemn(id, retractedWhy)
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	if err := e.all(ctx); err != nil {
+		return err
+	}
+	for _, r := range said {
+		k := heardKey{r.Author, r.Subject}
+		if heard[k] == 0 {
+			continue
+		}
+		if err := a.update(func(txn *badger.Txn) error { return putRecord(txn, heardRow(k), r.Through) }); err != nil {
+			return err
+		}
+		e.mu.Lock()
+		if e.heard[k] == heard[k] {
+			delete(e.heard, k)
+		}
+		e.mu.Unlock()
+	}
+	return nil
+}
+
+// retractedCopies lists what is kept here of studies that their origins have
+// retracted.
+func (e *erasures) retractedCopies(heard map[heardKey]int) (found []sourceID, err error) {
+	by := make(map[index.NodeID]bool)
+	for k := range heard {
+		by[k.author] = true
+	}
+	err = e.a.db.View(func(txn *badger.Txn) error {
+		for _, table := range []byte{tableSource, tableShelved} { // one of them has every copy
+			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{table}})
+			for it.Rewind(); it.Valid(); it.Next() {
+				id, _, ok := parseSourceID(it.Item().Key())
+				if !ok || !by[id.Origin] || index.Purged(it.Item()) || slices.Contains(found, id) {
+					continue
+				}
+				if heard[heardKey{id.Origin, index.RetractionSubject(index.KindStudy, id.Study)}] > 0 {
+					found = append(found, id)
+				}
+			}
+			it.Close()
+		}
+		return nil
+	})
+	return found, err
+}
