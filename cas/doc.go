@@ -2,8 +2,8 @@
 // addressed, the manifests that name them, and the keys that open them. It
 // knows no DICOM and no network.
 //
-// A Store holds sealed blocks by address; Badger keeps them on disk, Memory
-// for tests. A Key seals and opens. A Writer cuts an instance into blocks, an
+// A Store holds sealed blocks by address; Badger keeps them on disk, S3 in a
+// bucket, Memory for tests. A Key seals and opens. A Writer cuts an instance into blocks, an
 // InstanceManifest names them, its Reader reads them back. A Keyring keeps
 // study keys. Everything below is what is on disk and on the wire; numbers
 // are big-endian, || joins bytes.
@@ -128,6 +128,22 @@
 // frames back to back from its offset. frames is encapsulated pixel data: for
 // each frame its parts, each as the gap since the end of the part before it
 // (of the first: since off; negative when it lies before) and its length.
+//
+// # S3
+//
+// A store in a bucket, below a prefix that may be empty:
+//
+//	format                    "priormesh bucket 1" and a line feed: the format
+//	shelves/SHELF/SHA-256     a sealed block; shelf and digest in hex
+//	keys/NAME                 what a Keyring keeps; see below
+//
+// Nothing but these names is needed to find a thing: only Enumerate, Shelves,
+// Size and Drop list. A block is written with If-None-Match: *, so that one
+// that is there is left as it is, unless Get has found it corrupt or its size
+// or MD5 is wrong. Each write carries the SHA-256 of its bytes. The record of
+// the keyring is replaced with If-Match. A bucket with versions (suspended
+// ones too) or object lock is refused, because what is deleted would live on
+// in it, and so is an object store that passes over If-None-Match.
 //
 // # Keyring
 //

@@ -196,11 +196,7 @@ func (h s3Shelf) Has(ctx context.Context, c cid.Cid) (bool, error) {
 	if err != nil {
 		return false, nil
 	}
-	_, _, err = h.s.stat(ctx, h.key(digest))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
+	return h.s.has(ctx, h.key(digest))
 }
 
 // Put implements Putter. The blocks go side by side.

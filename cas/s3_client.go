@@ -34,8 +34,9 @@ var (
 	// ErrDenied says that an object store does not let this node in, or not
 	// do what it needs to.
 	ErrDenied = errors.New("the object store refuses this node")
-	// ErrBucket says that a bucket cannot keep a store as it is.
-	ErrBucket = errors.New("the bucket cannot keep a store")
+	// ErrBucket says that a bucket, or what gives itself out for its object
+	// store, cannot be used as it is.
+	ErrBucket = errors.New("the bucket cannot be used")
 )
 
 // S3Options say where a store in a bucket is and how it is reached.
@@ -313,11 +314,14 @@ func (c *s3client) judge(what string, err error) (named error, again bool) {
 		return fmt.Errorf("%w: %s: %s", ErrUnavailable, where, clipped(err.Error())), true
 	}
 	why := clipped(fmt.Sprintf("%d %s: %s", said.StatusCode, said.Code, said.Message))
+	denied := fmt.Errorf("%w: %s: %s; look at its access key and what that may do", ErrDenied, where, why)
 	switch status := said.StatusCode; {
 	case said.Code == minio.NoSuchBucket:
 		return fmt.Errorf("%w: %s: there is no such bucket; make it first", ErrBucket, where), false
-	case status == http.StatusNotFound:
+	case said.Code == minio.NoSuchKey, said.Code == "ObjectLockConfigurationNotFoundError":
 		return fmt.Errorf("%s: %w", where, fs.ErrNotExist), false
+	case status == http.StatusNotFound, said.Code == "InvalidAccessKeyId", said.Code == "SignatureDoesNotMatch", said.Code == "AccessDenied":
+		return denied, false // "not found" may be the account, and must not look like a lost block
 	case status == http.StatusPreconditionFailed, status == http.StatusNotModified:
 		return fmt.Errorf("%s: %w", where, fs.ErrExist), false
 	case said.Code == "RequestTimeTooSkewed":
@@ -327,7 +331,7 @@ func (c *s3client) judge(what string, err error) (named error, again bool) {
 		status >= 500 && status != http.StatusNotImplemented:
 		return fmt.Errorf("%w: %s: %s", ErrUnavailable, where, why), true
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return fmt.Errorf("%w: %s: %s; look at its access key and what that may do", ErrDenied, where, why), false
+		return denied, false
 	case status >= 300 && status < 400:
 		return fmt.Errorf("%w: %s: it is to be found elsewhere (%s); set endpoint and region to those of the bucket", ErrBucket, where, why), false
 	default:
@@ -405,7 +409,32 @@ func (c *s3client) read(ctx context.Context, key string, most int64) (out []byte
 	return out[:len(out):len(out)], nil
 }
 
-// stat is size and tag of an object, or fs.ErrNotExist.
+// has says whether there is an object. It asks for a byte of it: an answer
+// without a body could not say what is not there, the object or the account.
+func (c *s3client) has(ctx context.Context, key string) (bool, error) {
+	err := c.call(ctx, "looking", func(ctx context.Context) error {
+		var o minio.GetObjectOptions
+		if err := o.SetRange(0, 0); err != nil {
+			return err
+		}
+		body, _, _, err := c.core.GetObject(ctx, c.o.Bucket, key, o)
+		var said minio.ErrorResponse
+		if errors.As(err, &said) && said.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+			return nil // it is there, and empty
+		}
+		if err == nil {
+			body.Close()
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// stat is size and tag of an object that was there a moment ago, or
+// fs.ErrNotExist.
 func (c *s3client) stat(ctx context.Context, key string) (size int64, etag string, err error) {
 	err = c.call(ctx, "looking", func(ctx context.Context) error {
 		info, err := c.core.StatObject(ctx, c.o.Bucket, key, minio.StatObjectOptions{})
