@@ -219,12 +219,14 @@ func (d *disk) Free() (free, reserve int64) {
 	return free, reserve
 }
 
-// keptFree is what the block store is to leave free, in its own options' terms.
+// keptFree is what the block store is to leave free by itself, in its options'
+// terms: less than makes the disk full, for it is there for what is written
+// faster than the disk is looked at.
 func (d *disk) keptFree() int64 {
 	if d.reserve == 0 {
 		return -1
 	}
-	return d.reserve - d.half()
+	return d.reserve / 4
 }
 
 // space says for the status how much there is of what.
