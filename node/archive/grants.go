@@ -96,6 +96,7 @@ func (a *Archive) grant(from index.NodeID, trust index.TrustID, id sourceID, req
 	}
 	key, err := a.Keys.Get(id.keyName())
 	if err != nil {
+		a.damage.look(id)
 		return mesh.Grant{}, err
 	}
 	a.space.used(id)

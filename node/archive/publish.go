@@ -305,6 +305,7 @@ func (a *Archive) seriesAttrs(id sourceID, series string) (raw []byte, err error
 func (a *Archive) saveManifests(ctx context.Context, id sourceID, s source, series []ownSeries) (cas.Ref, error) {
 	key, err := a.Keys.Get(id.keyName())
 	if err != nil {
+		a.damage.look(id)
 		return cas.Ref{}, err
 	}
 	shelf := a.storing(id, key)

@@ -36,7 +36,7 @@ func (a *Archive) mend(ctx context.Context) {
 		err = r.run()
 		r.close()
 		left, cerr := a.countDamage(id)
-		if err = errors.Join(err, cerr); err != nil && ctx.Err() == nil {
+		if err = errors.Join(err, cerr); err != nil && ctx.Err() == nil && !a.erase.under(id) {
 			a.Log.Error("a repair could not be carried out; it is tried again", "study", short(id.Study), "error", err)
 			r.why = err.Error()
 		}
