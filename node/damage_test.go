@@ -401,25 +401,16 @@ func TestOwnListsAreWrittenAnew(t *testing.T) {
 		return f.Studies[0].Settled, ""
 	})
 	shelf, key := r[0].shelf("1.2.3.1", r[0])
-	_, small := r[0].blocks("1.2.3.1", r[0])
-	lists := 0
-	for _, b := range small {
-		ref := cas.Ref{CID: b.CID}
-		for ref.Size = 1; ref.Size < 1<<16; ref.Size++ {
-			if _, err := cas.GetObject(context.Background(), shelf, key, ref); err == nil {
-				break
-			}
-		}
-		_, serr := cas.LoadStudy(context.Background(), shelf, key, ref)
-		_, xerr := cas.LoadSeries(context.Background(), shelf, key, ref)
-		if serr == nil || xerr == nil {
-			lists++
-			r[0].loses("1.2.3.1", r[0], b)
-		}
+	said, _ := r[0].n.Archive().Index.Study("1.2.3.1")
+	var ref cas.Ref
+	if err := ref.UnmarshalCBOR(said[0].Value.Manifest); err != nil {
+		t.Fatal(err)
 	}
-	if lists < 2 {
-		t.Fatalf("%d lists among %d blocks", lists, len(small))
+	list, err := cas.LoadStudy(context.Background(), shelf, key, ref)
+	if err != nil {
+		t.Fatal(err)
 	}
+	r[0].loses("1.2.3.1", r[0], cas.Block{CID: ref.CID}, cas.Block{CID: list.Series[0].Manifest.CID})
 	got := r[0].verifies()
 	names(t, got, "1.2.3.1")
 	if got.Left != 0 {
@@ -472,6 +463,40 @@ func TestAStoppedNodesHomeIsVerified(t *testing.T) {
 	r[0].reads("1.2.3.1", a)
 }
 
+// A verification ends with whoever asked for it, and with the node.
+func TestAVerificationEndsWithItsCaller(t *testing.T) {
+	r := region(t, "RX1")
+	r[0].stores(images("1.2.3.1", 40)) // more than is read before the pace counts
+	slow := func(ctx context.Context, told func()) error {
+		_, err := r[0].client().Verify(ctx, 1, "", func(p api.VerifyProgress) {
+			if p.Studies != 1 || p.Bytes < 1<<20 || p.BytesDone > p.Bytes {
+				t.Errorf("%+v", p)
+			}
+			told()
+		})
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := slow(ctx, cancel); err == nil || ctx.Err() == nil {
+		t.Fatalf("it has ended by itself: %v", err)
+	}
+	r[0].wait("can verify again", func() (bool, string) {
+		_, err := r[0].client().Verify(context.Background(), 0, "", nil)
+		return err == nil, fmt.Sprint(err)
+	})
+	var once sync.Once
+	began, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- slow(context.Background(), func() { once.Do(func() { close(began) }) }) }()
+	<-began
+	if _, err := r[0].client().Verify(context.Background(), 0, "", nil); err == nil || !strings.Contains(err.Error(), "under way") {
+		t.Errorf("a second one: %v", err)
+	}
+	r[0].stop()
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "stopping") {
+		t.Errorf("when the node stops: %v", err)
+	}
+}
+
 // What comes and goes while it is verified is no damage.
 func TestAVerificationRaisesNoFalseAlarm(t *testing.T) {
 	r := region(t, "RX1", "RX2")
@@ -479,8 +504,8 @@ func TestAVerificationRaisesNoFalseAlarm(t *testing.T) {
 	stop := make(chan struct{})
 	for w := range 3 {
 		wg.Go(func() {
-			for i := range 6 {
-				list := images(fmt.Sprintf("1.2.3.%d", 10*w+i+1), 4)
+			for i := range 4 {
+				list := images(fmt.Sprintf("1.2.3.%d", 10*w+i+1), 3)
 				for _, b := range list {
 					var got api.Receipt
 					if code := r[0].operator("POST", "/api/v1/instances", b, &got); code != 200 {
@@ -521,4 +546,3 @@ func TestAVerificationRaisesNoFalseAlarm(t *testing.T) {
 	close(stop)
 	reader.Wait()
 }
-
