@@ -37,14 +37,9 @@ func newTrust(t *testing.T, ods, found string) *trust {
 	t.Helper()
 	c := node.DefaultConfig()
 	c.Trust, c.Name = index.TrustID(ods), "Trust "+ods
-	// A node that restarts is found again where it was.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	c.HTTP, c.Mesh = "127.0.0.1:0", []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port)}
+	c.HTTP, c.Mesh = "127.0.0.1:0", []string{freeMesh(t)}
 	c.Identity.DefaultIssuer = "TEST"
+	c.Space.Reserve = 32 << 20
 	c.Archive.PublishAfter, c.Archive.SettleAfter = node.Duration(20*time.Millisecond), node.Duration(300*time.Millisecond)
 	c.Fetch.ReadThrough, c.Fetch.RetryMin = node.Duration(10*time.Second), node.Duration(200*time.Millisecond)
 	h, err := node.InitHome(filepath.Join(t.TempDir(), ods), node.InitOptions{Config: c, Found: found})
@@ -54,6 +49,17 @@ func newTrust(t *testing.T, ods, found string) *trust {
 	tr := &trust{t: t, home: h}
 	t.Cleanup(tr.stop)
 	return tr
+}
+
+// freeMesh is where a node can listen: one that restarts is found again there.
+func freeMesh(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port)
 }
 
 func (tr *trust) start() {
@@ -86,10 +92,15 @@ func (w testWriter) Write(b []byte) (int, error) {
 // one, each endorsed by every member, and returns when all are connected.
 func region(t *testing.T, codes ...string) []*trust {
 	t.Helper()
-	first := newTrust(t, codes[0], "Test region")
+	return regionOf(t, newTrust(t, codes[0], "Test region"), codes[1:]...)
+}
+
+// regionOf is region by a founder that has its settings.
+func regionOf(t *testing.T, first *trust, codes ...string) []*trust {
+	t.Helper()
 	first.start()
 	all := []*trust{first}
-	for _, ods := range codes[1:] {
+	for _, ods := range codes {
 		tr := newTrust(t, ods, "")
 		card, err := tr.home.Card()
 		if err != nil {

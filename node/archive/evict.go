@@ -34,8 +34,8 @@ func (s *space) look(ctx context.Context, now time.Time) {
 		if disk > quota {
 			why = "the disk is nearly full"
 		}
-		if !s.evict(ctx, need, why) {
-			s.again = now.Add(evictAgain)
+		if any, young := s.evict(ctx, need, why); !any {
+			s.again = now.Add(min(evictAgain, max(young, lookEvery)))
 		}
 		quota, _ = s.need()
 	}
@@ -73,9 +73,9 @@ func (s *space) need() (quota, disk int64) {
 	return max(quota, 0), max(disk, 0)
 }
 
-// evict takes copies away until so many bytes are gone; any says whether one
-// went.
-func (s *space) evict(ctx context.Context, need int64, why string) (any bool) {
+// evict takes copies away until so many bytes are gone. any says whether one
+// went, young in what time the next will have been left alone for long enough.
+func (s *space) evict(ctx context.Context, need int64, why string) (any bool, young time.Duration) {
 	type candidate struct {
 		id sourceID
 		copied
@@ -84,8 +84,14 @@ func (s *space) evict(ctx context.Context, need int64, why string) (any bool) {
 	roster := s.a.Index.Roster()
 	now := s.a.Now()
 	s.mu.Lock()
+	young = evictAgain
 	for id, c := range s.copies {
-		if s.foreign(roster, id) && now.Sub(c.used) >= s.a.Space.KeepFor {
+		if !s.foreign(roster, id) {
+			continue
+		}
+		if left := s.a.Space.KeepFor - now.Sub(c.used); left > 0 {
+			young = min(young, left)
+		} else {
 			list = append(list, candidate{id, c})
 		}
 	}
@@ -111,7 +117,7 @@ func (s *space) evict(ctx context.Context, need int64, why string) (any bool) {
 			s.mu.Unlock()
 		}
 	}
-	return any
+	return any, young
 }
 
 // evictOne takes one copy away, unless somebody needs it here. What is cut off
