@@ -24,6 +24,7 @@
 //	                fetch queue 0x40-0x6f (node/archive), and 0x70 N -> Unix ms when
 //	                node N was last heard from (here)
 //	audit/          what was granted and brought (node/audit)
+//	reserve         bytes to live on when the disk is full (disk.go)
 //
 // Everything in it is readable by its owner only.
 package node
