@@ -59,6 +59,7 @@ type commands struct {
 	Fetch  fetchCmd  `cmd:"" help:"Bring a study here, and wait until it is."`
 	Pin    pinCmd    `cmd:"" help:"Keep the copies of a study, whatever the quota."`
 	Unpin  unpinCmd  `cmd:"" help:"Let the copies of a study go again when space is short."`
+	Erase  eraseCmd  `cmd:"" help:"Erase all that is kept here of a study, for good."`
 	Verify verifyCmd `cmd:"" help:"Read all that is kept here, and repair what is damaged."`
 	Status statusCmd `cmd:"" help:"Say how the node is and which trusts it hears."`
 	Peers  peersCmd  `cmd:"" help:"List the other nodes of the region."`

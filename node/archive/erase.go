@@ -295,7 +295,17 @@ func (e *erasures) condemn(scope sourceID, reason string) (*erasing, error) {
 	if r.Whole && told {
 		origins[a.Self] = true
 	}
+	siblings := false
+	for origin := range origins {
+		if r.Whole && a.sibling(origin) {
+			siblings = true
+			delete(origins, origin)
+		}
+	}
 	if len(origins) == 0 {
+		if siblings {
+			return nil, ErrSiblings
+		}
 		return nil, ErrNotFound
 	}
 	sources, err := a.sourcesOf(scope.Study)
@@ -369,7 +379,7 @@ func (e *erasures) pass(ctx context.Context) time.Duration {
 			wait = eraseRetry
 		}
 	}
-	if err := e.clean(ctx); err != nil {
+	if err := e.conclude(ctx); err != nil {
 		failed("the traces of an erasure's record could not be removed", err)
 	}
 	if err := e.all(ctx); err != nil {
@@ -412,14 +422,7 @@ func (e *erasures) all(ctx context.Context) error {
 		}
 		var gates []func()
 		err := e.carryOut(ctx, r, &gates)
-		e.mu.Lock()
-		if err != nil {
-			x.problem = err.Error()
-		} else {
-			delete(e.open, r.scope())
-			close(x.done)
-		}
-		e.mu.Unlock()
+		e.ended(r.scope(), x, err)
 		for _, open := range gates { // who waited begins anew
 			open()
 		}
@@ -427,10 +430,22 @@ func (e *erasures) all(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("study %s: %w", short(r.Study), err))
 			continue
 		}
-		e.a.news.tell(r.Study)
 		e.a.Log.Info("a study was erased", "study", short(r.Study), "versions", r.Erasure.Versions, "instances", r.Erasure.Instances, "why", r.Erasure.Reason)
 	}
 	return errors.Join(errs...)
+}
+
+// ended notes that an erasure is done, or why it is not.
+func (e *erasures) ended(scope sourceID, x *erasing, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil {
+		x.problem = err.Error()
+		return
+	}
+	delete(e.open, scope)
+	close(x.done)
+	e.a.news.tell(scope.Study)
 }
 
 // step is a place where tests may stop an erasure.
@@ -466,6 +481,9 @@ func (e *erasures) carryOut(ctx context.Context, r openErasure, gates *[]func())
 		return err
 	}
 	for _, c := range r.Sources {
+		if a.sibling(c.Origin) {
+			continue // its own node does, and may have begun anew under the same name
+		}
 		if err := a.Keys.Delete(sourceID{r.Study, c.Origin}.keyName()); err != nil {
 			return err
 		}
@@ -474,14 +492,10 @@ func (e *erasures) carryOut(ctx context.Context, r openErasure, gates *[]func())
 		return err
 	}
 	for _, c := range r.Sources {
-		if len(c.Shelf) != len(cas.ShelfID{}) {
+		if len(c.Shelf) != len(cas.ShelfID{}) || a.sibling(c.Origin) {
 			continue // the next round drops what no key opens
 		}
-		store := a.Copies
-		if c.Origin == a.Self {
-			store = a.Blocks
-		}
-		if err := store.Drop(ctx, cas.ShelfID(c.Shelf)); err != nil {
+		if err := a.store(c.Origin).Drop(ctx, cas.ShelfID(c.Shelf)); err != nil {
 			return err
 		}
 	}
@@ -657,6 +671,30 @@ func (e *erasures) finish(ctx context.Context, r openErasure) error {
 		return err
 	}
 	return e.clean(ctx)
+}
+
+// conclude ends erasures of which only traces of the record are left.
+func (e *erasures) conclude(ctx context.Context) error {
+	if err := e.clean(ctx); err != nil {
+		return err
+	}
+	e.one.Lock()
+	defer e.one.Unlock()
+	e.mu.Lock()
+	open := maps.Clone(e.open)
+	e.mu.Unlock()
+	for scope, x := range open {
+		err := e.a.db.View(func(txn *badger.Txn) error {
+			_, err := getRecord[openErasure](txn, erasureKey(erasureOpen, scope.Study))
+			return err
+		})
+		if errors.Is(err, errNoRecord) {
+			e.ended(scope, x, nil)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // clean removes what the files still have of the records of finished erasures.

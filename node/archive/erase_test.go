@@ -1,0 +1,369 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom/dicomtest"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
+	"github.com/priormesh/priormesh/node/access"
+)
+
+var errPower = errors.New("the power is gone")
+
+// named says where in the catalogue and the index a text is, in any version of any row.
+func (h *house) named(text string) (where []byte) {
+	h.t.Helper()
+	if err := h.db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{AllVersions: true, PrefetchValues: true, PrefetchSize: 100})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			v, err := it.Item().ValueCopy(nil)
+			if err != nil {
+				return err
+			}
+			if bytes.Contains(append(append(it.Item().KeyCopy(nil), 0xff), v...), []byte(text)) {
+				where = append(where, it.Item().Key()[0])
+			}
+		}
+		return nil
+	}); err != nil {
+		h.t.Fatal(err)
+	}
+	return where
+}
+
+// erases erases a study, all in this goroutine.
+func (h *house) erases(study string) {
+	h.t.Helper()
+	if _, err := h.erase.condemn(sourceID{Study: study}, "a test"); err != nil {
+		h.t.Fatal(err)
+	}
+	h.erase.pass(context.Background())
+	if e, err := h.Erased(study); err != nil || !e.Done || e.Unclean {
+		h.t.Fatalf("%+v, %v", e, err)
+	}
+}
+
+// listens lets the archive hear of retractions as the node does.
+func (h *house) listens() {
+	h.t.Cleanup(h.Index.Watch(func(f index.Fact) {
+		if f.Kind == index.KindRetraction {
+			h.Retracted(f.Author, f.Subject)
+		}
+	}))
+}
+
+const (
+	doomedStudy = "1.2.5113"
+	otherStudy  = "1.2.6224"
+)
+
+// furnished is a house with a study to be erased and another.
+func furnished(t *testing.T) *house {
+	h := newHouse(t, t.TempDir(), "RAA", &steppedClock{t: time.Unix(1_700_000_000, 0)}, "RAA")
+	for i := range 3 {
+		for _, study := range []string{doomedStudy, otherStudy} {
+			if err := h.take(image(study, i+1, byte(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.publishAll()
+	}
+	if _, err := h.Pin(doomedStudy, "for a test"); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (h *house) grantedTo(study string) error {
+	_, err := h.grant(seedNode("RAA"), "RAA", h.id(study), mesh.StudyRequest{Study: study, Origin: h.Self, Purpose: string(access.DirectCare)})
+	return err
+}
+
+func seedNode(t index.TrustID) index.NodeID { return index.NodeIDOf(seedKey("node " + string(t))) }
+
+// An erasure that is cut off after any step is finished by the next start, and until then nobody gets at the study.
+func TestACutOffErasureIsFinished(t *testing.T) {
+	for _, step := range []string{"keys", "shelves", "catalogue", "rows", "index", "purge", "record", "clean"} {
+		t.Run(step, func(t *testing.T) {
+			h := furnished(t)
+			key, err := h.Keys.Get(h.id(doomedStudy).keyName())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(h.named(doomedStudy)) == 0 || len(h.named("1.2.5113.")) == 0 {
+				t.Fatal("the study is not found before it is erased: this test proves nothing")
+			}
+			if _, err := h.erase.condemn(sourceID{Study: doomedStudy}, "a test"); err != nil {
+				t.Fatal(err)
+			}
+			h.eraseFault = func(s string) error {
+				if s == step {
+					return errPower
+				}
+				return nil
+			}
+			if err := h.erase.all(context.Background()); !errors.Is(err, errPower) {
+				t.Fatal(err)
+			}
+			if e, err := h.Erased(doomedStudy); err != nil || e.Done || !strings.Contains(e.Problem, errPower.Error()) {
+				t.Fatalf("%+v, %v", e, err)
+			}
+			if _, err := h.erase.condemn(sourceID{Study: doomedStudy}, "a test"); !errors.Is(err, ErrErasing) {
+				t.Fatal(err)
+			}
+			for range 2 { // this run, and the next start
+				if _, err := h.versions(doomedStudy); !errors.Is(err, ErrNotFound) {
+					t.Fatal(err)
+				}
+				if h.grantedTo(doomedStudy) == nil {
+					t.Fatal("it is granted while it is erased")
+				}
+				if step == "clean" {
+					break // only its record's traces are left
+				}
+				if err := h.take(image(doomedStudy, 9, 9)); !errors.As(err, new(*Unavailable)) {
+					t.Fatalf("it is stored while it is erased: %v", err)
+				}
+				if again, err := h.publish(context.Background(), doomedStudy); err != nil || !again.IsZero() {
+					t.Fatal(again, err)
+				}
+				h.Archive = h.open()
+			}
+			h.Archive = h.open()
+			h.erase.pass(context.Background())
+			h.check(key)
+			// It is a study like any other when it comes again.
+			if err := h.take(image(doomedStudy, 1, 0)); err != nil {
+				t.Fatal(err)
+			}
+			h.publishAll()
+			if err := h.gives(h.id(doomedStudy), image(doomedStudy, 1, 0)); err != nil {
+				t.Fatal(err)
+			}
+			if again, err := h.Keys.Get(h.id(doomedStudy).keyName()); err != nil || again == key {
+				t.Fatalf("the old key is used again, %v", err)
+			}
+			if err := h.grantedTo(doomedStudy); err != nil {
+				t.Fatal(err)
+			}
+			h.erases(doomedStudy)
+			h.check(key)
+		})
+	}
+}
+
+// check is what holds once the study is erased.
+func (h *house) check(key cas.Key) {
+	h.t.Helper()
+	if where := h.named(doomedStudy); len(where) > 0 {
+		h.t.Fatalf("it is named in rows of the tables %x", where)
+	}
+	if _, err := h.Keys.Get(h.id(doomedStudy).keyName()); !errors.Is(err, cas.ErrNoKey) {
+		h.t.Fatal(err)
+	}
+	if n, _, err := h.Blocks.Shelf(key.Shelf()).Size(context.Background()); n != 0 || err != nil {
+		h.t.Fatalf("%d blocks are left, %v", n, err)
+	}
+	if _, err := h.versions(doomedStudy); !errors.Is(err, ErrNotFound) {
+		h.t.Fatal(err)
+	}
+	if h.grantedTo(doomedStudy) == nil {
+		h.t.Fatal("it is granted")
+	}
+	if e, err := h.Erased(doomedStudy); err != nil || !e.Done || e.Unclean || e.Reason != "a test" {
+		h.t.Fatalf("%+v, %v", e, err)
+	}
+	for i := range 3 {
+		if err := h.gives(h.id(otherStudy), image(otherStudy, i+1, byte(i))); err != nil {
+			h.t.Fatalf("the other study: %v", err)
+		}
+	}
+	if err := h.grantedTo(otherStudy); err != nil {
+		h.t.Fatal(err)
+	}
+	if n, _, err := h.Index.Count(index.Query{}); n != 1 || err != nil {
+		h.t.Fatalf("%d studies are found, %v", n, err)
+	}
+	h.settle() // and nothing that happens later names it again
+	if where := h.named(doomedStudy); len(where) > 0 {
+		h.t.Fatalf("it is named again in rows of the tables %x", where)
+	}
+}
+
+func TestWhatIsNotHereCannotBeErased(t *testing.T) {
+	h := furnished(t)
+	if _, err := h.Erase(context.Background(), "1.2.3.4", "a test"); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+	for _, reason := range []string{"", strings.Repeat("x", MaxReason+1)} {
+		if _, err := h.Erase(context.Background(), doomedStudy, reason); err == nil {
+			t.Fatalf("%q was accepted", reason)
+		}
+	}
+}
+
+// Who is sending an instance of the study is stopped; who comes while it is being erased waits and begins a new one.
+func TestWritersMakeWayForAnErasure(t *testing.T) {
+	h := furnished(t)
+	r, w := io.Pipe()
+	late := image(doomedStudy, 7, 7)
+	sent := late.Bytes()
+	broken := make(chan error, 1)
+	go func() {
+		_, err := h.Ingest(context.Background(), r, IngestOptions{})
+		broken <- err
+		r.Close()
+	}()
+	if _, err := w.Write(sent[:len(sent)/2]); err != nil {
+		t.Fatal(err)
+	}
+	started, goOn := make(chan struct{}), make(chan struct{})
+	h.eraseFault = func(step string) error {
+		if step == "shelves" {
+			close(started)
+			<-goOn
+		}
+		return nil
+	}
+	if _, err := h.erase.condemn(sourceID{Study: doomedStudy}, "a test"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- h.erase.all(context.Background()) }()
+	for part := sent[len(sent)/2:]; len(part) > 0; part = part[1:] {
+		if _, err := w.Write(part[:1]); err != nil {
+			break
+		}
+	}
+	w.Close()
+	if err := <-broken; !errors.As(err, new(*Unavailable)) {
+		t.Fatalf("the sender was told %v", err)
+	}
+	<-started
+	h.eraseFault = nil
+	after := make(chan error, 1)
+	go func() { after <- h.take(image(doomedStudy, 8, 8)) }()
+	for !h.space.gate.wanted(h.id(doomedStudy)) {
+		time.Sleep(time.Millisecond)
+	}
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := <-after; err != nil {
+		t.Fatal(err)
+	}
+	list, err := h.instancesOf(h.id(doomedStudy))
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d instances, %v", len(list), err)
+	}
+	if err := h.gives(h.id(doomedStudy), image(doomedStudy, 8, 8)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Copies of what their origins have erased go, and nothing else: not the versions that others have received.
+func TestCopiesGoWithTheirOriginals(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+		trusts := []index.TrustID{"RAA", "RBB", "RCC"}
+		var all []*house
+		for _, ods := range trusts {
+			all = append(all, newHouse(t, t.TempDir(), ods, clock, trusts...))
+		}
+		a, b, c := all[0], all[1], all[2]
+		img := func(i int) dicomtest.Instance { return image(doomedStudy, i, byte(i)) }
+		for i, h := range map[int]*house{1: a, 2: c} {
+			if err := h.take(img(i)); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.take(image(otherStudy, i, byte(i))); err != nil {
+				t.Fatal(err)
+			}
+			h.publishAll()
+			b.hear(h)
+			b.bringFrom(h, doomedStudy)
+			b.bringFrom(h, otherStudy)
+		}
+		if err := b.take(img(1)); err != nil { // the same instance as the copy has
+			t.Fatal(err)
+		}
+		b.publishAll()
+		if !restarted {
+			b.listens()
+		}
+		a.erases(doomedStudy)
+		c.erases(doomedStudy)
+		b.hear(a)
+		b.hear(c)
+		if restarted {
+			b.Archive = b.open()
+		}
+		if !b.erase.pending(sourceID{doomedStudy, a.Self}) {
+			t.Fatal("nothing is known of the retraction")
+		}
+		b.erase.pass(context.Background())
+		for _, h := range []*house{a, c} {
+			id := sourceID{doomedStudy, h.Self}
+			if _, err := b.source(id); !errors.Is(err, errNoRecord) {
+				t.Fatal(err)
+			}
+			if _, err := b.Keys.Get(id.keyName()); !errors.Is(err, cas.ErrNoKey) {
+				t.Fatal(err)
+			}
+			if list, err := b.instancesOf(id); len(list) != 0 || err != nil {
+				t.Fatal(len(list), err)
+			}
+			if b.erase.pending(id) {
+				t.Fatal("it is looked for again")
+			}
+			if err := b.gives(sourceID{otherStudy, h.Self}, image(otherStudy, map[*house]int{a: 1, c: 2}[h], byte(map[*house]int{a: 1, c: 2}[h]))); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.Index.Holders(doomedStudy, h.Self); len(got) != 0 {
+				t.Fatalf("%+v", got)
+			}
+		}
+		if err := b.gives(b.id(doomedStudy), img(1)); err != nil {
+			t.Fatalf("what was received here: %v", err)
+		}
+		if said, _ := b.Index.Study(doomedStudy); len(said) != 1 || said[0].Author != b.Self {
+			t.Fatalf("%+v", said)
+		}
+		b.Archive = b.open()
+		if b.erase.pending(sourceID{doomedStudy, a.Self}) {
+			t.Fatal("it is looked for again after a restart")
+		}
+		// The origin hears that the copy is gone, and then has nothing that names the study but what others have received.
+		a.hear(b)
+		a.erase.pass(context.Background())
+		if said, _ := a.Index.Study(doomedStudy); len(said) != 1 || said[0].Author != b.Self {
+			t.Fatalf("%+v", said)
+		}
+		// Received anew there, it comes anew here.
+		if err := a.take(img(5)); err != nil {
+			t.Fatal(err)
+		}
+		a.publishAll()
+		b.hear(a)
+		b.bringFrom(a, doomedStudy)
+		if err := b.gives(sourceID{doomedStudy, a.Self}, img(5)); err != nil {
+			t.Fatal(err)
+		}
+		b.erase.pass(context.Background())
+		if err := b.gives(sourceID{doomedStudy, a.Self}, img(5)); err != nil {
+			t.Fatalf("an old retraction has taken the new copy: %v", err)
+		}
+	}
+}
