@@ -33,6 +33,7 @@ type Config struct {
 	Completeness CompletenessConfig `toml:"completeness"`
 	Archive      ArchiveConfig      `toml:"archive"`
 	Keys         KeysConfig         `toml:"keys"`
+	S3           S3Config           `toml:"s3" comment:"Originals in a bucket of an S3 object store instead of on this node's disk"`
 	Space        SpaceConfig        `toml:"space"`
 	Verify       VerifyConfig       `toml:"verify"`
 	Fetch        FetchConfig        `toml:"fetch"`
@@ -112,6 +113,7 @@ func DefaultConfig() Config {
 			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
 		Priors: PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
 		Keys:   KeysConfig{KEK: "file:kek", KEKCommand: []string{}},
+		S3:     S3Config{Region: "us-east-1", Credentials: "env"},
 	}
 }
 
@@ -142,6 +144,9 @@ func (c Config) Check() error {
 	}
 	if _, err := cas.ParseKEKSource(c.Keys.KEK, "/", c.Keys.KEKCommand); err != nil {
 		errs = append(errs, fmt.Errorf("keys.kek: %w", err))
+	}
+	if err := c.S3.check(); err != nil {
+		errs = append(errs, fmt.Errorf("s3: %w", err))
 	}
 	if c.Fetch.Workers < 1 || c.Fetch.Workers > 64 {
 		errs = append(errs, fmt.Errorf("fetch.workers: %d is not between 1 and 64", c.Fetch.Workers))

@@ -59,7 +59,11 @@ type Home struct {
 type InitOptions struct {
 	Config Config
 	Found  string // name of a region to found; empty to join one later
-	Rand   io.Reader
+	// TrustKey is the file of the trust's key, if the trust has a node already:
+	// this is another one. The key is not copied.
+	TrustKey string
+	Rand     io.Reader
+	Now      func() time.Time
 }
 
 type homeFile struct {
@@ -99,7 +103,7 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, trustKey, err := ed25519.GenerateKey(o.Rand)
+	trustKey, serial, err := o.trustKey()
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +115,7 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	cert, err := index.NewNodeCert(trustKey, o.Config.Trust, nodeKey, 1)
+	cert, err := index.NewNodeCert(trustKey, o.Config.Trust, nodeKey, serial)
 	if err != nil {
 		return nil, err
 	}
@@ -124,9 +128,11 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 	}
 	files := []homeFile{
 		{nodeKeyFile, encodeKey(nodeKey)},
-		{trustKeyFile, encodeKey(trustKey)},
 		{tokenFile, []byte(hex.EncodeToString(token) + "\n")},
 		{configFile, conf},
+	}
+	if o.TrustKey == "" {
+		files = append(files, homeFile{trustKeyFile, encodeKey(trustKey)})
 	}
 	if o.Found != "" {
 		vote, err := index.Found(trustKey, o.Found, card)
@@ -143,6 +149,27 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 		}
 	}
 	return OpenHome(dir)
+}
+
+// trustKey makes the trust's key, or reads it for a further node. serial is that
+// of the node's certificate: where a trust has more nodes than count, the newer
+// ones do.
+func (o InitOptions) trustKey() (key ed25519.PrivateKey, serial uint64, err error) {
+	if o.TrustKey == "" {
+		_, key, err = ed25519.GenerateKey(o.Rand)
+		return key, 1, err
+	}
+	if o.Found != "" {
+		return nil, 0, errors.New("a further node of a trust joins the region that the trust is in; it cannot found one")
+	}
+	if key, err = readKey(o.TrustKey); err != nil {
+		return nil, 0, fmt.Errorf("the trust's key: %w", err)
+	}
+	now := time.Now
+	if o.Now != nil {
+		now = o.Now
+	}
+	return key, uint64(max(now().Unix(), 2)), nil
 }
 
 // vacant says whether a folder can become a home. card.txt is written last, so

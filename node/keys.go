@@ -56,7 +56,7 @@ func (k keyrings) open(ctx context.Context) ([]*cas.Keyring, error) {
 			case eerr != nil:
 				return nil, eerr
 			case there:
-				return nil, fmt.Errorf("%w: %s is missing; restore it from its backup, nothing else opens the study keys in %s", cas.ErrKEK, k.source, c)
+				return nil, fmt.Errorf("%w: %s is missing; restore it from its backup, or copy it from another node of this trust: nothing else opens the study keys in %s", cas.ErrKEK, k.source, c)
 			}
 		}
 		if kek, err = cas.NewKEK(k.rand); err == nil {
@@ -253,11 +253,13 @@ func (h *Home) Rekey(ctx context.Context, o RekeyOptions) (Rekeyed, error) {
 	if err != nil {
 		return Rekeyed{}, err
 	}
-	cabinets, done, err := h.cabinets(ctx)
+	cabinets, bucket, err := h.cabinets(ctx, true, Options{Rand: o.Rand})
 	if err != nil {
 		return Rekeyed{}, err
 	}
-	defer done()
+	if bucket != nil {
+		defer bucket.Close()
+	}
 	k := keyrings{fs: cas.OS(), source: source, cabinets: cabinets, rand: o.Rand, progress: o.Progress}
 	out := Rekeyed{KEK: source.String()}
 	for _, c := range cabinets {
@@ -287,15 +289,6 @@ func (h *Home) Rekey(ctx context.Context, o RekeyOptions) (Rekeyed, error) {
 	return out, nil
 }
 
-// cabinets are where this node's keyrings are: the local one first.
-func (h *Home) cabinets(context.Context) ([]cas.Cabinet, func(), error) {
-	local, err := cas.OpenFolder(cas.OS(), h.path("keys"))
-	if err != nil {
-		return nil, nil, fmt.Errorf("the study keys in %s cannot be opened: %w", h.path("keys"), err)
-	}
-	return []cas.Cabinet{local}, func() {}, nil
-}
-
 // ErrStoreLost says that the catalogue has studies whose blocks or keys are gone.
 var ErrStoreLost = errors.New("part of the home is missing")
 
@@ -304,10 +297,18 @@ var ErrStoreLost = errors.New("part of the home is missing")
 // is sent again for a duplicate.
 func (n *Node) checkStores(ctx context.Context, self index.NodeID) error {
 	own, copies, err := archive.Holds(n.db, self)
-	if err != nil || !own && !copies {
+	if err != nil {
 		return err
 	}
-	for what, path := range map[string]string{"sealed blocks": n.home.path("blocks"), "study keys": n.home.path("keys")} {
+	n.hasOwn = own
+	if err := n.home.checkPlace(own); err != nil || !own && !copies {
+		return err
+	}
+	need := map[string]string{"study keys": n.home.path("keys")}
+	if copies || n.home.Config.S3.Bucket == "" {
+		need["sealed blocks"] = n.home.path("blocks")
+	}
+	for what, path := range need {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return lost(what, path)
 		} else if err != nil {

@@ -40,7 +40,7 @@ func (s *server) erase(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(err, archive.ErrNotFound):
 		fail(w, http.StatusNotFound, "nothing is kept here of such a study, so there is nothing to erase; check the Study Instance UID")
 		return nil
-	case errors.Is(err, archive.ErrErasing):
+	case errors.Is(err, archive.ErrErasing), errors.Is(err, archive.ErrSiblings):
 		fail(w, http.StatusConflict, err.Error())
 		return nil
 	case err != nil:

@@ -61,14 +61,16 @@ type Options struct {
 	// Blocks keeps what was received here, Copies what other trusts received.
 	// They may be one store.
 	Blocks, Copies cas.Store
-	Keys           *cas.Keyring
-	Index          *index.Index
-	Audit          *audit.Log
-	Policy         access.Policy
-	Self           index.NodeID
-	Issuer         string // of Patient IDs that name none
-	Now            func() time.Time
-	Log            *slog.Logger
+	Keys           Keys
+	// CopyKeys keeps the keys of copies, if Space.Shared; else Keys does.
+	CopyKeys Keys
+	Index    *index.Index
+	Audit    *audit.Log
+	Policy   access.Policy
+	Self     index.NodeID
+	Issuer   string // of Patient IDs that name none
+	Now      func() time.Time
+	Log      *slog.Logger
 
 	Room  Room // nil: there always is
 	Space SpaceOptions
@@ -125,6 +127,9 @@ func Open(o Options) (*Archive, error) {
 	}
 	q.update = o.Index.Update
 	a := &Archive{Options: o, db: o.DB, queue: q}
+	if o.Space.Shared {
+		a.Keys = splitKeys{a, o.Keys, o.CopyKeys}
+	}
 	a.erase = newErasures(a)
 	a.grants = newGrants(a)
 	a.pub = newPublisher(a)
@@ -185,10 +190,7 @@ func (a *Archive) Close() error {
 
 // shelf is where the blocks of a source lie.
 func (a *Archive) shelf(id sourceID, k cas.Key) cas.Shelf {
-	if id.Origin == a.Self {
-		return a.Blocks.Shelf(k.Shelf())
-	}
-	return a.Copies.Shelf(k.Shelf())
+	return a.store(id.Origin).Shelf(k.Shelf())
 }
 
 // lock serialises changes to one study's records.

@@ -936,6 +936,9 @@ type arriving struct {
 
 // Mend implements cas.Mender.
 func (r arriving) Mend(ctx context.Context, c cid.Cid, broken error) (data []byte, err error) {
+	if r.t.shared != nil {
+		return nil, broken
+	}
 	missing, err := r.t.a.transfers.FetchBlocks(ctx, r.t.streams, []cid.Cid{c}, func(b cas.Block) error {
 		data = b.Data
 		return replace(ctx, r.Shelf, b)

@@ -183,6 +183,11 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study) 
 	if now, told := a.statementOf(id); !told || now.Revision < st.Revision || a.erase.pending(id) {
 		return errMoved
 	}
+	if a.sibling(id.Origin) {
+		if err := a.adopt(ctx, id, st); !errors.Is(err, errNotShared) {
+			return err
+		}
+	}
 	streams, err := a.openHolders(ctx, id, st)
 	if err != nil {
 		return err
@@ -299,7 +304,8 @@ type transfer struct {
 	ref     cas.Ref // st's manifest
 	streams []*mesh.StudyStream
 	key     cas.Key
-	trial   cas.Shelf // takes the blocks while the key is not proven
+	trial   cas.Shelf        // takes the blocks while the key is not proven
+	shared  map[cid.Cid]bool // not nil: nothing comes by stream, and this is there
 }
 
 // shelf is where the blocks go. It changes with the key, which a holder may
@@ -373,6 +379,9 @@ func (t *transfer) run() error {
 // studyManifest proves the key on the origin's own manifest before it is kept:
 // a holder that gives a wrong key must not be able to block the right one.
 func (t *transfer) studyManifest() (cas.StudyManifest, error) {
+	if t.shared != nil {
+		return t.sharedManifest()
+	}
 	var m cas.StudyManifest
 	var err error
 	for _, s := range t.streams {
@@ -605,6 +614,9 @@ func (t *transfer) objects(refs []cas.Ref) error {
 // blocks brings those blocks that are not here. What has arrived when it
 // fails stays.
 func (t *transfer) blocks(cids []cid.Cid) error {
+	if t.shared != nil {
+		return t.there(cids)
+	}
 	a := t.a
 	var need []cid.Cid
 	seen := make(map[cid.Cid]bool, len(cids))

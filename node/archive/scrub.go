@@ -179,7 +179,7 @@ func (v *verification) walk(ctx context.Context, after []byte, at func(key []byt
 			}
 			for it.Seek(from); it.Valid() && len(list) < sourcesAtOnce; it.Next() {
 				id, _, ok := parseSourceID(it.Item().Key())
-				if !ok || index.Purged(it.Item()) {
+				if !ok || index.Purged(it.Item()) || v.a.sibling(id.Origin) {
 					continue
 				}
 				s, err := decodeRecord[source](it.Item())

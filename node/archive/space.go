@@ -422,6 +422,9 @@ func (s *space) count(ctx context.Context) {
 	s.mu.Unlock()
 	for id := range list {
 		key, err := s.a.Keys.Get(id.keyName())
+		if s.a.sibling(id.Origin) {
+			continue
+		}
 		if errors.Is(err, cas.ErrNoKey) {
 			continue
 		}

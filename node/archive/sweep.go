@@ -25,6 +25,9 @@ const sweepBatch = 256
 // A source that turns out to have no instance, no manifest and no list goes as
 // a whole, its key with it.
 func (s *space) sweep(ctx context.Context, id sourceID) (again time.Duration, err error) {
+	if s.a.sibling(id.Origin) {
+		return 0, s.forget(id)
+	}
 	open, err := s.gate.shut(id)
 	if err != nil {
 		return 0, err
@@ -252,11 +255,10 @@ func (r *references) study(ref cas.Ref, whole bool) error {
 // remove drops a shelf that holds nothing anybody knows of, its key, and last
 // the record that would have it tried again. The gate is shut.
 func (s *space) remove(ctx context.Context, id sourceID, key cas.Key) error {
-	store := s.a.Copies
-	if id.Origin == s.a.Self {
-		store = s.a.Blocks
+	if s.a.sibling(id.Origin) {
+		return s.forget(id)
 	}
-	if err := store.Drop(ctx, key.Shelf()); err != nil {
+	if err := s.a.store(id.Origin).Drop(ctx, key.Shelf()); err != nil {
 		return err
 	}
 	if err := s.a.Keys.Delete(id.keyName()); err != nil {
