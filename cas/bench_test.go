@@ -100,7 +100,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
-func BenchmarkBadgerPut(b *testing.B) {
+func BenchmarkDiskPut(b *testing.B) {
 	for _, c := range []struct {
 		name           string
 		size, at, many int
@@ -112,7 +112,7 @@ func BenchmarkBadgerPut(b *testing.B) {
 		{"8KiB by sixteen", 8 << 10, 16, 1},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			s := openBadger(b, b.TempDir(), cas.BadgerOptions{}).Shelf(shelf)
+			s := openDisk(b, b.TempDir(), cas.DiskOptions{}).Shelf(shelf)
 			b.SetBytes(int64(c.size * c.many))
 			b.SetParallelism(max(c.at/runtime.GOMAXPROCS(0), 1))
 			if c.at == 1 {
@@ -146,8 +146,8 @@ func put(b *testing.B, s cas.Shelf, many, size int) {
 	}
 }
 
-func BenchmarkBadgerGet(b *testing.B) {
-	s := openBadger(b, b.TempDir(), cas.BadgerOptions{}).Shelf(shelf)
+func BenchmarkDiskGet(b *testing.B) {
+	s := openDisk(b, b.TempDir(), cas.DiskOptions{}).Shelf(shelf)
 	blocks := castest.Blocks(1, 100, 512<<10)
 	if err := s.Put(b.Context(), blocks...); err != nil {
 		b.Fatal(err)
@@ -163,7 +163,7 @@ func BenchmarkBadgerGet(b *testing.B) {
 // BenchmarkIngest is what a study costs from plaintext to disk and back: a CT
 // of 200 slices, each with a header of its own.
 func BenchmarkIngest(b *testing.B) {
-	s := openBadger(b, b.TempDir(), cas.BadgerOptions{}).Shelf(shelf)
+	s := openDisk(b, b.TempDir(), cas.DiskOptions{}).Shelf(shelf)
 	k := key(b)
 	slice := pixels(1, 512<<10, true)
 	b.SetBytes(200 * int64(len(slice)+4000))

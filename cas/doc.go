@@ -2,7 +2,7 @@
 // addressed, the manifests that name them, and the keys that open them. It
 // knows no DICOM and no network.
 //
-// A Store holds sealed blocks by address; Badger keeps them on disk, S3 in a
+// A Store holds sealed blocks by address; Disk keeps them on disk, S3 in a
 // bucket, Memory for tests. A Key seals and opens. A Writer cuts an instance into blocks, an
 // InstanceManifest names them, its Reader reads them back. A Keyring keeps
 // study keys. Everything below is what is on disk and on the wire; numbers
@@ -187,12 +187,85 @@
 // overwriting them with ff before they are removed; opening destroys what a
 // crash left of either.
 //
-// # Badger
+// # Packs and locator
 //
-// The database of blocks holds nothing else; keys begin with a byte for the
-// table:
+// A Disk is a folder that holds
 //
-//	00                  → "priormesh blocks 1", the format
-//	01 || SHA-256       → the sealed block of that address
-//	02                  → empty; written and dropped to have tables flushed
+//	packs/<16 hex digits>.pack   the blocks
+//	locator/                     where each of them is; can be made anew
+//	lock                         held by the process that has the store open
+//
+// A pack begins with a header of 32 bytes and goes on with records, each
+// directly behind the one before:
+//
+//	offset  size  field
+//	0       8     "PMPACK" 0d 0a
+//	8       4     version: 1
+//	12      8     number of the pack
+//	20      8     zero
+//	28      4     CRC-32C of the 28 bytes before
+//
+//	offset  size  field of a record
+//	0       4     89 "PMR"
+//	4       16    shelf
+//	20      32    SHA-256 of the data, which is the address of the block
+//	52      4     n, bytes of data, 1 to MaxBlock
+//	56      4     CRC-32C of the data
+//	60      4     CRC-32C of the 60 bytes before
+//	64      n     data: the sealed block
+//
+// Numbers grow in the order in which packs are begun. A pack is written by one
+// process, from its begin to its end, and is never written again.
+//
+// The locator is a Badger database that holds nothing else; keys begin with a
+// byte for the table:
+//
+//	00                      → "priormesh locator 1", the format
+//	01 || shelf || SHA-256  → pack (8) || offset of the record (4) || n (4)
+//	02 || shelf             → blocks (8) || bytes of their data (8)
+//	03 || pack              → size (8) || bytes of live records (8) || blocks (8)
+//	                          || flags (1): 1 the pack has ended, 2 it could not
+//	                          all be read
+//	ff                      → empty; that it is there says that a scan of the
+//	                          database came to its end
+//
+// Everything in a pack before its size is in the locator; nothing behind the
+// size of a pack that has ended counts. A change of places and the counters
+// that follow from it are one transaction, and only what is durable in a pack
+// gets a place: a block is acknowledged after a sync of its pack, if that is
+// new a sync of the folder, and then the transaction.
+//
+// The locator itself is not synced for that. When the store is opened, what
+// packs have behind their size is taken in: packs that have not ended, and
+// packs that the locator does not know. They are synced and then read from the
+// disk first, for what an earlier process wrote may be in memory only. A
+// record counts when it is whole. Damage and what a crash left half written
+// are skipped, and where no header is in its place the next one is searched
+// for; behind such a place a record counts only if its data has its digest,
+// because blocks come from strangers and may hold anything. Of two records of
+// one block the later one counts. A pack that could not all be read is read
+// again when the store is opened again.
+//
+// A locator that cannot be read, or whose counters are not the sums of its
+// places, is removed and made anew from all packs. Nothing that was put is
+// lost by that, but what was deleted and lies in a pack still is back; whoever
+// deletes for good deletes the key. Otherwise deletions are durable when they
+// return, by a sync of the locator.
+//
+// Damage is named, never hidden: a block that the locator knows and the disk
+// has lost stays known, and Get says ErrCorrupt until it is put again.
+//
+// # Space
+//
+// The collector gives back what is deleted. A pack with nothing live is
+// removed at once. Every minute (DiskOptions.CollectEvery) the pack that is
+// being written is ended if more than 30 % of it is dead, and at least 1 MiB;
+// and of every pack of which more than 30 % is dead, and of packs below a
+// quarter of PackSize when there are four or more, the live records are copied
+// to the pack that is being written, and then they are removed. So deleted
+// space is back after a minute and the time the copying takes, except that up
+// to 30 % of each pack, and less than 1 MiB in the last one, may stay dead. Collect does
+// the same at once, down to 5 %. Copying takes at most a quarter of what
+// writers write. A pack with a live block that cannot be read is kept until
+// the block is put again or deleted.
 package cas

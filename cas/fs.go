@@ -98,3 +98,7 @@ func (f osFile) Size() (int64, error) {
 	}
 	return info.Size(), nil
 }
+
+// Uncache makes the reads that follow come from the disk itself, as far as the
+// system does as it is told.
+func (f osFile) Uncache() error { return uncache(f.File) }

@@ -15,3 +15,8 @@ func syncData(f *os.File) error {
 		}
 	}
 }
+
+// uncache drops what is in memory of a file and not changed.
+func uncache(f *os.File) error {
+	return os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+}

@@ -19,7 +19,7 @@
 //	lock            held by the process that uses the folder
 //	kek             wraps the study keys (package cas)
 //	keys/           wrapped study keys, a file each (package cas)
-//	blocks/         sealed blocks, Badger (package cas)
+//	blocks/         sealed blocks in packs (package cas)
 //	index/          Badger: index tables 0x01-0x3f (package index), catalogue and
 //	                fetch queue 0x40-0x6f (node/archive), and 0x70 N -> Unix ms when
 //	                node N was last heard from (here)

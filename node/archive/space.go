@@ -422,9 +422,6 @@ func (s *space) count(ctx context.Context) {
 	s.mu.Unlock()
 	for id := range list {
 		key, err := s.a.Keys.Get(id.keyName())
-		if s.a.sibling(id.Origin) {
-			continue
-		}
 		if errors.Is(err, cas.ErrNoKey) {
 			continue
 		}
@@ -575,8 +572,8 @@ func (a *Archive) SpaceUsed() (SpaceUsed, error) {
 // dead is how many bytes of a store its collector will give back, as far as
 // it says.
 func dead(s cas.Store) int64 {
-	if d, ok := s.(interface{ Dead() int64 }); ok {
-		return d.Dead()
+	if d, ok := s.(interface{ Space() cas.Space }); ok {
+		return d.Space().Dead
 	}
 	return 0
 }
