@@ -34,8 +34,12 @@ func (s *space) look(ctx context.Context, now time.Time) {
 		if disk > quota {
 			why = "the disk is nearly full"
 		}
-		if any, young := s.evict(ctx, need, why); !any {
+		any, young := s.evict(ctx, need, why)
+		if !any {
 			s.again = now.Add(min(evictAgain, max(young, lookEvery)))
+		}
+		if any && disk > 0 {
+			s.collect(ctx)
 		}
 		quota, _ = s.need()
 	}
@@ -46,6 +50,17 @@ func (s *space) look(ctx context.Context, now time.Time) {
 		if over {
 			s.a.Log.Warn("the copies of other trusts' studies are over their quota, and all of them are pinned, in use, or nowhere else to be had", "bytes", quota)
 		}
+	}
+}
+
+// collect has the store give back at once what was dropped, if it can.
+func (s *space) collect(ctx context.Context) {
+	c, ok := s.a.Copies.(interface{ Collect(context.Context) error })
+	if !ok {
+		return
+	}
+	if err := c.Collect(ctx); err != nil && ctx.Err() == nil {
+		s.a.Log.Error("the space of evicted copies could not be given back at once; the store tries again by itself", "error", err)
 	}
 }
 

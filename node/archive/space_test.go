@@ -556,6 +556,54 @@ func TestSweepBesideWriters(t *testing.T) {
 	}
 }
 
+// A peer that was granted a revision is given all of it, although a newer one
+// has come; when the grant ends the old one goes.
+func TestAGrantedRevisionStaysAsLongAsTheGrant(t *testing.T) {
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	a := newHouse(t, t.TempDir(), "RX1", clock, "RX1", "RX2")
+	id, peer := a.id("1.1"), index.NodeIDOf(seedKey("node RX2"))
+	told := func(sop int) cas.Ref {
+		t.Helper()
+		if err := a.take(image("1.1", sop, byte(sop))); err != nil {
+			t.Fatal(err)
+		}
+		a.publishAll()
+		s, err := a.source(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *s.Manifest
+	}
+	first := told(1)
+	_, wanted, err := a.blocksOf(t.Context(), id, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second := told(2); second == first {
+		t.Fatal("another instance made no other revision")
+	}
+	a.grants.remember(peer, id, given{id: id, until: clock.now().Add(grantedFor), manifest: first})
+	clock.step(sweepAfter + time.Minute)
+	a.space.pass(t.Context())
+	if _, ok := a.space.sweeps[id]; !ok {
+		t.Error("nobody comes back when the grant has ended")
+	}
+	have := a.onShelf(id)
+	for c := range wanted {
+		if _, ok := have[c]; !ok || !a.GrantedBlock(peer, c) {
+			t.Fatal("a block that a peer was granted is gone")
+		}
+	}
+	clock.step(grantedFor)
+	a.space.pass(t.Context())
+	if err := a.exact(id); err != nil {
+		t.Error(err)
+	}
+	if r := a.onShelf(id); len(r) >= len(have) {
+		t.Errorf("%d blocks after the grant ended, %d before", len(r), len(have))
+	}
+}
+
 func TestNothingIsSweptWhatCannotBeTold(t *testing.T) {
 	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
 	a := newHouse(t, t.TempDir(), "RX1", clock, "RX1")
