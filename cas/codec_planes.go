@@ -64,19 +64,12 @@ const (
 	chunkHuffman // length, tree, four streams
 )
 
-// What a mark says of a group.
-const (
-	markZero = iota // it has only zeros
-	markLow         // its high bytes are zeros; with unitByte, it has none
-	markBoth
-)
-
 // planes is a plaintext taken apart. Its slices are longer than what is in
 // them, so that loops may write a group before they know whether it counts.
 type planes struct {
-	marks, low, high []byte
-	groups           int // marks so far, one byte each
-	nlow, nhigh      int // bytes so far
+	marks, low, high []byte // a mark is 0, 1 (low bytes only) or 2 (both)
+	groups           int    // marks so far, one byte each
+	nlow, nhigh      int    // bytes so far
 }
 
 // fit empties p and makes it large enough for n bytes of plaintext.
@@ -417,7 +410,6 @@ const (
 )
 
 func swap16(x uint64) uint64   { return x>>8&evenBytes | x&evenBytes<<8 }
-func add16(x, y uint64) uint64 { return (x&^topOfWord + y&^topOfWord) ^ (x^y)&topOfWord }
 func sub16(x, y uint64) uint64 { return (x | topOfWord - y&^topOfWord) ^ (x^^y)&topOfWord }
 func add8(x, y uint64) uint64  { return (x&^topOfByte + y&^topOfByte) ^ (x^y)&topOfByte }
 func sub8(x, y uint64) uint64  { return (x | topOfByte - y&^topOfByte) ^ (x^^y)&topOfByte }
