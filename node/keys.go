@@ -219,6 +219,9 @@ type Rekeyed struct {
 // ErrNoNewKEK says that a new KEK has to be named.
 var ErrNoNewKEK = errors.New("this node's KEK does not come from a file, so it is not made here: put the new one where it will come from, and name that with --new-kek")
 
+// ErrNewKEK says that the KEK that was named cannot be had.
+var ErrNewKEK = errors.New("the new KEK")
+
 // Rekey puts the study keys of a node that does not run under a new KEK. No
 // block is touched. After a cut anywhere it can be repeated, and the node
 // starts.
@@ -241,10 +244,12 @@ func (h *Home) Rekey(ctx context.Context, o RekeyOptions) (Rekeyed, error) {
 	var from cas.KEKSource
 	switch {
 	case o.New != "":
-		if from, err = cas.ParseKEKSource(o.New, here, o.NewCommand); err != nil {
-			return Rekeyed{}, fmt.Errorf("the new KEK: %w", err)
+		if from, err = cas.ParseKEKSource(o.New, here, o.NewCommand); err == nil {
+			next, err = from.Read(ctx)
 		}
-		next, err = from.Read(ctx)
+		if err != nil {
+			err = fmt.Errorf("%w: %w", ErrNewKEK, err)
+		}
 	case source.File() == "":
 		err = ErrNoNewKEK
 	default:

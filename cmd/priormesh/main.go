@@ -61,6 +61,7 @@ type commands struct {
 	Unpin  unpinCmd  `cmd:"" help:"Let the copies of a study go again when space is short."`
 	Erase  eraseCmd  `cmd:"" help:"Erase all that is kept here of a study, for good."`
 	Verify verifyCmd `cmd:"" help:"Read all that is kept here, and repair what is damaged."`
+	Rekey  rekeyCmd  `cmd:"" help:"Wrap the study keys with a new key-encryption key."`
 	Status statusCmd `cmd:"" help:"Say how the node is and which trusts it hears."`
 	Peers  peersCmd  `cmd:"" help:"List the other nodes of the region."`
 	Demo   demoCmd   `cmd:"" help:"Run a region on this machine and watch priors arrive."`

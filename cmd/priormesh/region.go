@@ -24,6 +24,8 @@ type initCmd struct {
 	DIMSE string   `name:"dimse" placeholder:"ADDR" help:"Reserved for the DIMSE service; nothing listens there yet."`
 	Mesh  []string `sep:"none" placeholder:"MULTIADDR" help:"Where other nodes reach this one; may be repeated (default ${mesh})."`
 	Found *string  `placeholder:"REGION" help:"Found a region of this name, with this trust as its first member."`
+
+	TrustKey string `name:"trust-key" placeholder:"PATH" help:"Make a further node of a trust that has one: the file trust.key of the first. It is not copied."`
 }
 
 func (initCmd) Help() string {
@@ -33,6 +35,13 @@ Example: the first trust of a region, and a second one that will join it.
 
     priormesh init --home /srv/priormesh --trust RX1 --name "Upper Vale" --found "Three Valleys"
     priormesh init --home /srv/priormesh --trust RX2 --name "Harbour"
+
+A further node of a trust, for instance one that shares a bucket with the first (docs/operations.md), gets the trust's key for the moment. Then let a running node of the trust admit its card, and have it join like any other:
+
+    priormesh init  --home /srv/second --trust RX1 --name "Upper Vale" --trust-key /media/safe/trust.key
+    priormesh card  --home /srv/second > second.card
+    priormesh admit --home /srv/priormesh second.card > second.invitation
+    priormesh join  --home /srv/second second.invitation
 
 Keep trust.key safe: it speaks for the trust. Only ` + "`admit`" + ` needs it; in between it may be kept offline.`
 }
@@ -64,10 +73,13 @@ func (c *initCmd) Run(p *program) error {
 	if len(c.Mesh) > 0 {
 		conf.Mesh = c.Mesh
 	}
+	if found != "" && c.TrustKey != "" {
+		return exit(exitWrongUse, "--found and --trust-key do not go together: a further node joins the region that its trust is in, it cannot found one")
+	}
 	if err := conf.Check(); err != nil {
 		return exitError{exitWrongUse, err}
 	}
-	home, err := node.InitHome(c.Home, node.InitOptions{Config: conf, Found: found})
+	home, err := node.InitHome(c.Home, node.InitOptions{Config: conf, Found: found, TrustKey: c.TrustKey})
 	if err != nil {
 		return err
 	}
@@ -79,7 +91,15 @@ func (c *initCmd) Run(p *program) error {
 	return p.result(m, func(w io.Writer) {
 		fmt.Fprintf(w, "made a node of %s (%s) in %s\n", m.Trust, plain(m.Name), m.Home)
 		fmt.Fprintf(w, "  settings     %s\n", home.Dir+"/config.toml")
-		fmt.Fprintf(w, "  trust key    %s, fingerprint %s\n", home.Dir+"/trust.key", m.Fingerprint)
+		key := home.Dir + "/trust.key"
+		if c.TrustKey != "" {
+			key = c.TrustKey
+		}
+		fmt.Fprintf(w, "  trust key    %s, fingerprint %s\n", key, m.Fingerprint)
+		if c.TrustKey != "" {
+			fmt.Fprintf(w, "next: give a running node of %s what `priormesh card --home %s` prints, with `priormesh admit`, and this one the invitation\n", m.Trust, quoted(home.Dir))
+			return
+		}
 		if found != "" {
 			fmt.Fprintf(w, "founded the region %q with %s as its member\n", found, m.Trust)
 			fmt.Fprintf(w, "next: priormesh run --home %s\n", quoted(home.Dir))
