@@ -63,8 +63,8 @@ func (tr *trust) reads(uid string, want [][]byte) {
 	}
 }
 
-// copies has a study brought to tr whole.
-func (tr *trust) copies(uid string, want [][]byte) {
+// copies has a study brought to tr whole, and the origin know of it.
+func (tr *trust) copies(uid string, want [][]byte, origin *trust) {
 	tr.t.Helper()
 	tr.wait("knows all of the study", func() (bool, string) {
 		var f api.Found
@@ -73,6 +73,11 @@ func (tr *trust) copies(uid string, want [][]byte) {
 	})
 	tr.reads(uid, want)
 	tr.waitAvailability(uid, "ONLINE")
+	origin.wait("knows of the copy", func() (bool, string) {
+		var f api.Found
+		origin.operator("GET", "/api/v1/studies?study="+uid, nil, &f)
+		return slices.Contains(f.Studies[0].Copies, string(tr.home.Config.Trust)), fmt.Sprintf("%+v", f.Studies)
+	})
 }
 
 func (tr *trust) client() *api.Client {
@@ -217,9 +222,9 @@ func TestDamageIsNamedAndRepairedFromWhoHoldsTheStudy(t *testing.T) {
 			r := region(t, "RX1", "RX2")
 			a, b := images("1.2.3.1", 4), images("1.2.3.2", 2)
 			r[0].stores(b)
-			r[1].copies("1.2.3.2", b)
+			r[1].copies("1.2.3.2", b, r[0])
 			r[0].stores(a)
-			r[1].copies("1.2.3.1", a)
+			r[1].copies("1.2.3.1", a, r[0])
 			names(t, r[0].verifies())
 			names(t, r[1].verifies())
 
@@ -249,7 +254,7 @@ func TestDamageThatNobodyCanRepairYet(t *testing.T) {
 	r := region(t, "RX1", "RX2")
 	a := images("1.2.3.1", 3)
 	r[0].stores(a)
-	r[1].copies("1.2.3.1", a)
+	r[1].copies("1.2.3.1", a, r[0])
 	large, _ := r[0].blocks("1.2.3.1", r[0])
 	r[1].stop()
 	r[0].stop()
@@ -300,12 +305,44 @@ func TestDamageThatNobodyCanRepairYet(t *testing.T) {
 	names(t, r[0].verifies())
 }
 
+// Whole files of the store are gone.
+func TestPacksThatAreGone(t *testing.T) {
+	for _, lost := range []int{0, 1} {
+		t.Run([]string{"at the origin", "of a copy"}[lost], func(t *testing.T) {
+			r := region(t, "RX1", "RX2")
+			a := images("1.2.3.1", 3)
+			r[0].stores(a)
+			r[1].copies("1.2.3.1", a, r[0])
+			r[lost].stop()
+			packs, err := filepath.Glob(filepath.Join(r[lost].home.Dir, "blocks", "packs", "*.pack"))
+			if err != nil || len(packs) == 0 {
+				t.Fatalf("%v, %v", packs, err)
+			}
+			for _, name := range packs {
+				if err := os.Remove(name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r[lost].start()
+			r[lost].wait("hears the other", func() (bool, string) { return len(r[lost].n.Silence()) == 0, "" })
+			got := r[lost].verifies()
+			names(t, got, "1.2.3.1")
+			if got.Left != 0 || got.Found[0].Instances != 3 {
+				t.Errorf("%+v", got)
+			}
+			names(t, r[lost].verifies())
+			r[1-lost].stop()
+			r[lost].reads("1.2.3.1", a)
+		})
+	}
+}
+
 // A radiologist sees the image, and nobody had to verify anything.
 func TestReadingRepairs(t *testing.T) {
 	r := region(t, "RX1", "RX2")
 	a := images("1.2.3.1", 3)
 	r[0].stores(a)
-	r[1].copies("1.2.3.1", a)
+	r[1].copies("1.2.3.1", a, r[0])
 	large, _ := r[0].blocks("1.2.3.1", r[0])
 	r[0].stop()
 	r[0].spoils(large...)
@@ -330,7 +367,7 @@ func TestTwoDamagedCopiesMendEachOther(t *testing.T) {
 	r := region(t, "RX1", "RX2")
 	a := images("1.2.3.1", 4)
 	r[0].stores(a)
-	r[1].copies("1.2.3.1", a)
+	r[1].copies("1.2.3.1", a, r[0])
 	large, small := r[0].blocks("1.2.3.1", r[0])
 	r[0].loses("1.2.3.1", r[0], large[0])
 	r[0].loses("1.2.3.1", r[0], small...)
@@ -349,7 +386,7 @@ func TestALostKeyComesBackFromAHolder(t *testing.T) {
 			r := region(t, "RX1", "RX2")
 			a := images("1.2.3.1", 2)
 			r[0].stores(a)
-			r[1].copies("1.2.3.1", a)
+			r[1].copies("1.2.3.1", a, r[0])
 			bad, good := r[lost], r[1-lost]
 			_, before := bad.shelf("1.2.3.1", r[0])
 			if err := bad.n.Archive().Keys.Delete(keyName("1.2.3.1", r[0])); err != nil {
@@ -374,7 +411,7 @@ func TestANewKeyTakesBackWhatTheLostOneSealed(t *testing.T) {
 	r := region(t, "RX1", "RX2")
 	a := images("1.2.3.1", 3)
 	r[0].stores(a[:2])
-	r[1].copies("1.2.3.1", a[:2])
+	r[1].copies("1.2.3.1", a[:2], r[0])
 	r[1].stop()
 	if err := r[0].n.Archive().Keys.Delete(keyName("1.2.3.1", r[0])); err != nil {
 		t.Fatal(err)
@@ -443,7 +480,7 @@ func TestAStoppedNodesHomeIsVerified(t *testing.T) {
 	r := region(t, "RX1", "RX2")
 	a := images("1.2.3.1", 3)
 	r[0].stores(a)
-	r[1].copies("1.2.3.1", a)
+	r[1].copies("1.2.3.1", a, r[0])
 	large, _ := r[0].blocks("1.2.3.1", r[0])
 	if _, err := node.Verify(context.Background(), r[0].home, node.Options{}, archive.VerifyOptions{}); err == nil {
 		t.Error("a running node's home was opened")

@@ -352,6 +352,14 @@ func (d *damages) ended(id sourceID) (n int, why string, ill bool) {
 	return e.ended, e.why, true
 }
 
+// rests says that nothing of a source is being repaired, nor will be at once.
+func (d *damages) rests(id sourceID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.of[id]
+	return e == nil || !e.active && e.notBefore.After(d.a.Now())
+}
+
 // mended counts what has been repaired, and tells who verifies.
 func (d *damages) mended(id sourceID, n int, from index.TrustID) {
 	d.repaired.Add(uint64(n))

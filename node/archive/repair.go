@@ -325,7 +325,7 @@ func (r *repair) fetch(list []suspect) (left int, err error) {
 			todo[x.c] = x
 		}
 	}
-	var manifests []suspect // of instances: what they name has not been looked at yet
+	var repaired []suspect
 	var foreign []*mesh.StudyStream
 	for _, s := range r.streams {
 		if len(todo) == 0 {
@@ -351,9 +351,7 @@ func (r *repair) fetch(list []suspect) (left int, err error) {
 				return &storeError{err}
 			}
 			delete(todo, b.CID)
-			if x.SOP != "" && x.Of != nil && x.Of.CID == b.CID {
-				manifests = append(manifests, x)
-			}
+			repaired = append(repaired, x)
 			return r.is(x, s.Holder())
 		})
 		var mine *storeError
@@ -374,7 +372,7 @@ func (r *repair) fetch(list []suspect) (left int, err error) {
 			}
 		}
 	}
-	if err := r.lookInto(manifests, key); err != nil {
+	if err := r.lookInto(repaired, key); err != nil {
 		return len(todo), err
 	}
 	var stay []suspect
@@ -400,12 +398,28 @@ func (r *repair) audit(s *mesh.StudyStream, blocks int) error {
 		Purpose: s.Grant().Purpose, Detail: fmt.Sprintf("%d blocks or keys", blocks)})
 }
 
-// lookInto verifies the instances whose manifests have just been repaired.
+// lookInto verifies the lists and instances of which something has just been
+// repaired: what a damaged manifest names nobody could look at.
 func (r *repair) lookInto(list []suspect, key cas.Key) error {
 	a := r.a
-	v := a.newVerification(VerifyOptions{Rate: a.ScrubRate})
+	v := a.newVerification(VerifyOptions{})
 	c := &checked{v: v, shelf: a.shelf(r.id, key)}
+	done := make(map[string]bool)
 	for _, x := range list {
+		if x.Of == nil || done[x.SOP] {
+			continue
+		}
+		done[x.SOP] = true
+		if x.SOP == "" {
+			wrong, _, err := v.lists(r.ctx, c, key, r.id, *x.Of)
+			if err == nil {
+				err = v.note(r.ctx, r.id, wrong...)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		rec, err := a.instanceOf(r.id, x.Series, x.SOP)
 		if errors.Is(err, errNoRecord) {
 			continue

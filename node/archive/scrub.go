@@ -115,7 +115,8 @@ type verification struct {
 // finding is a source in which damage was found.
 type finding struct {
 	Verified
-	until int // attempts that must have ended
+	until int              // attempts that must have ended
+	seen  map[cid.Cid]bool // blocks that instances share count once
 }
 
 func (a *Archive) newVerification(o VerifyOptions) *verification {
@@ -458,7 +459,7 @@ func (v *verification) note(ctx context.Context, id sourceID, list ...suspect) e
 	defer v.mu.Unlock()
 	f := v.found[id]
 	if f == nil {
-		f = &finding{Verified: Verified{Damage: Damage{Study: id.Study, Origin: id.Origin}}}
+		f = &finding{Verified: Verified{Damage: Damage{Study: id.Study, Origin: id.Origin}}, seen: make(map[cid.Cid]bool)}
 		v.found[id] = f
 		v.order = append(v.order, id)
 	}
@@ -467,8 +468,14 @@ func (v *verification) note(ctx context.Context, id sourceID, list ...suspect) e
 	for _, x := range real {
 		f.Damage.add(x, !sops[x.SOP])
 		sops[x.SOP] = true
+		switch {
+		case !f.seen[x.c]:
+			f.seen[x.c] = true
+			v.progress.Damaged++
+		case x.Kind != LostKey:
+			f.Blocks--
+		}
 	}
-	v.progress.Damaged += len(real)
 	return nil
 }
 
@@ -509,7 +516,8 @@ func (v *verification) awaitRepairs(ctx context.Context) error {
 		for {
 			changed := a.news.next(id.Study)
 			ended, _, ill := a.damage.ended(id)
-			if !ill || ended >= v.found[id].until {
+			// What is repaired may show further damage, which follows at once.
+			if !ill || ended >= v.found[id].until && a.damage.rests(id) {
 				break
 			}
 			select {
