@@ -72,8 +72,8 @@ const (
 	s3Parallel  = 16
 	s3RetryMin  = 100 * time.Millisecond
 	s3RetryMax  = 5 * time.Second
-	s3Try       = 60 * time.Second
-	s3Total     = 2 * time.Minute
+	s3Try       = 45 * time.Second
+	s3Total     = time.Minute
 	s3Connect   = 10 * time.Second
 	s3Answer    = 20 * time.Second // after a request is written
 	s3Idle      = 90 * time.Second // a connection between requests

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
@@ -48,6 +49,9 @@ func (w web) Store(ctx context.Context, study dicom.UID, r io.Reader) func() (di
 	}
 }
 
+// storeAway is when to ask again while a bucket cannot be reached.
+const storeAway = 30 * time.Second
+
 // webError says an error of the archive in DICOMweb's words.
 func webError(err error) error {
 	var (
@@ -65,6 +69,8 @@ func webError(err error) error {
 		return dicomweb.ErrNotFound
 	case noSpace(err):
 		return dicomweb.ErrNoSpace
+	case errors.Is(err, cas.ErrUnavailable):
+		return &dicomweb.Unavailable{Reason: "the store of this node cannot be reached now; ask again shortly", RetryAfter: storeAway}
 	}
 	var limit *index.LimitError
 	if errors.As(err, &limit) {
