@@ -17,8 +17,11 @@
 //	operator.token  admits to the operator API
 //	run.json        {"pid","http"} while a process runs, for the commands
 //	lock            held by the process that uses the folder
-//	kek             wraps the study keys (package cas)
-//	keys/           wrapped study keys, a file each (package cas)
+//	kek             wraps the study keys, unless that key comes from elsewhere
+//	                (package cas); kek.new while it is being changed (keys.go)
+//	keys/           wrapped study keys, a file each (package cas); with originals in
+//	                a bucket only those of copies, the others are in the bucket
+//	originals       where what was received here lies: "disk", or "bucket NAME/PREFIX"
 //	blocks/         sealed blocks in packs (package cas)
 //	index/          Badger: index tables 0x01-0x3f (package index), catalogue and
 //	                fetch queue 0x40-0x6f (node/archive), and 0x70 N -> Unix ms when
