@@ -55,18 +55,18 @@ func fillUp(t testing.TB, path string) {
 // nothing else: what was acknowledged is there and is served, the process
 // lives, and it goes on by itself when there is room.
 func TestFullDisk(t *testing.T) {
-	const megabytes = 160
+	const megabytes = 512
 	disk, resize := smallDisk(t, megabytes)
 	n := newNode(t, "RAA", "Full")
 	must(t, command(t, "cp"), "-a", n.home, disk)
 	n.home = filepath.Join(disk, filepath.Base(n.home))
 	n.set(t, quick)
-	n.set(t, map[string]string{"reserve": `"32MiB"`})
+	n.set(t, map[string]string{"reserve": `"256MiB"`})
 	n.run(t)
 
 	dir := t.TempDir()
 	var files []file
-	for s := range uint64(5) {
+	for s := range uint64(8) {
 		files = append(files, synthesize(t, dir, 900+s, 40, 1<<20)...)
 	}
 	stored := map[string][]file{}
@@ -143,7 +143,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	resize(2 * megabytes)
 	level("ok")
-	if info, err := os.Stat(filepath.Join(n.home, "reserve")); err != nil || info.Size() != 16<<20 {
+	if info, err := os.Stat(filepath.Join(n.home, "reserve")); err != nil || info.Size() != 128<<20 {
 		t.Errorf("the reserve is not made again: %v", err)
 	}
 	if code := stow(refused); code != http.StatusOK {
@@ -154,7 +154,7 @@ func TestFullDisk(t *testing.T) {
 	n.stop(t)
 	n.run(t)
 	served()
-	if s := n.status(t); s.Space.Originals.Studies != len(stored) || s.Space.Reserve != 32<<20 || s.Space.Level != "ok" {
+	if s := n.status(t); s.Space.Originals.Studies != len(stored) || s.Space.Reserve != 256<<20 || s.Space.Level != "ok" {
 		t.Errorf("%+v", s.Space)
 	}
 	var none api.Space

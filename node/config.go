@@ -173,9 +173,6 @@ func (c Config) Check() error {
 	return errors.Join(errs...)
 }
 
-// minReserve is what the index's database may write before it looks again.
-const minReserve = 16 << 20
-
 func isPort(s string) bool {
 	_, err := strconv.ParseUint(s, 10, 16)
 	return err == nil

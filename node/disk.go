@@ -20,6 +20,11 @@ const (
 	partSuffix  = ".part" // of a ballast that is being made
 	// diskEvery is how often the disk is looked at.
 	diskEvery = time.Second
+	// indexRoom is what the databases may write before it is looked at again:
+	// they write through mappings of sparse files of up to 64 MiB.
+	indexRoom = 64 << 20
+	// minReserve is the least of which each part is worth having.
+	minReserve = 4 * indexRoom
 )
 
 // level is how full the disk is.
@@ -98,9 +103,9 @@ func openDisk(v volume, dir, ballast string, reserve int64, log *slog.Logger) (*
 
 func (d *disk) half() int64 { return d.reserve / 2 }
 
-// Bounds on what is free beside the ballast. Between the first and the second
-// lies less than the ballast, so that it is not thrown and made in turns.
-func (d *disk) throwBelow() int64 { return d.reserve / 8 }
+// Bounds on what is free beside the ballast. Throwing it never brings what is
+// free to where it would be made again.
+func (d *disk) throwBelow() int64 { return max(d.reserve/8, indexRoom) }
 func (d *disk) makeAbove() int64  { return d.half() + d.reserve/4 }
 
 // look finds out how full the disk is, and throws the ballast or makes it anew.

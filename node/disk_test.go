@@ -47,13 +47,13 @@ func (b *barrel) Remove(name string) error {
 	return nil
 }
 
-// The levels as the disk fills and empties, in MiB: a reserve of 64, half of
+// The levels as the disk fills and empties, in MiB: a reserve of 512, half of
 // it ballast.
 func TestLevelsOfTheDisk(t *testing.T) {
 	const mib = 1 << 20
-	v := &barrel{size: 1000 * mib, files: map[string]int64{}}
+	v := &barrel{size: 4000 * mib, files: map[string]int64{}}
 	var log bytes.Buffer
-	d, err := openDisk(v, "home", "home/reserve", 64*mib, slog.New(slog.NewTextHandler(&log, nil)))
+	d, err := openDisk(v, "home", "home/reserve", 512*mib, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,23 +65,23 @@ func TestLevelsOfTheDisk(t *testing.T) {
 		ballast bool
 	}{
 		{0, roomy, true},
-		{936, roomy, true},     // 32 free beside the ballast
-		{937, full, true},      // 31
-		{960, full, true},      // 8
-		{961, critical, false}, // 7: the ballast goes, 39 are free
-		{961, critical, false},
-		{992, critical, false}, // 8
-		{993, spent, false},    // 7
-		{1000, spent, false},
-		{960, critical, false}, // 40
-		{953, critical, false}, // 47 are not enough to take 32 and leave 16
-		{952, full, true},      // 48 are
-		{936, roomy, true},
+		{3488, roomy, true},     // 256 free beside the ballast
+		{3489, full, true},      // 255
+		{3680, full, true},      // 64
+		{3681, critical, false}, // 63: the ballast goes, 319 are free
+		{3681, critical, false},
+		{3936, critical, false}, // 64
+		{3937, spent, false},    // 63
+		{4000, spent, false},
+		{3681, critical, false},
+		{3617, critical, false}, // 383 are not enough to take 256 and leave 128
+		{3616, full, true},      // 384 are
+		{3488, roomy, true},
 	} {
 		v.others = x.others * mib
 		d.look()
 		d.look() // once more changes nothing
-		if d.level != x.want || (v.files["home/reserve"] == 32*mib) != x.ballast {
+		if d.level != x.want || (v.files["home/reserve"] == 256*mib) != x.ballast {
 			t.Fatalf("others take %d MiB: %v with a ballast of %d, want %v and ballast %v", x.others, d.level, v.files["home/reserve"], x.want, x.ballast)
 		}
 		for what, got := range map[string]struct {
@@ -191,8 +191,8 @@ func TestSizes(t *testing.T) {
 	}
 	c := DefaultConfig()
 	c.Trust = "RX1"
-	c.Space.Reserve = 1 << 20
+	c.Space.Reserve = 100 << 20
 	if err := c.Check(); err == nil || !strings.Contains(err.Error(), "space.reserve") {
-		t.Errorf("a reserve of 1 MiB: %v", err)
+		t.Errorf("a reserve of 100 MiB: %v", err)
 	}
 }

@@ -39,7 +39,7 @@ func newTrust(t *testing.T, ods, found string) *trust {
 	c.Trust, c.Name = index.TrustID(ods), "Trust "+ods
 	c.HTTP, c.Mesh = "127.0.0.1:0", []string{freeMesh(t)}
 	c.Identity.DefaultIssuer = "TEST"
-	c.Space.Reserve = 32 << 20
+	c.Space.Reserve = 0 // of one disk so many homes would keep too much
 	c.Archive.PublishAfter, c.Archive.SettleAfter = node.Duration(20*time.Millisecond), node.Duration(300*time.Millisecond)
 	c.Fetch.ReadThrough, c.Fetch.RetryMin = node.Duration(10*time.Second), node.Duration(200*time.Millisecond)
 	h, err := node.InitHome(filepath.Join(t.TempDir(), ods), node.InitOptions{Config: c, Found: found})

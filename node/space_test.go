@@ -16,6 +16,7 @@ import (
 // reader brings it again.
 func TestACopyOverTheQuotaGoesAndComesAgain(t *testing.T) {
 	first := newTrust(t, "RX1", "Test region")
+	first.home.Config.Space.Reserve = 256 << 20
 	first.home.Config.Space.Copies, first.home.Config.Space.KeepCopies = 1, node.Duration(3*time.Second)
 	r := regionOf(t, first, "RX2")
 	pinned, going := study("1.2.3.1", ada, "20200101", 2), study("1.2.3.2", ada, "20200102", 3)

@@ -58,7 +58,7 @@ func (r *demoRegion) add() (*demoTrust, error) {
 	conf := node.DefaultConfig()
 	conf.Trust, conf.Name = index.TrustID(t.ods), t.name
 	conf.Identity.DefaultIssuer = demoIssuer
-	conf.Space.Reserve = 64 << 20 // a demo is no archive, and shares a disk with others of its kind
+	conf.Space.Reserve = 0 // a demo is no archive, and its homes share one disk
 	if err := freePorts(&conf); err != nil {
 		return nil, err
 	}
