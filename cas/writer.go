@@ -22,6 +22,7 @@ type Written struct {
 	Blocks []BlockRef
 	Size   int64
 	SHA256 [sha256.Size]byte // of the whole plaintext
+	Known  bool              // it is only hashed; see Unless
 }
 
 const (
@@ -60,6 +61,7 @@ type Writer struct {
 	whole int    // how many of them are whole units
 	split bool   // the unit in buf has blocks already
 
+	known  func() bool   // nil: it is not
 	slots  chan struct{} // one for each block that is being sealed or put
 	puts   chan struct{} // one for each put
 	under  sync.WaitGroup
@@ -81,6 +83,10 @@ func NewWriter(ctx context.Context, s Putter, k Key) *Writer {
 	ctx, cancel := context.WithCancel(ctx)
 	return &Writer{ctx: ctx, cancel: cancel, store: s, seal: newSealer(k), sum: sha256.New(), slots: make(chan struct{}, inFlight), puts: make(chan struct{}, batches)}
 }
+
+// Unless has nothing sealed or stored, only hashed, if known says so. It is
+// called before the first Write; known is asked once and beside the writing.
+func (w *Writer) Unless(known func() bool) { w.known = sync.OnceValue(known) }
 
 // Write takes the next bytes; it does not keep p. It waits while as much as
 // may be under way is under way. After an error only Abort is of use.
@@ -152,9 +158,17 @@ func (w *Writer) cut(n int) {
 			w.fail(err)
 			return
 		}
-		b, err := w.seal.seal(domData, plain)
+		known := w.known != nil && w.known()
+		var b Block
+		var err error
+		if !known {
+			b, err = w.seal.seal(domData, plain)
+		}
 		plain = plain[:0]
 		plains.Put(&plain)
+		if known {
+			return
+		}
 		if err != nil {
 			w.fail(err)
 			return
@@ -210,6 +224,9 @@ func (w *Writer) Seal() (Written, error) {
 		}
 		w.under.Wait()
 		w.written = &Written{Blocks: slices.Clip(w.blocks), Size: w.size, SHA256: [sha256.Size]byte(w.sum.Sum(nil))}
+		if w.written.Known = w.known != nil && w.known(); w.written.Known {
+			w.written.Blocks = nil
+		}
 	}
 	return *w.written, w.failed()
 }

@@ -21,6 +21,7 @@ type gate struct {
 
 type entrance struct {
 	writers int
+	noted   bool          // one of the writers inside has noted on disk that there is something to sweep
 	waiting int           // writers that wait for it to open
 	shut    chan struct{} // closed when it opens again; nil while it is open
 }
@@ -53,9 +54,24 @@ func (g *gate) enter(ctx context.Context, id sourceID) (leave func(), err error)
 	return sync.OnceFunc(func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		e.writers--
+		if e.writers--; e.writers == 0 {
+			e.noted = false
+		}
 		g.tidy(id, e)
 	}), nil
+}
+
+// note says, inside, that the source's note is on disk; whether it is says noted.
+func (g *gate) note(id sourceID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.of[id].noted = true
+}
+
+func (g *gate) noted(id sourceID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.of[id].noted
 }
 
 // shut keeps writers out, or fails with errBusy. Whoever holds it shut asks

@@ -6,9 +6,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -81,12 +81,7 @@ type ingest struct {
 	uids dicom.UIDs
 	key  cas.Key
 
-	// Either it is written, or, when its UID is taken by an instance that is
-	// here and whole, only hashed: the same bytes are a re-send, others a
-	// conflict, and neither is stored.
 	w    *cas.Writer
-	sum  hash.Hash
-	size int64
 	left func() // the source's gate
 	stop func() // waiting for an erasure
 }
@@ -113,27 +108,34 @@ func (in *ingest) begin(u dicom.UIDs) error {
 	if in.key, err = a.ownKey(in.ctx, in.id); err != nil {
 		return err
 	}
-	known, readable := a.readable(in.ctx, u.Instance)
-	if readable {
-		in.sum = sha256.New()
-		return nil
-	}
-	var shelf cas.Putter = a.storing(in.id, in.key)
-	if known { // what is there of it may be damaged
-		shelf = restoring{a.shelf(in.id, in.key), a, in.id}
-	}
-	in.w = cas.NewWriter(in.ctx, shelf, in.key)
+	// When its UID is taken by an instance that is here and whole it is only
+	// hashed: the same bytes are a re-send, others a conflict, and neither is
+	// stored. A look at the catalogue waits for commits under way, so it is taken
+	// beside the reading.
+	look := sync.OnceValues(func() (known, whole bool) { return a.readable(in.ctx, u.Instance) })
+	in.w = cas.NewWriter(in.ctx, incoming{in, look}, in.key)
+	in.w.Unless(func() bool { _, whole := look(); return whole })
 	return nil
+}
+
+// incoming is where an instance's blocks go.
+type incoming struct {
+	in   *ingest
+	look func() (known, whole bool)
+}
+
+// Put implements cas.Putter.
+func (s incoming) Put(ctx context.Context, blocks ...cas.Block) error {
+	a, in := s.in.a, s.in
+	if known, _ := s.look(); known { // what is there of it may be damaged
+		return restoring{a.shelf(in.id, in.key), a, in.id}.Put(ctx, blocks...)
+	}
+	return a.storing(in.id, in.key).Put(ctx, blocks...)
 }
 
 func (in *ingest) piece(p dicom.Piece) error {
 	if in.ctx.Err() != nil {
 		return context.Cause(in.ctx)
-	}
-	if in.sum != nil {
-		in.sum.Write(p.Data)
-		in.size += int64(len(p.Data))
-		return nil
 	}
 	return in.w.Write(cas.Span{Group: uint8(p.Section), Unit: p.Frame}, p.Data)
 }
@@ -161,12 +163,12 @@ func (in *ingest) end() {
 
 func (in *ingest) finish(inst *dicom.Instance) (Receipt, error) {
 	a := in.a
-	if in.sum != nil {
-		return in.resent([sha256.Size]byte(in.sum.Sum(nil)), in.size)
-	}
 	written, err := in.w.Seal()
 	if err != nil {
 		return Receipt{}, err
+	}
+	if written.Known {
+		return in.resent(written.SHA256, written.Size)
 	}
 	manifest := cas.InstanceManifest{
 		UID: string(in.uids.Instance), Class: string(in.uids.Class), TransferSyntax: string(in.uids.TransferSyntax),
@@ -177,11 +179,6 @@ func (in *ingest) finish(inst *dicom.Instance) (Receipt, error) {
 	}
 	ref, blocks, err := cas.SealInstance(in.key, manifest)
 	if err != nil {
-		return Receipt{}, err
-	}
-	// Asked before the last is written, so that a conflict stores little, and
-	// again in the transaction, which decides.
-	if _, err := a.taken(in.uids, written.SHA256); err != nil {
 		return Receipt{}, err
 	}
 	if _, err := in.w.Close(blocks...); err != nil {

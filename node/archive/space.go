@@ -168,9 +168,14 @@ func (s *space) enter(ctx context.Context, id sourceID) (done func(), err error)
 		leave()
 		return nil, errErased
 	}
-	if err := s.begun(id); err != nil {
-		leave()
-		return nil, err
+	// The catalogue is looked at only by the first of several: a look waits for
+	// the commits of the others.
+	if !s.gate.noted(id) {
+		if err := s.begun(id); err != nil {
+			leave()
+			return nil, err
+		}
+		s.gate.note(id)
 	}
 	return func() {
 		leave()
@@ -360,6 +365,7 @@ func (s *space) tend(ctx context.Context, id sourceID) {
 	case errors.Is(err, errBusy):
 		s.sweepAgain(id, now.Add(sweepRetry))
 	case err != nil:
+		s.a.damage.look(id)
 		if !was {
 			s.a.Log.Error("nothing of a study is swept, because it cannot be told what it still needs; `priormesh verify` says what is damaged", "study", short(id.Study), "error", err)
 		}
@@ -421,6 +427,9 @@ func (s *space) count(ctx context.Context) {
 	s.counts = make(map[sourceID]bool)
 	s.mu.Unlock()
 	for id := range list {
+		if s.a.sibling(id.Origin) {
+			continue
+		}
 		key, err := s.a.Keys.Get(id.keyName())
 		if errors.Is(err, cas.ErrNoKey) {
 			continue
