@@ -13,6 +13,7 @@ UNIT         = $(shell $(GO) list ./... | grep -v '/interop$$')
 # Bounds of `make soak`.
 FUZZTIME    ?= 60s
 ROUNDS      ?= 5
+CRASHES     ?= 5000
 # Bounds of `make bench`.
 BENCH       ?= .
 BENCHTIME   ?= 1s
@@ -52,8 +53,8 @@ interop-setup: ## install what the interop tests need and this machine lacks
 bench: ## every benchmark once, as a table
 	@.ci/bench '$(BENCH)' '$(BENCHTIME)'
 
-soak: interop-setup ## each fuzz target for FUZZTIME, then the interop tests ROUNDS times, built with the race detector
-	@.ci/soak '$(FUZZTIME)' '$(ROUNDS)'
+soak: interop-setup ## fuzz targets for FUZZTIME each, the store for CRASHES crashes, the interop tests ROUNDS times with the race detector
+	@.ci/soak '$(FUZZTIME)' '$(ROUNDS)' '$(CRASHES)'
 
 clean: ## remove what was built
 	rm -rf bin
