@@ -27,11 +27,12 @@ const purgeMark byte = 0x70
 func Purged(item *badger.Item) bool { return item.UserMeta() == purgeMark }
 
 const (
-	purgeFacts = 256 // facts purged together
-	purgeKeys  = 512 // prefixes given to DropPrefix at once
-	purgeTries = 3
-	filesGone  = 30 * time.Second // for readers to let go of files that are replaced
-	filesLook  = 20 * time.Millisecond
+	purgeFacts  = 256  // facts purged together
+	purgeKeys   = 4096 // keys looked at together
+	purgeAtOnce = 24   // prefixes given to DropPrefix at once: others wait until each is done
+	purgeTries  = 3
+	filesGone   = 30 * time.Second // for readers to let go of files that are replaced
+	filesLook   = 20 * time.Millisecond
 )
 
 // ErrPurge says that what was deleted may still be in the database's files. Purging again is always right.
@@ -165,52 +166,62 @@ func (x *Index) Drop(ctx context.Context, keys, prefixes [][]byte) error {
 
 // purge drops exact keys, keys under which no row is, and whole prefixes.
 func (x *Index) purge(ctx context.Context, exact, dead, below [][]byte) error {
-	for part := range slices.Chunk(exact, purgeKeys) {
-		if err := x.purgeSome(ctx, part, nil, nil); err != nil {
-			return err
-		}
-	}
-	for part := range slices.Chunk(dead, purgeKeys) {
-		if err := x.purgeSome(ctx, nil, part, nil); err != nil {
-			return err
-		}
-	}
-	for part := range slices.Chunk(below, purgeKeys) {
-		if err := x.purgeSome(ctx, nil, nil, part); err != nil {
-			return err
+	for _, list := range []doomedKeys{{exact, single}, {dead, unlessLive}, {below, whole}} {
+		for part := range slices.Chunk(list.keys, purgeKeys) {
+			if err := x.purgeSome(ctx, doomedKeys{part, list.kind}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (x *Index) purgeSome(ctx context.Context, exact, dead, below [][]byte) error {
+// doomedKeys are keys to be dropped, and in which way.
+type doomedKeys struct {
+	keys [][]byte
+	kind keyKind
+}
+
+type keyKind byte
+
+const (
+	single     keyKind = iota
+	unlessLive         // single, but one that is there again stays
+	whole              // with all that begin with it
+)
+
+func (x *Index) purgeSome(ctx context.Context, d doomedKeys) error {
 	old, err := x.files()
 	if err != nil {
 		return err
 	}
-	for try := 1; ; try++ {
+	dropped := false
+	for tries := 0; len(d.keys) > 0; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		any, left, err := x.dropOnce(exact, dead, below)
+		any, rest, left, err := x.dropOnce(d)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrPurge, err)
 		}
-		if !any {
-			return nil
+		if left {
+			if tries++; tries == purgeTries {
+				return ErrPurge
+			}
+			continue
 		}
-		if !left {
-			break
-		}
-		if try == purgeTries {
-			return ErrPurge
-		}
+		dropped = dropped || any
+		d.keys = rest
+	}
+	if !dropped {
+		return nil
 	}
 	return x.awaitGone(ctx, old)
 }
 
-// dropOnce says whether there was anything to drop, and whether anything of it is left.
-func (x *Index) dropOnce(exact, dead, below [][]byte) (any, left bool, err error) {
+// dropOnce drops as many of the keys as may keep others waiting at once, if there are any. It returns those that are still to be
+// dropped, and says whether anything is left of those that are not.
+func (x *Index) dropOnce(d doomedKeys) (any bool, rest [][]byte, left bool, err error) {
 	x.write.Lock()
 	defer x.write.Unlock()
 	x.gate.Lock()
@@ -218,38 +229,38 @@ func (x *Index) dropOnce(exact, dead, below [][]byte) (any, left bool, err error
 	x.purges++
 	var p dropPlan
 	if err := x.db.View(func(txn *badger.Txn) (err error) {
-		p, err = planDrop(txn, exact, dead, below)
+		p, err = planDrop(txn, d)
 		return err
 	}); err != nil || len(p.prefixes) == 0 {
-		return false, false, err
+		return false, nil, false, err
 	}
 	if err := x.writeMany(len(p.saved), func(txn *badger.Txn, i int) error {
 		return txn.Set(append([]byte{tabSaved}, p.saved[i].key...), p.saved[i].value)
 	}); err != nil {
-		return false, false, err
+		return false, nil, false, err
 	}
 	if err := x.writeMany(len(p.empty), func(txn *badger.Txn, i int) error {
 		return txn.SetEntry(badger.NewEntry(p.empty[i], nil).WithMeta(purgeMark))
 	}); err != nil {
-		return false, false, err
+		return false, nil, false, err
 	}
 	if err := x.db.DropPrefix(p.prefixes...); err != nil {
-		return false, false, err
+		return false, nil, false, err
 	}
 	if err := x.putBack(); err != nil {
-		return false, false, err
+		return false, nil, false, err
 	}
 	err = x.db.View(func(txn *badger.Txn) error {
-		for _, k := range slices.Concat(p.exact, below) {
+		for _, k := range p.keys {
 			if err := anyVersion(txn, k, func(found []byte) {
-				left = left || bytes.Equal(found, k) || !slices.ContainsFunc(p.saved, func(r row) bool { return bytes.Equal(r.key, found) })
+				left = left || d.kind == whole || bytes.Equal(found, k)
 			}); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return true, left, err
+	return true, p.rest, left, err
 }
 
 // anyVersion calls fn with the keys that begin with a prefix and of which any version is left, deleted ones too.
@@ -266,35 +277,39 @@ type row struct{ key, value []byte }
 
 // dropPlan is what to give to DropPrefix and what to do about it.
 type dropPlan struct {
-	exact    [][]byte // the single keys that go
 	prefixes [][]byte
-	empty    [][]byte // those of them under which no row is
+	keys     [][]byte // that they are for
+	empty    [][]byte // those of the prefixes under which no row is
 	saved    []row    // rows of others under them
+	rest     [][]byte // keys for another time
 }
 
 // planDrop finds few prefixes that cover the keys and, if it can be, no row of others. Nobody writes meanwhile.
-func planDrop(txn *badger.Txn, exact, dead, below [][]byte) (dropPlan, error) {
-	var p dropPlan
-	p.exact = slices.Clone(exact)
-	for _, k := range dead {
-		_, live, err := get(txn, k)
-		if err != nil {
-			return p, err
+func planDrop(txn *badger.Txn, d doomedKeys) (p dropPlan, err error) {
+	goes := make(map[string]bool, len(d.keys))
+	for _, k := range d.keys {
+		if d.kind == unlessLive {
+			if _, live, err := get(txn, k); err != nil || live {
+				if err != nil {
+					return p, err
+				}
+				continue
+			}
 		}
-		if !live {
-			p.exact = append(p.exact, k)
-		}
-	}
-	slices.SortFunc(p.exact, bytes.Compare)
-	p.exact = slices.CompactFunc(p.exact, bytes.Equal)
-	goes := make(map[string]bool, len(p.exact))
-	for _, k := range p.exact {
 		goes[string(k)] = true
 	}
-	// under says whether there are rows under a prefix, and which of them stay.
+	keys := make([][]byte, 0, len(goes))
+	for k := range goes {
+		keys = append(keys, []byte(k))
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	// under says whether there are rows under a prefix, and which of them stay: all, or whether there is one.
 	under := func(prefix []byte, all bool) (some bool, stay []row, err error) {
 		err = scan(txn, prefix, prefix, false, func(k []byte, value func() ([]byte, error)) (bool, error) {
 			some = true
+			if d.kind == whole {
+				return false, nil
+			}
 			if goes[string(k)] {
 				return true, nil
 			}
@@ -310,33 +325,26 @@ func planDrop(txn *badger.Txn, exact, dead, below [][]byte) (dropPlan, error) {
 		})
 		return some, stay, err
 	}
-	add := func(prefix []byte, some bool, stay []row) {
-		p.prefixes = append(p.prefixes, prefix)
-		p.saved = append(p.saved, stay...)
-		if !some {
-			p.empty = append(p.empty, prefix)
-		}
-	}
 	var cover func(keys [][]byte) error
 	cover = func(keys [][]byte) error {
-		if len(keys) == 0 {
+		if len(p.prefixes) == purgeAtOnce {
+			p.rest = append(p.rest, keys...)
 			return nil
 		}
 		prefix := common(keys[0], keys[len(keys)-1])
-		if len(keys) == 1 {
-			some, stay, err := under(prefix, true)
-			if err == nil {
-				add(prefix, some, stay)
-			}
-			return err
+		if len(keys) > 1 && len(prefix) < 2 || d.kind == whole && len(keys) > 1 {
+			prefix = nil
 		}
-		if len(prefix) > 1 {
-			some, stay, err := under(prefix, false)
+		if prefix != nil {
+			some, stay, err := under(prefix, len(keys) == 1)
 			if err != nil {
 				return err
 			}
-			if len(stay) == 0 {
-				add(prefix, some, nil)
+			if len(keys) == 1 || len(stay) == 0 {
+				p.prefixes, p.keys, p.saved = append(p.prefixes, prefix), append(p.keys, keys...), append(p.saved, stay...)
+				if !some {
+					p.empty = append(p.empty, prefix)
+				}
 				return nil
 			}
 		}
@@ -345,21 +353,10 @@ func planDrop(txn *badger.Txn, exact, dead, below [][]byte) (dropPlan, error) {
 		}
 		return cover(keys[len(keys)/2:])
 	}
-	if err := cover(p.exact); err != nil {
-		return p, err
+	if len(keys) == 0 {
+		return p, nil
 	}
-	for _, prefix := range below {
-		some := false
-		err := scan(txn, prefix, prefix, false, func([]byte, func() ([]byte, error)) (bool, error) {
-			some = true
-			return false, nil
-		})
-		if err != nil {
-			return p, err
-		}
-		add(prefix, some, nil)
-	}
-	return p, nil
+	return p, cover(keys)
 }
 
 func common(a, b []byte) []byte {

@@ -342,6 +342,25 @@ func (x *Index) Retract(ctx context.Context, kind Kind, subject string) (facts i
 	return len(found), err
 }
 
+// Said lists what this node currently says something about, of a kind and with subjects that begin with a text.
+func (x *Index) Said(kind Kind, prefix string) (subjects []string, err error) {
+	key := append(append([]byte{tabFact}, kind...), 0)
+	key = append(key, prefix...)
+	err = x.db.View(func(txn *badger.Txn) error {
+		return scan(txn, key, key, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
+			_, subject, author, ok := readFactKey(k)
+			if !ok {
+				return false, errDamaged("the key of a fact")
+			}
+			if author == x.self {
+				subjects = append(subjects, subject)
+			}
+			return true, nil
+		})
+	})
+	return subjects, err
+}
+
 // said lists where in the own log, after a position, something is said about a subject.
 func (x *Index) said(ctx context.Context, kind Kind, subject string, after Position) (found []Position, err error) {
 	err = x.db.View(func(txn *badger.Txn) error {

@@ -30,6 +30,9 @@
 //	0x46 S 0 O C       damage: C is the address of a block, nothing for the study key
 //	0x47 S 0 O         a shelf that has, or had, a block: size, last use, whether swept
 //	0x48 S             a study that is pinned
+//	0x49 00 H          an erasure under way; H is SHA-256 of S
+//	0x49 01 H          what an erasure has done
+//	0x49 02 A R        a retraction that copies were looked for after: author, subject
 //	0x4a               how far the background verification is
 //	0x60 S             a fetch task
 package archive

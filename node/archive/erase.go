@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,6 +64,7 @@ type openErasure struct {
 	Whole   bool        `cbor:"2,keyasint"` // all that is here of the study, not one copy
 	Sources []condemned `cbor:"3,keyasint"`
 	Erasure Erasure     `cbor:"4,keyasint"`
+	Apart   bool        `cbor:"5,keyasint"` // siblings have versions of the study, which stay
 }
 
 // condemned is one version of the study.
@@ -185,6 +187,17 @@ func (e *erasures) recover() error {
 	})
 }
 
+// prefixes are those of what is to be erased in one of the studyTables.
+func (r openErasure) prefixes(table byte) (out [][]byte) {
+	if r.Whole && !r.Apart { // rows of versions that are no longer here too
+		return [][]byte{append(append([]byte{table}, r.Study...), 0)}
+	}
+	for _, c := range r.Sources {
+		out = append(out, sourceID{r.Study, c.Origin}.key(table))
+	}
+	return out
+}
+
 func (r openErasure) scope() sourceID {
 	if r.Whole {
 		return sourceID{Study: r.Study}
@@ -266,25 +279,27 @@ func (e *erasures) condemn(scope sourceID, reason string) (*erasing, error) {
 	}
 	e.mu.Unlock()
 	r := openErasure{Study: scope.Study, Whole: scope.Origin == index.NodeID{}, Erasure: Erasure{When: a.Now().UTC(), Reason: reason}}
-	prefix := func(table byte) []byte {
-		if r.Whole {
-			return append(append([]byte{table}, scope.Study...), 0)
-		}
-		return scope.key(table)
-	}
 	origins := map[index.NodeID]bool{}
+	if !r.Whole {
+		origins[scope.Origin] = true // it may have been here
+		r.Sources = []condemned{{Origin: scope.Origin}}
+	}
 	if err := a.db.View(func(txn *badger.Txn) error {
 		for _, table := range studyTables {
-			it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix(table)})
-			for it.Rewind(); it.Valid(); it.Next() {
-				if id, _, ok := parseSourceID(it.Item().Key()); ok && !index.Purged(it.Item()) {
+			for _, prefix := range r.prefixes(table) {
+				it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
+				for it.Rewind(); it.Valid(); it.Next() {
+					id, _, ok := parseSourceID(it.Item().Key())
+					if !ok || index.Purged(it.Item()) {
+						continue
+					}
 					origins[id.Origin] = true
+					if table == tableInstance && !a.sibling(id.Origin) {
+						r.Erasure.Instances++
+					}
 				}
-				if table == tableInstance {
-					r.Erasure.Instances++
-				}
+				it.Close()
 			}
-			it.Close()
 		}
 		return nil
 	}); err != nil {
@@ -295,15 +310,14 @@ func (e *erasures) condemn(scope sourceID, reason string) (*erasing, error) {
 	if r.Whole && told {
 		origins[a.Self] = true
 	}
-	siblings := false
 	for origin := range origins {
 		if r.Whole && a.sibling(origin) {
-			siblings = true
+			r.Apart = true
 			delete(origins, origin)
 		}
 	}
 	if len(origins) == 0 {
-		if siblings {
+		if r.Apart {
 			return nil, ErrSiblings
 		}
 		return nil, ErrNotFound
@@ -312,6 +326,7 @@ func (e *erasures) condemn(scope sourceID, reason string) (*erasing, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Sources = nil
 	for origin := range origins {
 		c := condemned{Origin: origin}
 		key, err := a.Keys.Get(sourceID{scope.Study, origin}.keyName())
@@ -537,22 +552,17 @@ func (e *erasures) uncatalogue(ctx context.Context, r openErasure) error {
 		if err := a.update(func(txn *badger.Txn) error { return txn.Delete(id.key(tableSource)) }); err != nil {
 			return err
 		}
-		others, err := a.sourcesOf(r.Study)
-		if err != nil {
-			return err
-		}
-		if r.Whole {
-			others = nil
-		}
-		free, err := e.releaseUIDs(id, others)
-		if err != nil {
-			return err
-		}
-		keys = append(keys, free...)
 	}
 	left, err := a.sourcesOf(r.Study)
 	if err != nil {
 		return err
+	}
+	for _, prefix := range r.prefixes(tableInstance) {
+		free, err := e.releaseUIDs(prefix, left)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, free...)
 	}
 	_, known := a.Index.Study(r.Study)
 	if r.Whole || len(left) == 0 && !known {
@@ -567,13 +577,7 @@ func (e *erasures) uncatalogue(ctx context.Context, r openErasure) error {
 		return err
 	}
 	for _, table := range studyTables {
-		if r.Whole {
-			prefixes = append(prefixes, append(append([]byte{table}, r.Study...), 0))
-			continue
-		}
-		for _, c := range r.Sources {
-			prefixes = append(prefixes, sourceID{r.Study, c.Origin}.key(table))
-		}
+		prefixes = append(prefixes, r.prefixes(table)...)
 	}
 	if err := a.Index.Drop(ctx, nil, prefixes); err != nil {
 		return err
@@ -587,16 +591,19 @@ func (e *erasures) uncatalogue(ctx context.Context, r openErasure) error {
 	return nil
 }
 
-// releaseUIDs gives up the SOP Instance UIDs that a source took, and returns
-// the rows of those that nobody has now.
-func (e *erasures) releaseUIDs(id sourceID, others map[index.NodeID]source) (free [][]byte, err error) {
+// releaseUIDs gives up the SOP Instance UIDs that were taken by instances of a
+// prefix, also of those that are no longer here, and returns the rows of those
+// that nobody has now.
+func (e *erasures) releaseUIDs(prefix []byte, others map[index.NodeID]source) (free [][]byte, err error) {
 	a := e.a
 	var rows [][]byte
 	if err := a.db.View(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: id.key(tableInstance)})
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, AllVersions: true})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
-			rows = append(rows, it.Item().KeyCopy(nil))
+			if k := it.Item().Key(); len(rows) == 0 || !bytes.Equal(rows[len(rows)-1], k) {
+				rows = append(rows, bytes.Clone(k))
+			}
 		}
 		return nil
 	}); err != nil {
@@ -607,13 +614,13 @@ func (e *erasures) releaseUIDs(id sourceID, others map[index.NodeID]source) (fre
 		if err := a.update(func(txn *badger.Txn) error {
 			gone = nil
 			for _, k := range part {
-				if err := a.releaseUID(txn, id, k, others); err != nil {
-					return err
-				}
-				_, rest, ok := parseSourceID(k)
+				id, rest, ok := parseSourceID(k)
 				_, uid, ok2 := bytes.Cut(rest, []byte{0})
 				if !ok || !ok2 {
 					continue
+				}
+				if err := a.releaseUID(txn, id, k, others); err != nil {
+					return err
 				}
 				sopKey := append([]byte{tableSOP}, uid...)
 				if _, err := getRecord[sop](txn, sopKey); errors.Is(err, errNoRecord) {
@@ -631,18 +638,22 @@ func (e *erasures) releaseUIDs(id sourceID, others map[index.NodeID]source) (fre
 	return free, nil
 }
 
-// retract takes back what this node has told of the study.
+// retract takes back what this node has told of the study: that it has it, and
+// of copies that they are, or were, here.
 func (e *erasures) retract(ctx context.Context, r openErasure) error {
-	for _, c := range r.Sources {
-		kind, subject := index.KindStudy, r.Study
-		if c.Origin != e.a.Self {
-			st, err := index.HoldingStatement(index.Holding{Study: r.Study, Origin: c.Origin})
-			if err != nil {
-				return err
-			}
-			kind, subject = st.Kind, st.Subject
-		}
-		if _, err := e.a.Index.Retract(ctx, kind, subject); err != nil {
+	x := e.a.Index
+	of := r.Study + "@"
+	if !r.Whole {
+		of += r.Sources[0].Origin.String()
+	} else if _, err := x.Retract(ctx, index.KindStudy, r.Study); err != nil {
+		return err
+	}
+	copies, err := x.Said(index.KindHolding, of)
+	if err != nil {
+		return err
+	}
+	for _, subject := range copies {
+		if _, err := x.Retract(ctx, index.KindHolding, subject); err != nil {
 			return err
 		}
 	}
@@ -839,22 +850,35 @@ func (e *erasures) listen(ctx context.Context) error {
 }
 
 // retractedCopies lists what is kept here of studies that their origins have
-// retracted.
+// retracted, and what this node has told that it kept.
 func (e *erasures) retractedCopies(heard map[heardKey]int) (found []sourceID, err error) {
 	by := make(map[index.NodeID]bool)
 	for k := range heard {
 		by[k.author] = true
 	}
+	told, err := e.a.Index.Said(index.KindHolding, "")
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[sourceID]bool)
+	consider := func(id sourceID) {
+		if by[id.Origin] && !seen[id] && heard[heardKey{id.Origin, index.RetractionSubject(index.KindStudy, id.Study)}] > 0 {
+			seen[id] = true
+			found = append(found, id)
+		}
+	}
+	for _, subject := range told {
+		study, origin, _ := strings.Cut(subject, "@")
+		if node, err := index.ParseNodeID(origin); err == nil {
+			consider(sourceID{study, node})
+		}
+	}
 	err = e.a.db.View(func(txn *badger.Txn) error {
 		for _, table := range []byte{tableSource, tableShelved} { // one of them has every copy
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{table}})
 			for it.Rewind(); it.Valid(); it.Next() {
-				id, _, ok := parseSourceID(it.Item().Key())
-				if !ok || !by[id.Origin] || index.Purged(it.Item()) || slices.Contains(found, id) {
-					continue
-				}
-				if heard[heardKey{id.Origin, index.RetractionSubject(index.KindStudy, id.Study)}] > 0 {
-					found = append(found, id)
+				if id, _, ok := parseSourceID(it.Item().Key()); ok && !index.Purged(it.Item()) {
+					consider(id)
 				}
 			}
 			it.Close()

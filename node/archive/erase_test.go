@@ -367,3 +367,38 @@ func TestCopiesGoWithTheirOriginals(t *testing.T) {
 		}
 	}
 }
+
+// A node that has evicted its copy has still told that it had one.
+func TestWhatWasToldOfAnEvictedCopyGoesToo(t *testing.T) {
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	a := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
+	b := newHouse(t, t.TempDir(), "RBB", clock, "RAA", "RBB")
+	b.listens()
+	if err := a.take(image(doomedStudy, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	a.publishAll()
+	b.hear(a)
+	b.bringFrom(a, doomedStudy)
+	id := sourceID{doomedStudy, a.Self}
+	clock.step(24 * time.Hour)
+	if gone, err := b.space.evictOne(context.Background(), id, "a test"); !gone || err != nil {
+		t.Fatal(gone, err)
+	}
+	a.erases(doomedStudy)
+	b.hear(a)
+	b.erase.pass(context.Background())
+	if told, err := b.Index.Said(index.KindHolding, ""); len(told) != 0 || err != nil {
+		t.Fatal(told, err)
+	}
+	a.hear(b)
+	if err := a.Index.Purge(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if where := a.named(doomedStudy); len(where) > 0 {
+		t.Fatalf("the origin: it is named in rows of the tables %x", where)
+	}
+	if where := b.named(doomedStudy); len(where) > 0 {
+		t.Fatalf("the copy: it is named in rows of the tables %x", where)
+	}
+}
