@@ -211,7 +211,7 @@ func TestExitCodes(t *testing.T) {
 		"no command":            {nil, "", "", 0, `(?s)Usage: priormesh <command>.*Exit codes:.*  6  not yet`, ""},
 		"help":                  {nil, "find --help", "", 0, `(?s)Examples:.*priormesh find --home`, ""},
 		"version":               {nil, "--version", "", 0, `unversioned`, ""},
-		"unknown command":       {nil, "erase", "", 2, "", `^priormesh: unexpected argument erase.*--help`},
+		"unknown command":       {nil, "compact", "", 2, "", `^priormesh: unexpected argument compact.*--help`},
 		"unknown flag":          {nil, "find --home HOME --colour", "", 2, "", `unknown flag --colour.*priormesh find --help`},
 		"unknown flag in JSON":  {nil, "find --json --home HOME --colour", "", 2, "", `^\{"error":"unknown flag --colour.*","code":2\}\n$`},
 		"no home given":         {nil, "find", "", 2, "", `missing flags: --home=DIR`},
