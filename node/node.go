@@ -64,14 +64,18 @@ type Node struct {
 
 	db      *badger.DB
 	blocks  *cas.Disk
-	keys    *cas.Keyring
+	keys    *cas.Keyring // of what this trust received
+	hasOwn  bool         // the catalogue had studies that were received here, when the node started
+	shared  bool         // originals are in a bucket, which other nodes of this trust may use too
 	index   *index.Index
 	audit   *audit.Log
 	archive *archive.Archive
 	mesh    *mesh.Mesh
 	priors  *priors.Engine
 	hearing *hearing
-	disk    *disk
+
+	adoption *adoption
+	disk     *disk
 
 	listener net.Listener
 	server   *http.Server
@@ -150,20 +154,17 @@ func (n *Node) openStores(ctx context.Context) error {
 		return fmt.Errorf("the blocks in %s cannot be opened: %w", h.path("blocks"), err)
 	}
 	n.closers = append(n.closers, n.blocks.Close)
-	source, err := h.kekSource()
+	stores, err := h.openStores(ctx, n.hasOwn, n.Options)
 	if err != nil {
 		return err
 	}
-	cabinets, done, err := h.cabinets(ctx)
-	if err != nil {
-		return err
+	var originals cas.Store = n.blocks
+	if n.shared = stores.shared(); n.shared {
+		originals = stores.originals
+		n.closers = append(n.closers, originals.Close)
 	}
-	n.closers = append(n.closers, func() error { done(); return nil })
-	rings, err := keyrings{fs: cas.OS(), source: source, cabinets: cabinets, rand: n.Rand}.open(ctx)
-	if err != nil {
-		return err
-	}
-	n.keys = rings[0]
+	var copyKeys *cas.Keyring
+	n.keys, copyKeys = stores.keys()
 	if n.audit, err = audit.Open(h.path("audit"), n.Now); err != nil {
 		return fmt.Errorf("%s: %w", h.path("audit"), err)
 	}
@@ -183,7 +184,7 @@ func (n *Node) openStores(ctx context.Context) error {
 	}
 	c := h.Config
 	n.archive, err = archive.Open(archive.Options{
-		DB: n.db, Blocks: n.blocks, Copies: n.blocks, Keys: n.keys, Index: n.index, Audit: n.audit, Policy: access.Members,
+		DB: n.db, Blocks: originals, Copies: n.blocks, Keys: n.keys, CopyKeys: copyKeys, Index: n.index, Audit: n.audit, Policy: access.Members,
 		Self: n.index.Self(), Issuer: c.Issuer(), Now: n.Now, Log: n.Log,
 		ScrubRate: int64(c.Verify.Rate), ScrubEvery: time.Duration(c.Verify.Every),
 		PublishAfter: time.Duration(c.Archive.PublishAfter), SettleAfter: time.Duration(c.Archive.SettleAfter),
@@ -193,7 +194,7 @@ func (n *Node) openStores(ctx context.Context) error {
 		OnArrival: func(study string) { n.priors.Heard(study) },
 		Room:      n.disk,
 		Space: archive.SpaceOptions{Copies: int64(c.Space.Copies), SweepAfter: time.Duration(c.Space.SweepAfter),
-			KeepFor: time.Duration(c.Space.KeepCopies), RoundEvery: time.Duration(c.Space.RoundEvery)},
+			KeepFor: time.Duration(c.Space.KeepCopies), RoundEvery: time.Duration(c.Space.RoundEvery), Shared: n.shared},
 	})
 	return err
 }
@@ -255,9 +256,11 @@ func (n *Node) openMesh(ctx context.Context) error {
 	n.closers = append(n.closers, n.mesh.Close)
 	n.priors = priors.New(priors.Options{Index: n.index, Archive: n.archive, Self: n.index.Self(),
 		Window: time.Duration(n.home.Config.Priors.Window), Now: n.Now, Log: n.Log})
+	n.adoption = newAdoption(n)
 	n.archive.Start(n.mesh)
 	n.closers = append(n.closers, n.archive.Close)
 	unwatch := n.index.Watch(n.heard)
+	n.archive.CatchUp()
 	n.closers = append(n.closers, func() error { unwatch(); return nil })
 	if err := n.priors.Start(); err != nil {
 		return err
@@ -266,6 +269,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
 	n.group.Go(func() error { n.hearing.run(run); return nil })
+	n.group.Go(func() error { n.adoption.run(run); return nil })
 	n.disk.changed = func(l level) {
 		if l == roomy {
 			n.archive.Kick()
@@ -293,6 +297,7 @@ func (n *Node) heard(f index.Fact) {
 	case index.KindStudy:
 		n.archive.News(f.Subject)
 		n.priors.Heard(f.Subject)
+		n.adoption.heard(f)
 	case index.KindHolding:
 		study, _, _ := strings.Cut(f.Subject, "@") // the study, and whose
 		n.archive.Due(study)
@@ -544,6 +549,10 @@ func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
 		if m.Card.Hash() != card.Hash() {
 			return api.Admission{}, fmt.Errorf("%w: %s is a member already, with another key or name; compare the card with the trust by telephone (its fingerprint is %s)", api.ErrWrongUse, card.Trust, card.Fingerprint())
 		}
+		if err := n.present(ctx, roster, card); err != nil {
+			return api.Admission{}, err
+		}
+		roster = n.index.Roster()
 	} else if !n.voted(roster, card) {
 		key, err := n.home.TrustKey()
 		if err != nil {
@@ -578,6 +587,23 @@ func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
 		a.Invitation = inv.String()
 	}
 	return a, nil
+}
+
+// present says in this node's log that a card's node is another one of this
+// trust, so that the region lets it in: its own word would not be heard.
+func (n *Node) present(ctx context.Context, roster index.Roster, card index.Card) error {
+	if _, known := roster.Allowed(card.NodeCert.Node); known || card.Trust != n.home.Config.Trust {
+		return nil
+	}
+	st, err := index.NodeStatement(index.NodeFact{Cert: card.NodeCert, Addrs: card.Addrs})
+	if err != nil {
+		return err
+	}
+	if err := n.audit.Append(audit.Event{Event: "node.presented", Trust: string(card.Trust), Node: card.NodeCert.Node.String()}); err != nil {
+		return err
+	}
+	_, err = n.index.Append(ctx, st)
+	return err
 }
 
 // voted says whether this trust has endorsed a card on the roster as it is. A
