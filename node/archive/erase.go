@@ -397,6 +397,9 @@ func (e *erasures) pass(ctx context.Context) time.Duration {
 	if err := e.conclude(ctx); err != nil {
 		failed("the traces of an erasure's record could not be removed", err)
 	}
+	if err := e.catchUp(); err != nil {
+		failed("what other trusts have erased could not be read from the index", err)
+	}
 	if err := e.all(ctx); err != nil {
 		failed("an erasure could not be finished", err)
 	}
@@ -485,7 +488,8 @@ func (e *erasures) carryOut(ctx context.Context, r openErasure, gates *[]func())
 	// Who published looked before this erasure began; from here on nobody does.
 	l := a.lock(r.Study)
 	l.Lock()
-	l.Unlock() //nolint:staticcheck // a barrier
+	//lint:ignore SA2001 it is a barrier
+	l.Unlock()
 	if r.Whole {
 		a.pub.forget(r.Study)
 	}
@@ -771,11 +775,15 @@ func (a *Archive) Retracted(author index.NodeID, subject string) {
 	a.erase.poke()
 }
 
+// CatchUp has the archive look for retractions that the index heard while nobody
+// told of them.
+func (a *Archive) CatchUp() { a.erase.poke() }
+
 func heardRow(k heardKey) []byte {
 	return append(append([]byte{tableErasure, erasureHeard}, k.author[:]...), k.subject...)
 }
 
-// catchUp finds the retractions that were heard before a stop and have not been
+// catchUp finds the retractions that the index has heard and that have not been
 // dealt with.
 func (e *erasures) catchUp() error {
 	all, err := e.a.Index.Retractions()
