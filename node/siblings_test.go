@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/cas/castest/s3test"
@@ -104,6 +105,12 @@ func TestNodesOfOneTrustShareABucket(t *testing.T) {
 	bucket := server.Bucket("originals", false)
 	first := newTrust(t, "RX1", "Test region")
 	first.inBucket(server, bucket)
+	// Nobody may sweep or drop what another node has put into the bucket.
+	first.home.Config.Space.SweepAfter = node.Duration(20 * time.Millisecond)
+	first.home.Config.Space.RoundEvery = node.Duration(50 * time.Millisecond)
+	first.home.Config.Space.Copies = 1
+	first.home.Config.Space.KeepCopies = 0
+	first.home.Config.Verify.Every = node.Duration(100 * time.Millisecond)
 	first.start()
 	list := study("1.2.3.1", ada, "20240101", 3)
 	first.imports(list...)
