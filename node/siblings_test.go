@@ -67,22 +67,27 @@ func sibling(of *trust, presents ...*trust) *trust {
 	return tr
 }
 
-// transfers is how often a node has brought a study from another, or given one.
+// transfers is how often a node has brought a study from another.
 func (tr *trust) transfers() int {
+	tr.t.Helper()
+	return tr.audited("fetch.done")
+}
+
+// audited is how often a node has written down an event.
+func (tr *trust) audited(event string) (n int) {
 	tr.t.Helper()
 	names, err := filepath.Glob(filepath.Join(tr.home.Dir, "audit", "*"))
 	if err != nil || len(names) == 0 {
 		tr.t.Fatal(names, err)
 	}
-	var b []byte
 	for _, name := range names {
-		more, err := os.ReadFile(name)
+		b, err := os.ReadFile(name)
 		if err != nil {
 			tr.t.Fatal(err)
 		}
-		b = append(b, more...)
+		n += strings.Count(string(b), event)
 	}
-	return strings.Count(string(b), "fetch.done") + strings.Count(string(b), "grant.given")
+	return n
 }
 
 // serves says that a node gives a study, as soon as it has heard all of it.
@@ -164,10 +169,24 @@ func TestNodesOfOneTrustShareABucket(t *testing.T) {
 		code, _, _ := second.retrieve("studies/1.2.3.2")
 		return code == http.StatusNotFound, fmt.Sprint(code)
 	})
-	// Stored again it is a new study, and the late erasure of the old one must
-	// not take it.
+	// Stored again it is a new study under the same name. A node that hears late
+	// of the erasure must not take it away.
 	first.imports(more...)
 	second.serves("1.2.3.2", more)
+	second.stop()
+	if said, code := eraseStudy(first, "1.2.3.2"); code != http.StatusOK {
+		t.Fatal(code, said)
+	}
+	first.imports(more...)
+	before := second.audited("copy.erase")
+	second.start()
+	second.wait("the late erasure is heard of", func() (bool, string) {
+		return second.audited("copy.erase") > before, "not yet"
+	})
+	for range 5 {
+		second.serves("1.2.3.2", more)
+		first.serves("1.2.3.2", more)
+	}
 
 	// The first node and its home are lost.
 	first.stop()
