@@ -56,6 +56,7 @@ func TestS3(t *testing.T) {
 		return s
 	}
 	castest.Run(t, castest.Backend{
+		Slow: true,
 		Open: func(t *testing.T) cas.Store {
 			return open(t, s3Options(server, bucket, fmt.Sprint("store-", n.Add(1))))
 		},
