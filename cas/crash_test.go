@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -91,15 +92,19 @@ type ward struct {
 }
 
 type crash struct {
-	seed    uint64
-	rnd     *rand.Rand // the main goroutine's
-	drive   *castest.Drive
-	dir     string
-	keeps   bool // the locator survives, on the machine's own file system
-	wards   []*ward
-	rotten  int // bits that were flipped at rest
-	s       *cas.Disk
-	options cas.DiskOptions
+	seed   uint64
+	rnd    *rand.Rand // the main goroutine's
+	drive  *castest.Drive
+	dir    string
+	keeps  bool // the locator survives, on the machine's own file system
+	stale  bool // it survives as it was when the life began
+	wards  []*ward
+	rotten int // bits that were flipped at rest
+	// common blocks are put by all workers, at the same time too, and deleted by none.
+	common   *ward
+	commonMu sync.Mutex
+	s        *cas.Disk
+	options  cas.DiskOptions
 }
 
 // crashRound is one story, told by its seed.
@@ -111,14 +116,8 @@ func crashRound(t *testing.T, seed uint64) (err error) {
 		}
 		defer os.RemoveAll(c.dir)
 	}
-	// What lies above the store is whoever's who makes it.
-	for fs, at := c.drive.FS(), filepath.Dir(c.dir); ; at = filepath.Dir(at) {
-		if err := errors.Join(fs.MkdirAll(at), fs.SyncDir(at)); err != nil {
-			return err
-		}
-		if at == filepath.Dir(at) {
-			break
-		}
+	if err := makeAbove(c.drive, c.dir); err != nil {
+		return err
 	}
 	workers := 1
 	if seed%2 == 1 {
@@ -133,6 +132,7 @@ func crashRound(t *testing.T, seed uint64) (err error) {
 		}
 		c.wards = append(c.wards, &ward{id, blocks, make([]fate, len(blocks))})
 	}
+	c.common = &ward{cas.ShelfID{9}, castest.Blocks(seed<<20|1<<19, 200, 1000), make([]fate, 200)}
 	c.options = cas.DiskOptions{
 		Volatile: !c.keeps, Reserve: -1, CollectEvery: -1,
 		PackSize: []int64{4 << 10, 20 << 10, 100 << 10}[c.rnd.IntN(3)],
@@ -147,7 +147,36 @@ func crashRound(t *testing.T, seed uint64) (err error) {
 	if err := c.open(); err != nil {
 		return fmt.Errorf("seed %d, at the end: %w", seed, err)
 	}
-	return errors.Join(c.check(), c.s.Close())
+	err = c.check()
+	if err == nil {
+		err = c.leave()
+	}
+	return errors.Join(err, c.s.Close())
+}
+
+// makeAbove makes what lies above a store, which is not the store's to make.
+func makeAbove(drive *castest.Drive, dir string) error {
+	d, at := drive.FS(), filepath.Dir(dir)
+	err := errors.Join(d.MkdirAll(at), d.SyncDir(at))
+	if at != filepath.Dir(at) {
+		err = errors.Join(err, makeAbove(drive, at))
+	}
+	return err
+}
+
+// leave deletes everything; nothing may be left on the drive.
+func (c *crash) leave() error {
+	ctx := context.Background()
+	if err := c.s.Shelves(ctx, cas.ShelfID{}, func(id cas.ShelfID) error { return c.s.Drop(ctx, id) }); err != nil {
+		return err
+	}
+	if err := c.s.Collect(ctx); err != nil {
+		return err
+	}
+	if n, sp := c.drive.Used(), c.s.Space(); n != 0 || sp != (cas.Space{}) {
+		return fmt.Errorf("everything was deleted and collected, and %d bytes are on the drive: %+v", n, sp)
+	}
+	return nil
 }
 
 // open opens the store on a drive that is well.
@@ -156,8 +185,8 @@ func (c *crash) open() (err error) {
 	if c.s, err = cas.OpenDisk(c.dir, c.options); err != nil {
 		return fmt.Errorf("opening: %w", err)
 	}
-	if !c.keeps {
-		for _, w := range c.wards {
+	if !c.keeps || c.stale {
+		for _, w := range append(slices.Clone(c.wards), c.common) {
 			for i, f := range w.fates {
 				if f == gone {
 					w.fates[i] = perhaps
@@ -178,6 +207,11 @@ func (c *crash) live() error {
 	}
 	if err := c.check(); err != nil {
 		return errors.Join(err, c.s.Close())
+	}
+	if c.stale = c.keeps && c.rnd.IntN(3) == 0; c.stale {
+		if err := c.copyLocator(); err != nil {
+			return err
+		}
 	}
 	// What is worked at once is what fails, so that each is met often.
 	steps := 10 + c.rnd.IntN(80)
@@ -201,6 +235,9 @@ func (c *crash) live() error {
 		c.drive.Capacity(c.drive.Used() + 40<<10 + c.rnd.Int64N(200<<10))
 	}
 	ending := c.rnd.IntN(4)
+	if c.stale {
+		ending = 1
+	}
 	if ending > 0 {
 		c.drive.CutAfter(1 + c.rnd.IntN(steps*8*len(c.wards)))
 	}
@@ -229,13 +266,39 @@ func (c *crash) live() error {
 			c.drive.Fail(castest.OpWrite, 1)
 		}
 	}
+	crashed := c.keeps && ending != 0
+	if crashed && !c.stale {
+		if err := c.copyLocator(); err != nil {
+			return err
+		}
+	}
 	if err := c.named("closing", c.s.Close()); err != nil {
 		return err
+	}
+	if crashed {
+		if err := c.takeCopy(); err != nil {
+			return err
+		}
 	}
 	if c.rnd.IntN(8) == 0 && c.drive.RotSomewhere() {
 		c.rotten++
 	}
 	return nil
+}
+
+// copyLocator keeps the locator as a crash at this point would leave it.
+func (c *crash) copyLocator() (err error) {
+	for range 100 {
+		err = errors.Join(os.RemoveAll(c.dir+"/copy"), os.CopyFS(c.dir+"/copy", os.DirFS(c.dir+"/locator")))
+		if !errors.Is(err, fs.ErrNotExist) {
+			break // else Badger has just made a table of a log
+		}
+	}
+	return err
+}
+
+func (c *crash) takeCopy() error {
+	return errors.Join(os.RemoveAll(c.dir+"/locator"), os.Rename(c.dir+"/copy", c.dir+"/locator"))
 }
 
 // named says whether an error is one that a caller can tell from others.
@@ -318,6 +381,10 @@ func (c *crash) work(w *ward, rnd *rand.Rand, steps int) error {
 			if err := c.named("collecting", c.s.Collect(ctx)); err != nil {
 				return err
 			}
+		case 8:
+			if err := c.putCommon(ctx, rnd); err != nil {
+				return err
+			}
 		case 7:
 			if rnd.IntN(6) > 0 || len(c.wards) > 2 && w != c.wards[0] && w != c.wards[1] {
 				continue
@@ -344,6 +411,30 @@ func (c *crash) work(w *ward, rnd *rand.Rand, steps int) error {
 	return nil
 }
 
+// putCommon puts what others may be putting: nobody's acknowledgement may rest
+// on a write of another's that fails.
+func (c *crash) putCommon(ctx context.Context, rnd *rand.Rand) error {
+	c.commonMu.Lock()
+	next := slices.Index(c.common.fates, never)
+	c.commonMu.Unlock()
+	from := max(next, 0) + rnd.IntN(3)
+	to := min(from+1+rnd.IntN(4), len(c.common.b))
+	if from >= to {
+		return nil
+	}
+	err := c.s.Shelf(c.common.shelf).Put(ctx, c.common.b[from:to]...)
+	c.commonMu.Lock()
+	defer c.commonMu.Unlock()
+	for i := from; i < to; i++ {
+		if err == nil {
+			c.common.fates[i] = held
+		} else if c.common.fates[i] != held {
+			c.common.fates[i] = perhaps
+		}
+	}
+	return c.named("putting", err)
+}
+
 func (f fate) String() string {
 	return []string{"never put", "acknowledged", "perhaps there", "deleted"}[f]
 }
@@ -352,7 +443,7 @@ func (f fate) String() string {
 func (c *crash) check() error {
 	ctx, lost := context.Background(), 0
 	all := map[cas.ShelfID]map[cid.Cid]int{}
-	for _, w := range c.wards {
+	for _, w := range append(slices.Clone(c.wards), c.common) {
 		shelf := c.s.Shelf(w.shelf)
 		if all[w.shelf] == nil {
 			all[w.shelf] = map[cid.Cid]int{}
@@ -371,6 +462,13 @@ func (c *crash) check() error {
 				return fmt.Errorf("block %d is there and was %s", i, w.fates[i])
 			case err != nil && !errors.Is(err, cas.ErrNotFound) && !errors.Is(err, cas.ErrCorrupt):
 				return err
+			case errors.Is(err, cas.ErrCorrupt) && w.fates[i] == perhaps && c.stale:
+				// It was deleted and its pack removed, and the locator that
+				// came back knows of neither.
+				if err := shelf.Delete(ctx, b.CID); err != nil {
+					return err
+				}
+				has = false
 			case err != nil && w.fates[i] == held, errors.Is(err, cas.ErrCorrupt):
 				if lost++; lost > c.rotten {
 					return fmt.Errorf("block %d was %s: %w", i, w.fates[i], err)
@@ -500,6 +598,39 @@ func TestFullDrive(t *testing.T) {
 	}
 }
 
+// What a write left on a drive that was full must not come back when it was
+// never put, or was deleted since.
+func TestFullDriveLeavesNothingBehind(t *testing.T) {
+	drive, dir := castest.NewDrive(1), t.TempDir()
+	must(t, makeAbove(drive, dir))
+	o := cas.DiskOptions{FS: drive.FS(), Reserve: -1, CollectEvery: -1}
+	s := openDisk(t, dir, o)
+	blocks := castest.Blocks(1, 5, 5000)
+	must(t, s.Shelf(shelf).Put(t.Context(), blocks[0]))
+	drive.Capacity(drive.Used() + 12_000)
+	if err := s.Shelf(shelf).Put(t.Context(), blocks[1:4]...); !errors.Is(err, cas.ErrDiskFull) {
+		t.Fatal(err)
+	}
+	// As long as the first of those, so that a whole record would follow it.
+	must(t, s.Shelf(shelf).Put(t.Context(), blocks[4]))
+	must(t, s.Shelf(shelf).Delete(t.Context(), blocks[2].CID))
+	c := crash{dir: dir}
+	must(t, c.copyLocator())
+	drive.Cut()
+	closeDead(t, s)
+	must(t, c.takeCopy())
+	o.FS = drive.FS()
+	s = openDisk(t, dir, o)
+	if has, err := s.Shelf(shelf).Has(t.Context(), blocks[2].CID); has || err != nil {
+		t.Fatal("a deleted block came back", err)
+	}
+	for _, b := range []cas.Block{blocks[0], blocks[4]} {
+		if got, err := s.Shelf(shelf).Get(t.Context(), b.CID); err != nil || !bytes.Equal(got, b.Data) {
+			t.Fatal(len(got), err)
+		}
+	}
+}
+
 func closeDead(t *testing.T, s *cas.Disk) {
 	t.Helper()
 	_ = s.Close()
@@ -519,13 +650,13 @@ func FuzzPack(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		drive := castest.NewDrive(1)
-		fs := drive.FS()
-		must(t, fs.MkdirAll("/store/packs"))
-		file, err := fs.Create("/store/packs/0000000000000007.pack")
+		d := drive.FS()
+		must(t, d.MkdirAll("/store/packs"))
+		file, err := d.Create("/store/packs/0000000000000007.pack")
 		must(t, err)
 		_, err = file.WriteAt(data, 0)
-		must(t, errors.Join(err, file.Sync(), file.Close(), fs.SyncDir("/store/packs")))
-		s, err := cas.OpenDisk("/store", cas.DiskOptions{FS: fs, Volatile: true, Reserve: -1, CollectEvery: -1})
+		must(t, errors.Join(err, file.Sync(), file.Close(), d.SyncDir("/store/packs")))
+		s, err := cas.OpenDisk("/store", cas.DiskOptions{FS: d, Volatile: true, Reserve: -1, CollectEvery: -1})
 		if err != nil {
 			if !errors.Is(err, cas.ErrVersion) {
 				t.Fatal(err)

@@ -187,10 +187,10 @@ func (d *Disk) takeIn(packs []uint64) error {
 			return err
 		}
 	}
-	if len(todo) > 0 {
-		if err := d.l.sync(); err != nil {
-			return fmt.Errorf("%w: %w", ErrDiskFailed, err)
-		}
+	// From here on numbers of packs that are gone may be given again, and what
+	// an earlier process told the locator of them may be in memory only.
+	if err := d.l.sync(); err != nil {
+		return fmt.Errorf("opening the block store: %w: %w", ErrDiskFailed, err)
 	}
 	return nil
 }
