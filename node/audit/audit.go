@@ -46,7 +46,8 @@ type Log struct {
 	now  func() time.Time
 	seq  uint64
 	prev string
-	err  error // a failed write ends the log: going on would leave a gap
+	end  int64 // of the last event that is on disk
+	torn bool  // there is something behind it, which was never acknowledged
 }
 
 var zeroHash = strings.Repeat("0", 64)
@@ -73,7 +74,7 @@ func Open(dir string, now func() time.Time) (*Log, error) {
 		f.Close()
 		return nil, err
 	}
-	return &Log{f: f, now: now, seq: seq, prev: prev}, nil
+	return &Log{f: f, now: now, seq: seq, prev: prev, end: end}, nil
 }
 
 // Verify walks a log and returns how many events it holds, or where it breaks.
@@ -104,12 +105,15 @@ func walk(r io.Reader) (seq uint64, prev string, end int64, err error) {
 	}
 }
 
-// Append writes one event and syncs it.
+// Append writes one event and syncs it. After a failure, such as of a full
+// disk, the next one takes the place of what was not written whole.
 func (l *Log) Append(e Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err != nil {
-		return l.err
+	if l.torn {
+		if err := l.mend(); err != nil {
+			return fmt.Errorf("the audit log cannot be written, so nothing is granted: %w", err)
+		}
 	}
 	body, err := json.Marshal(line{Seq: l.seq + 1, Time: l.now().UTC(), Prev: l.prev, Event: e})
 	if err != nil {
@@ -126,10 +130,25 @@ func (l *Log) Append(e Event) error {
 		err = l.f.Sync()
 	}
 	if err != nil {
-		l.err = fmt.Errorf("the audit log cannot be written, so nothing more is granted until the node is restarted: %w", err)
-		return l.err
+		l.torn = true
+		return fmt.Errorf("the audit log cannot be written, so nothing is granted: %w", err)
 	}
-	l.seq, l.prev = l.seq+1, hash
+	l.seq, l.prev, l.end = l.seq+1, hash, l.end+int64(len(out))
+	return nil
+}
+
+// mend cuts the log off behind the last event that is on disk.
+func (l *Log) mend() error {
+	if err := l.f.Truncate(l.end); err != nil {
+		return err
+	}
+	if _, err := l.f.Seek(l.end, io.SeekStart); err != nil {
+		return err
+	}
+	if err := l.f.Sync(); err != nil {
+		return err
+	}
+	l.torn = false
 	return nil
 }
 

@@ -90,3 +90,41 @@ func TestALineCutShortByACrashIsSetAside(t *testing.T) {
 		t.Fatalf("got %d events and %v, want 3 and no error", n, err)
 	}
 }
+
+func TestLogGoesOnAfterAFailedWrite(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Open(dir, fixed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Append(Event{Event: "first"}); err != nil {
+		t.Fatal(err)
+	}
+	good := l.f
+	path := filepath.Join(dir, "audit.jsonl")
+	if l.f, err = os.Open(path); err != nil { // cannot be written
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.Append(Event{Event: "lost"}); err == nil {
+			t.Fatal("an event that was not written is acknowledged")
+		}
+	}
+	l.f.Close()
+	l.f = good
+	if _, err := good.WriteString(`{"seq":2,"half a li`); err != nil { // what a full disk leaves
+		t.Fatal(err)
+	}
+	for _, e := range []string{"second", "third"} {
+		if err := l.Append(Event{Event: e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := os.ReadFile(path)
+	if n, err := Verify(bytes.NewReader(b)); n != 3 || err != nil || bytes.Contains(b, []byte("lost")) {
+		t.Fatalf("%d events, %v:\n%s", n, err, b)
+	}
+}
