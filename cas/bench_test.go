@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -19,7 +20,7 @@ import (
 	"github.com/priormesh/priormesh/cas/castest"
 )
 
-// The numbers in docs/decisions/0002 and 0003 come from here:
+// The numbers in docs/decisions/0002, 0003 and 0015 come from here:
 //
 //	go test -run '^$' -bench . ./cas
 
@@ -100,39 +101,84 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
+var putSizes = []struct {
+	name           string
+	size, at, many int
+}{
+	{"512KiB one at a time", 512 << 10, 1, 1},
+	{"512KiB by four", 512 << 10, 4, 1},
+	{"512KiB in batches of 8", 512 << 10, 1, 8},
+	{"8KiB one at a time", 8 << 10, 1, 1},
+	{"8KiB by sixteen", 8 << 10, 16, 1},
+}
+
 func BenchmarkDiskPut(b *testing.B) {
-	for _, c := range []struct {
-		name           string
-		size, at, many int
-	}{
-		{"512KiB one at a time", 512 << 10, 1, 1},
-		{"512KiB by four", 512 << 10, 4, 1},
-		{"512KiB in batches of 8", 512 << 10, 1, 8},
-		{"8KiB one at a time", 8 << 10, 1, 1},
-		{"8KiB by sixteen", 8 << 10, 16, 1},
-	} {
+	for _, c := range putSizes {
 		b.Run(c.name, func(b *testing.B) {
 			s := openDisk(b, b.TempDir(), cas.DiskOptions{}).Shelf(shelf)
-			b.SetBytes(int64(c.size * c.many))
-			b.SetParallelism(max(c.at/runtime.GOMAXPROCS(0), 1))
-			if c.at == 1 {
-				for b.Loop() {
-					put(b, s, c.many, c.size)
+			benchPut(b, c.at, c.many, c.size, func() cas.Putter { return s })
+		})
+	}
+}
+
+// BenchmarkPlainPut is what the disk allows: each writer appends to a file of
+// its own and syncs it, and nothing else.
+func BenchmarkPlainPut(b *testing.B) {
+	for _, c := range putSizes {
+		b.Run(c.name, func(b *testing.B) {
+			dir, n := b.TempDir(), 0
+			benchPut(b, c.at, c.many, c.size, func() cas.Putter {
+				n++
+				f, err := cas.OS().Create(filepath.Join(dir, fmt.Sprint(n)))
+				if err != nil {
+					b.Fatal(err)
 				}
-				return
-			}
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					put(b, s, c.many, c.size)
-				}
+				b.Cleanup(func() { f.Close() })
+				return &plainFile{f: f}
 			})
 		})
 	}
 }
 
+type plainFile struct {
+	f  cas.File
+	at int64
+}
+
+func (p *plainFile) Put(_ context.Context, blocks ...cas.Block) error {
+	for _, b := range blocks {
+		if _, err := p.f.WriteAt(b.Data, p.at); err != nil {
+			return err
+		}
+		p.at += int64(len(b.Data))
+	}
+	return p.f.Sync()
+}
+
+func benchPut(b *testing.B, at, many, size int, to func() cas.Putter) {
+	b.SetBytes(int64(size * many))
+	if at == 1 {
+		s := to()
+		for b.Loop() {
+			put(b, s, many, size)
+		}
+		return
+	}
+	var mu sync.Mutex
+	b.SetParallelism(max(at/runtime.GOMAXPROCS(0), 1))
+	b.RunParallel(func(pb *testing.PB) {
+		mu.Lock()
+		s := to()
+		mu.Unlock()
+		for pb.Next() {
+			put(b, s, many, size)
+		}
+	})
+}
+
 var template = castest.Blocks(1, 1, cas.MaxBlock)[0].Data
 
-func put(b *testing.B, s cas.Shelf, many, size int) {
+func put(b *testing.B, s cas.Putter, many, size int) {
 	blocks := make([]cas.Block, many)
 	for i := range blocks {
 		data := slices.Clone(template[:size])

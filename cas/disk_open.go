@@ -16,6 +16,9 @@ import (
 const (
 	// scanBatch is how many records of a pack the locator takes in at once.
 	scanBatch = 4096
+	// maxStrikes is how often the process may end while the locator is opened
+	// before that is made anew.
+	maxStrikes = 2
 	// sayEvery so many packs a long scan says how far it is.
 	sayEvery = 16
 )
@@ -139,18 +142,29 @@ func (d *Disk) openLocator(packs bool) (err error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && packs {
 		d.log.Warn("block store: there is no locator; it is made from the packs, and blocks deleted lately may come back", "folder", d.dir)
 	}
-	d.l, err = openLocator(dir, d.log)
-	if !errors.Is(err, errLocatorDamaged) {
-		return err
+	// Badger checks little of what it opens, and some damage ends the process,
+	// in a goroutine of Badger's where nobody can stop it. That must not go on
+	// for ever.
+	strikes := dir + ".opening"
+	died, err := os.ReadFile(strikes)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("opening the block store: %w", err)
+	}
+	if len(died) >= maxStrikes {
+		err = fmt.Errorf("%w: the process ended while it was opened, %d times", errLocatorDamaged, len(died))
+	} else if err = os.WriteFile(strikes, append(died, '.'), 0o600); err != nil {
+		return fmt.Errorf("opening the block store: %w", err)
+	} else if d.l, err = openLocator(dir, d.log); !errors.Is(err, errLocatorDamaged) {
+		return errors.Join(err, os.Remove(strikes))
 	}
 	d.log.Error("block store: the locator is made anew from the packs, and blocks deleted lately may come back", "folder", d.dir, "err", err)
-	if err = os.Rename(dir, aside); err == nil {
+	if err = os.Rename(dir, aside); err == nil || errors.Is(err, fs.ErrNotExist) {
 		err = os.RemoveAll(aside)
 	}
 	if err == nil {
 		d.l, err = openLocator(dir, d.log)
 	}
-	return err
+	return errors.Join(err, os.Remove(strikes))
 }
 
 // uncacher is a File that can be read from the disk itself from now on.

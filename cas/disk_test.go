@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +28,13 @@ import (
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		workUntilKilled(dir)
+		return
+	}
+	if dir := os.Getenv(openDir); dir != "" {
+		if err := openAndCheck(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	// Badger leaves these behind when it refuses to open what is damaged.
@@ -82,9 +93,19 @@ func TestDisk(t *testing.T) {
 	castest.Run(t, diskBackend(cas.DiskOptions{}))
 }
 
-// TestDiskInSmallPacks has a pack for every few blocks.
+// TestDiskInSmallPacks has a pack for every few blocks, and collects all the time.
 func TestDiskInSmallPacks(t *testing.T) {
-	castest.Run(t, diskBackend(cas.DiskOptions{PackSize: 64 << 10, CollectEvery: time.Millisecond}))
+	o := func(d *castest.Drive) cas.DiskOptions {
+		return cas.DiskOptions{FS: d.FS(), Reserve: -1, PackSize: 64 << 10, CollectEvery: time.Millisecond}
+	}
+	castest.Run(t, castest.Backend{
+		Open: func(t *testing.T) cas.Store {
+			dir, d := t.TempDir(), castest.NewDrive(1)
+			must(t, makeAbove(d, dir))
+			return openDisk(t, dir, o(d))
+		},
+		Reopen: func(t *testing.T, s cas.Store) cas.Store { return reopenDisk(t, s.(*cas.Disk)) },
+	})
 }
 
 // TestDiskWithoutItsLocator makes the locator anew whenever it is opened.
@@ -121,8 +142,9 @@ func TestDiskOnADrive(t *testing.T) {
 }
 
 func TestVerifiedDisk(t *testing.T) {
-	b := diskBackend(cas.DiskOptions{})
-	castest.Run(t, castest.Backend{Open: func(t *testing.T) cas.Store { return verifiedStore{b.Open(t)} }})
+	castest.Run(t, castest.Backend{Open: func(t *testing.T) cas.Store {
+		return verifiedStore{openDisk(t, "/store", cas.DiskOptions{FS: castest.NewDrive(1).FS(), Volatile: true, Reserve: -1})}
+	}})
 }
 
 type verifiedStore struct{ cas.Store }
@@ -443,6 +465,77 @@ func TestLocatorIsMadeAnew(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever is damaged in whichever file of the locator, the store opens and
+// has every block, and does not take the process with it.
+func TestLocatorDamagedAnywhere(t *testing.T) {
+	dir := t.TempDir()
+	blocks := castest.Blocks(1, 300, 100)
+	must(t, openDiskWith(t, dir, blocks[:200]...).Close())
+	s := openDiskWith(t, dir, blocks[200:]...)
+	c := crash{dir: dir}
+	must(t, c.copyLocator()) // with a log that is not a table yet
+	must(t, s.Close())
+	exe, err := os.Executable()
+	must(t, err)
+	rounds := 15
+	if n, err := strconv.Atoi(os.Getenv("PRIORMESH_SOAK")); err == nil {
+		rounds = max(n/50, rounds)
+	}
+	seed := rand.Uint64()
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for range rounds {
+		must(t, errors.Join(os.RemoveAll(dir+"/locator"), os.CopyFS(dir+"/locator", os.DirFS(dir+"/copy"))))
+		names, err := filepath.Glob(dir + "/locator/*")
+		must(t, err)
+		name := names[rnd.IntN(len(names))]
+		b, err := os.ReadFile(name)
+		must(t, err)
+		switch at := rnd.IntN(len(b) + 1); {
+		case rnd.IntN(3) == 0:
+			b = b[:at]
+		default:
+			// Logs are mostly empty: aim at what is written.
+			at = rnd.IntN(max(len(bytes.TrimRight(b, "\x00")), 1))
+			for i := at; i < min(at+1+rnd.IntN(2)*rnd.IntN(5000), len(b)); i++ {
+				b[i] ^= byte(1 + rnd.IntN(255))
+			}
+		}
+		must(t, os.WriteFile(name, b, 0o600))
+		// In another process, because Badger may panic; but not for ever.
+		var out []byte
+		for range 3 {
+			child := exec.Command(exe)
+			child.Env = append(os.Environ(), openDir+"="+dir)
+			if out, err = child.CombinedOutput(); err == nil {
+				break
+			}
+		}
+		if err != nil {
+			t.Fatalf("seed %d, %s: %v\n%s", seed, filepath.Base(name), err, out)
+		}
+	}
+}
+
+const openDir = "PRIORMESH_TEST_CAS_OPEN"
+
+// openAndCheck is the child process of TestLocatorDamagedAnywhere.
+func openAndCheck(dir string) error {
+	s, err := cas.OpenDisk(dir, cas.DiskOptions{Reserve: -1, CollectEvery: -1})
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	for _, b := range castest.Blocks(1, 300, 100) {
+		if got, err := s.Shelf(shelf).Get(ctx, b.CID); err != nil || !bytes.Equal(got, b.Data) {
+			return fmt.Errorf("%d bytes, %w", len(got), err)
+		}
+	}
+	if n, _, err := s.Shelf(shelf).Size(ctx); n != 300 || err != nil {
+		return fmt.Errorf("%d blocks, %w", n, err)
+	}
+	return s.Close()
 }
 
 func harmFiles(t *testing.T, dir, pattern string, harm func([]byte)) {
