@@ -2,7 +2,6 @@ package cas
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -58,11 +56,15 @@ type packInfo struct {
 	live   int64 // bytes of records that a place points to
 	blocks int64 // their number
 	ended  bool  // nothing behind size counts
-	again  bool  // not all of it could be read; it is read again when the store is opened
+	again  int64 // where it could not all be read from; it is read again when the store is opened; 0: it could
 }
 
+// settled says that the locator knows all that is in a pack, and it is not
+// written any more. No other pack is collected.
+func (p packInfo) settled() bool { return p.ended && p.again == 0 }
+
 // dead says that a pack has nothing that is wanted.
-func (p packInfo) dead() bool { return p.ended && p.blocks == 0 }
+func (p packInfo) dead() bool { return p.settled() && p.blocks == 0 }
 
 // change is one thing to do to the locator.
 type change struct {
@@ -252,10 +254,7 @@ const (
 	shelfKeyLen = 1 + 16
 	shelfLen    = 16
 	packKeyLen  = 1 + 8
-	packLen     = 25
-
-	flagEnded = 1
-	flagAgain = 2
+	packLen     = 33
 )
 
 func placeKey(id blockID) []byte {
@@ -289,23 +288,19 @@ func packKey(n uint64) []byte {
 
 func encodePack(p packInfo) []byte {
 	b := make([]byte, 0, packLen)
-	for _, n := range []int64{p.size, p.live, p.blocks} {
+	for _, n := range []int64{p.size, p.live, p.blocks, p.again} {
 		b = binary.BigEndian.AppendUint64(b, uint64(n))
 	}
-	flags := byte(0)
 	if p.ended {
-		flags |= flagEnded
+		return append(b, 1)
 	}
-	if p.again {
-		flags |= flagAgain
-	}
-	return append(b, flags)
+	return append(b, 0)
 }
 
 func decodePack(b []byte) packInfo {
 	return packInfo{
 		size: int64(binary.BigEndian.Uint64(b)), live: int64(binary.BigEndian.Uint64(b[8:])),
-		blocks: int64(binary.BigEndian.Uint64(b[16:])), ended: b[24]&flagEnded != 0, again: b[24]&flagAgain != 0,
+		blocks: int64(binary.BigEndian.Uint64(b[16:])), again: int64(binary.BigEndian.Uint64(b[24:])), ended: b[32] != 0,
 	}
 }
 
@@ -360,7 +355,7 @@ func (l *locator) apply(changes []change, ends map[uint64]packEnd) (changed int,
 type packEnd struct {
 	size  int64
 	ended bool
-	again bool
+	again int64
 	gone  bool // the pack is no more; it had nothing live
 }
 
@@ -618,9 +613,6 @@ func (l badgerLog) Debugf(string, ...any)               {}
 func (badgerLog) line(format string, args []any) string {
 	return "block store: locator: " + strings.TrimSpace(fmt.Sprintf(format, args...))
 }
-
-// sortedPacks are the numbers in order.
-func sortedPacks[V any](m map[uint64]V) []uint64 { return slices.SortedFunc(maps.Keys(m), cmp.Compare) }
 
 // notDamage says that an error tells of this process or the whole disk and
 // not of what is in a file.
