@@ -169,7 +169,7 @@ func (s *server) operator(h func(http.ResponseWriter, *http.Request) error) http
 		case r.Context().Err() != nil:
 			// The caller has gone.
 		default:
-			s.Log.Error("operator request failed", "path", r.URL.Path, "error", err)
+			s.Log.Error("operator request failed", "route", r.Pattern, "error", err) // the path may have a UID in it
 			fail(w, http.StatusInternalServerError, err.Error())
 		}
 	}
