@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -37,6 +38,7 @@ import (
 // Rounds of even seeds have one worker, so that all that happens follows from
 // the seed; odd ones have several at once.
 func TestCrashes(t *testing.T) {
+	t.Parallel()
 	rounds, from := 60, uint64(0)
 	if s := os.Getenv("PRIORMESH_SOAK"); s != "" {
 		rounds, from = 5000, rand.Uint64N(1<<40)
@@ -179,9 +181,22 @@ func (c *crash) leave() error {
 	return nil
 }
 
-// open opens the store on a drive that is well.
+// open opens the store on a drive that is well, now and then after it was
+// opened on one that is not.
 func (c *crash) open() (err error) {
 	c.options.FS = c.drive.FS()
+	if c.rnd.IntN(4) == 0 {
+		c.drive.Fail(castest.OpRead, 0.2)
+		s, err := cas.OpenDisk(c.dir, c.options)
+		if err == nil {
+			_ = s.Collect(context.Background())
+			err = s.Close()
+		}
+		c.drive.Heal()
+		if err != nil && !errors.Is(err, syscall.EIO) {
+			return fmt.Errorf("opening on a drive that does not read: %w", err)
+		}
+	}
 	if c.s, err = cas.OpenDisk(c.dir, c.options); err != nil {
 		return fmt.Errorf("opening: %w", err)
 	}

@@ -121,7 +121,7 @@ func (d *Disk) pass(share float64) error {
 		}
 		delete(d.c.stuck, n)
 		switch {
-		case !p.ended || p.blocks == 0:
+		case !p.settled() || p.blocks == 0:
 		case float64(p.size-p.live) > share*float64(p.size):
 			want = append(want, n)
 		case p.size < d.o.PackSize/smallShare:

@@ -177,7 +177,7 @@ func (d *Disk) takeIn(packs []uint64) error {
 	var todo []uint64
 	for _, n := range packs {
 		there[n] = true
-		if p, ok := d.l.pack(n); !ok || !p.ended || p.again {
+		if p, ok := d.l.pack(n); !ok || !p.settled() {
 			todo = append(todo, n)
 		}
 	}
@@ -214,10 +214,14 @@ func (d *Disk) takeInPack(n uint64, there map[uint64]bool) error {
 	fail := func(err error) error {
 		return fmt.Errorf("opening the block store: pack %s: %w", packName(n), err)
 	}
+	from := max(info.size, packHeader)
+	if info.again > 0 {
+		from = info.again
+	}
 	again := func(why error) error {
 		d.log.Error("block store: a pack cannot be read; what is in it and not in the locator is missing until it can",
 			"pack", packName(n), "err", why)
-		_, err := d.l.apply(nil, map[uint64]packEnd{n: {size: info.size, ended: true, again: true}})
+		_, err := d.l.apply(nil, map[uint64]packEnd{n: {size: info.size, ended: true, again: from}})
 		return err
 	}
 	f, err := d.fs.Open(d.packPath(n))
@@ -249,13 +253,9 @@ func (d *Disk) takeInPack(n uint64, there map[uint64]bool) error {
 			return fail(err)
 		}
 	}
-	from := max(info.size, packHeader)
-	if info.again {
-		from = packHeader
-	}
 	var batch []change
 	flush := func() error {
-		_, err := d.l.apply(batch, nil)
+		_, err := d.l.apply(batch, map[uint64]packEnd{n: {again: from}}) // until the scan has come to its end
 		batch = batch[:0]
 		return err
 	}
@@ -283,7 +283,7 @@ func (d *Disk) takeInPack(n uint64, there map[uint64]bool) error {
 	}
 	end := packEnd{size: size, ended: true}
 	if res.unreadable > 0 {
-		end.again = true
+		end.again = from
 		d.log.Error("block store: parts of a pack cannot be read; what is in them is missing until they can", "pack", packName(n), "reads", res.unreadable)
 	} else if res.damaged > 0 {
 		d.log.Warn("block store: bytes of a pack belong to no whole record: damage, or what was under way in a crash", "pack", packName(n), "bytes", res.damaged)

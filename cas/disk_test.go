@@ -90,11 +90,13 @@ func TestMemory(t *testing.T) {
 }
 
 func TestDisk(t *testing.T) {
+	t.Parallel()
 	castest.Run(t, diskBackend(cas.DiskOptions{}))
 }
 
 // TestDiskInSmallPacks has a pack for every few blocks, and collects all the time.
 func TestDiskInSmallPacks(t *testing.T) {
+	t.Parallel()
 	o := func(d *castest.Drive) cas.DiskOptions {
 		return cas.DiskOptions{FS: d.FS(), Reserve: -1, PackSize: 64 << 10, CollectEvery: time.Millisecond}
 	}
@@ -110,6 +112,7 @@ func TestDiskInSmallPacks(t *testing.T) {
 
 // TestDiskWithoutItsLocator makes the locator anew whenever it is opened.
 func TestDiskWithoutItsLocator(t *testing.T) {
+	t.Parallel()
 	b := diskBackend(cas.DiskOptions{Volatile: true, Reserve: -1, CollectEvery: -1})
 	forgetful(&b)
 	b.Corrupt = nil // it would open the store, which then does not know the block
@@ -117,6 +120,7 @@ func TestDiskWithoutItsLocator(t *testing.T) {
 }
 
 func TestDiskOnADrive(t *testing.T) {
+	t.Parallel()
 	drives := sync.Map{}
 	open := func(t *testing.T, d *castest.Drive) cas.Store {
 		s := openDisk(t, "/store", cas.DiskOptions{FS: d.FS(), Volatile: true, Reserve: -1, PackSize: 4 << 20})
@@ -142,6 +146,7 @@ func TestDiskOnADrive(t *testing.T) {
 }
 
 func TestVerifiedDisk(t *testing.T) {
+	t.Parallel()
 	castest.Run(t, castest.Backend{Open: func(t *testing.T) cas.Store {
 		return verifiedStore{openDisk(t, "/store", cas.DiskOptions{FS: castest.NewDrive(1).FS(), Volatile: true, Reserve: -1})}
 	}})
@@ -470,6 +475,7 @@ func TestLocatorIsMadeAnew(t *testing.T) {
 // Whatever is damaged in whichever file of the locator, the store opens and
 // has every block, and does not take the process with it.
 func TestLocatorDamagedAnywhere(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	blocks := castest.Blocks(1, 300, 100)
 	must(t, openDiskWith(t, dir, blocks[:200]...).Close())

@@ -193,6 +193,8 @@
 //
 //	packs/<16 hex digits>.pack   the blocks
 //	locator/                     where each of them is; can be made anew
+//	locator.opening              a byte for each process that ended while it
+//	                             opened the locator; after two it is made anew
 //	lock                         held by the process that has the store open
 //
 // A pack begins with a header of 32 bytes and goes on with records, each
@@ -224,8 +226,8 @@
 //	01 || shelf || SHA-256  → pack (8) || offset of the record (4) || n (4)
 //	02 || shelf             → blocks (8) || bytes of their data (8)
 //	03 || pack              → size (8) || bytes of live records (8) || blocks (8)
-//	                          || flags (1): 1 the pack has ended, 2 it could not
-//	                          all be read
+//	                          || from where it could not all be read, or 0 (8)
+//	                          || whether the pack has ended (1)
 //	ff                      → empty; that it is there says that a scan of the
 //	                          database came to its end
 //
@@ -244,7 +246,7 @@
 // for; behind such a place a record counts only if its data has its digest,
 // because blocks come from strangers and may hold anything. Of two records of
 // one block the later one counts. A pack that could not all be read is read
-// again when the store is opened again.
+// again when the store is opened again, and is not collected until it could.
 //
 // A locator that cannot be read, or whose counters are not the sums of its
 // places, is removed and made anew from all packs. Nothing that was put is
