@@ -217,7 +217,13 @@ func (r *Keyring) load(ctx context.Context) (err error) {
 
 // begin makes a new keyring, unless there are keys without one.
 func (r *Keyring) begin(ctx context.Context) ([]byte, error) {
-	if err := r.cabinet.List(ctx, "", func(name string) error {
+	if err := r.cabinet.List(ctx, "", func(string) error {
+		switch _, err := r.cabinet.Read(ctx, keyringRecord); {
+		case err == nil:
+			return fs.ErrExist // another process has just begun it
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
 		return fmt.Errorf("%w: there are keys, but no %q to say under which KEK; restore all of it from a backup", ErrWrongKEK, keyringRecord)
 	}); err != nil {
 		return nil, err

@@ -308,6 +308,42 @@ func TestKeyringRefuses(t *testing.T) {
 	})
 }
 
+// Another process makes the keyring between two looks of this one.
+func TestKeyringIsBegunByTwo(t *testing.T) {
+	folder := openFolder(t, OS(), t.TempDir())
+	var k Key
+	c := &interrupted{Folder: folder, before: func() {
+		r, err := OpenKeyring(t.Context(), folder, testKEK(1), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k, err = r.Create("study"); err != nil {
+			t.Fatal(err)
+		}
+	}}
+	r, err := OpenKeyring(t.Context(), c, testKEK(1), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Get("study"); err != nil || got != k {
+		t.Error(err)
+	}
+}
+
+// interrupted lets another process in before the first list.
+type interrupted struct {
+	*Folder
+	before func()
+}
+
+func (c *interrupted) List(ctx context.Context, prefix string, fn func(string) error) error {
+	if f := c.before; f != nil {
+		c.before = nil
+		f()
+	}
+	return c.Folder.List(ctx, prefix, fn)
+}
+
 // A list of shelves without one that a key opens would have that one dropped.
 func TestKeyringListsAllShelvesOrNone(t *testing.T) {
 	r := openKeyring(t, t.TempDir(), testKEK(1))
