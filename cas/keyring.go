@@ -29,7 +29,9 @@ var (
 	// under.
 	ErrWrongKEK = errors.New("the key-encryption key is not this keyring's")
 	// ErrRekeyed says that another process has begun or ended to put the
-	// keyring under another key-encryption key. Nothing was changed.
+	// keyring under another key-encryption key. A change that was asked for was
+	// made where this process looks, and perhaps not where it counts: the key
+	// may live on, or not have come to be. Make it again after the new start.
 	ErrRekeyed = errors.New("the keyring is being put under another key-encryption key, or has been: start this node again with that one")
 )
 
@@ -664,11 +666,11 @@ func (r *Keyring) retire(ctx context.Context) error {
 	// What was made in them meanwhile goes too, and now nothing more comes.
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.also = nil
 	for _, g := range also {
 		if err := r.destroyGeneration(ctx, g.number); err != nil {
 			return fmt.Errorf("destroying keys that no longer count: %w; starting the node again tries it again", err)
 		}
 	}
+	r.also = nil
 	return nil
 }

@@ -827,6 +827,56 @@ func (s *stubborn) CreateNew(ctx context.Context, name string, value []byte) err
 	return s.Folder.CreateNew(ctx, name, value)
 }
 
+// Until an old generation is destroyed for good, what is deleted goes there too.
+func TestDeleteReachesWhatIsNotYetDestroyed(t *testing.T) {
+	home := t.TempDir()
+	c := &lastListFails{Folder: openFolder(t, OS(), filepath.Join(home, "keys"))}
+	r, err := OpenKeyring(t.Context(), c, testKEK(1), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.left = 3 // copied, destroyed, destroyed for good
+	c.last = func() {
+		if _, err := r.Create("late"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := r.Rekey(t.Context(), testKEK(2), nil); !errors.Is(err, errPower) {
+		t.Fatal(err)
+	}
+	if n := opens(t, home, testKEK(1)); n != 1 {
+		t.Fatalf("the old KEK opens %d files, want the one that came late", n)
+	}
+	if err := r.Delete("late"); err != nil {
+		t.Fatal(err)
+	}
+	if n := opens(t, home, testKEK(1)) + opens(t, home, testKEK(2)); n != 0 {
+		t.Errorf("a deleted key lies in %d files", n)
+	}
+}
+
+// lastListFails fails the last of some lists of the first generation, and calls
+// last after the one before it.
+type lastListFails struct {
+	*Folder
+	left int
+	last func()
+}
+
+func (c *lastListFails) List(ctx context.Context, prefix string, fn func(string) error) error {
+	if prefix != "g1/" || c.left == 0 {
+		return c.Folder.List(ctx, prefix, fn)
+	}
+	if c.left--; c.left == 0 {
+		return errPower
+	}
+	err := c.Folder.List(ctx, prefix, fn)
+	if c.left == 1 {
+		c.last()
+	}
+	return err
+}
+
 func FuzzKeyFile(f *testing.F) {
 	g, err := newGeneration(1, testKEK(1))
 	if err != nil {
