@@ -244,7 +244,10 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 func (w *writing) commit() error {
 	x := w.x
 	x.gate.RLock()
-	err := w.txn.Commit()
+	err := errAside
+	if !x.purging() {
+		err = w.txn.Commit()
+	}
 	x.gate.RUnlock()
 	if err != nil {
 		return err

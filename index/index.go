@@ -41,10 +41,14 @@ type Index struct {
 	fold   folder
 	roster atomic.Pointer[Roster]
 
-	write   sync.Mutex   // held by whoever writes
-	gate    sync.RWMutex // held while something is written; wholly while files are purged. Taken after write
-	purges  uint64       // how many purges there have been; under gate
-	checked signatures   // under write
+	write  sync.Mutex    // held by whoever writes
+	turn   sync.RWMutex  // held by who reads and will not be disturbed by a purge again; wholly by a purge. Taken before write
+	gate   sync.RWMutex  // held while something is written; wholly while files are purged. Taken after write
+	purges atomic.Uint64 // how often a purge has begun to take rows away, or put them back: odd while some may be missing
+
+	dropped      func()       // for tests: called when rows have been dropped, and those that stay are not yet back
+	putBackFault func() error // for tests
+	checked      signatures   // under write
 
 	mu       sync.RWMutex // guards what follows; never held during I/O
 	epoch    Epoch        // of the own log
@@ -387,7 +391,8 @@ func (x *Index) restate(ctx context.Context) error {
 		st, size = nil, 0
 		return err
 	}
-	err := x.db.View(func(txn *badger.Txn) error {
+	err := x.View(func(txn *badger.Txn) error {
+		st, size = nil, 0
 		return scan(txn, []byte{tabFact}, []byte{tabFact}, false, func(k []byte, value func() ([]byte, error)) (bool, error) {
 			kind, subject, author, ok := readFactKey(k)
 			if !ok {
@@ -425,7 +430,7 @@ func (x *Index) restate(ctx context.Context) error {
 }
 
 func (x *Index) row(k []byte) (v []byte, ok bool, err error) {
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.View(func(txn *badger.Txn) error {
 		v, ok, err = get(txn, k)
 		return err
 	})
@@ -504,7 +509,8 @@ func (x *Index) Heard(h Head) (after Seq, behind bool, err error) {
 // nextHole returns the position before a fact whose payload is missing: each time another, round and round.
 func (x *Index) nextHole(id logID) (Seq, bool, error) {
 	var hole Seq
-	err := x.db.View(func(txn *badger.Txn) error {
+	err := x.View(func(txn *badger.Txn) error {
+		hole = 0
 		prefix := logPrefix(tabHole, id)
 		from := x.state(id).hole + 1
 		for range 2 {
@@ -543,7 +549,7 @@ func (x *Index) certified(n NodeID) (TrustID, error) {
 
 func (x *Index) chain(id logID, st logState) chain {
 	return chain{last: st.last, cover: func(seq Seq) (l link, ok bool, err error) {
-		err = x.db.View(func(txn *badger.Txn) error {
+		err = x.View(func(txn *badger.Txn) error {
 			l, ok, err = coverIn(txn, id, seq)
 			return err
 		})
@@ -619,7 +625,8 @@ func (x *Index) Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batc
 	id := logID{node, epoch}
 	var out []Batch
 	size := 0
-	err := x.db.View(func(txn *badger.Txn) error {
+	err := x.View(func(txn *badger.Txn) error {
+		out, size = nil, 0
 		return scan(txn, logPrefix(tabBatch, id), logKey(tabBatch, id, after+1), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 			v, err := value()
 			if err != nil {
@@ -814,7 +821,8 @@ func (x *Index) Facts(kind Kind, subject string) ([]Authored[[]byte], error) {
 		return nil, err
 	}
 	var out []Authored[[]byte]
-	err := x.db.View(func(txn *badger.Txn) error {
+	err := x.View(func(txn *badger.Txn) error {
+		out = nil
 		prefix := factPrefix(kind, subject)
 		return scan(txn, prefix, prefix, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 			v, err := value()

@@ -37,7 +37,7 @@ func (x *Index) Patient(uid string) (Patient, error) {
 		return Patient{}, err
 	}
 	var p Patient
-	err := x.view(func(txn *badger.Txn) error {
+	err := x.View(func(txn *badger.Txn) error {
 		g := grouping{x: x, txn: txn, seen: map[string]bool{}, queued: map[identifier]bool{}}
 		var err error
 		p, err = g.group(uid)

@@ -23,7 +23,7 @@ import (
 const purgeMark byte = 0x70
 
 // Purged says of a row that it is none: it stands there for the moment while what was there before is removed from the files. Whoever
-// reads the database with an iterator of his own passes over such rows.
+// reads the database with an iterator of his own passes over such rows. Rows that are to stay may be missing meanwhile: see View.
 func Purged(item *badger.Item) bool { return item.UserMeta() == purgeMark }
 
 const (
@@ -31,6 +31,7 @@ const (
 	purgeKeys   = 4096 // keys looked at together
 	purgeAtOnce = 24   // prefixes given to DropPrefix at once: others wait until each is done
 	purgeTries  = 3
+	viewTries   = 3
 	filesGone   = 30 * time.Second // for readers to let go of files that are replaced
 	filesLook   = 20 * time.Millisecond
 )
@@ -38,37 +39,79 @@ const (
 // ErrPurge says that what was deleted may still be in the database's files. Purging again is always right.
 var ErrPurge = errors.New("what was deleted may still be in files of the index; it is tried again")
 
+// errAside says that a purge has failed between taking rows away and putting back those that stay. Until they are back nobody may
+// believe that a row is not there. The next purge puts them back, and so does opening the index.
+var errAside = errors.New("rows that a purge has kept aside could not be put back yet; it is tried again, and at the next start")
+
 // Update is badger's, for everybody who shares the index's database: it waits while files are being purged, when badger takes no writes.
-// fn must not call Update, nor anything of Index that writes.
+// Inside fn every row is there. fn must not call Update, nor anything of Index that writes.
 func (x *Index) Update(fn func(*badger.Txn) error) error {
 	x.gate.RLock()
 	defer x.gate.RUnlock()
+	if x.purging() {
+		return errAside
+	}
 	return x.db.Update(fn)
 }
 
-// view is db.View for who compares rows with each other. A purge takes all versions of a row, also those that an open view has not read
-// yet: what looks like damage then is looked at anew.
-func (x *Index) view(fn func(*badger.Txn) error) error {
-	for {
-		x.gate.RLock()
-		before := x.purges
-		x.gate.RUnlock()
-		err := x.db.View(fn)
-		var damaged *DamagedError
-		if !errors.As(err, &damaged) {
-			return err
+// View is badger's, for everybody who shares the index's database, and the only way to read it outside of Update. A purge takes all
+// versions of the rows that it drops, also of those that it puts back: a view that overlaps one may miss rows that nobody has deleted,
+// without an error. So fn is called again whenever there was a purge meanwhile: each time it must begin anew with what it collects.
+func (x *Index) View(fn func(*badger.Txn) error) error {
+	for try := 1; ; try++ {
+		if try == viewTries { // purges follow each other, or fn takes long: the next one waits
+			x.turn.RLock()
+			defer x.turn.RUnlock()
 		}
-		x.gate.RLock()
-		after := x.purges
-		x.gate.RUnlock()
-		if before == after {
+		if x.purging() {
+			x.gate.RLock()
+			//lint:ignore SA2001 it waits for the purge
+			x.gate.RUnlock()
+		}
+		before := x.purges.Load()
+		if before%2 == 1 {
+			if try < viewTries {
+				continue // another one
+			}
+			return errAside
+		}
+		if err := x.db.View(fn); x.purges.Load() == before {
 			return err
 		}
 	}
 }
 
+// purging says whether rows may be missing now.
+func (x *Index) purging() bool { return x.purges.Load()%2 == 1 }
+
+// mend puts back what a purge that failed has kept aside.
+func (x *Index) mend() error {
+	x.turn.Lock()
+	defer x.turn.Unlock()
+	x.write.Lock()
+	defer x.write.Unlock()
+	x.gate.Lock()
+	defer x.gate.Unlock()
+	return x.mended()
+}
+
+// mended is mend for who has locked everybody out.
+func (x *Index) mended() error {
+	if !x.purging() {
+		return nil
+	}
+	if err := x.putBack(); err != nil {
+		return fmt.Errorf("%w: %w", errAside, err)
+	}
+	x.purges.Add(1)
+	return nil
+}
+
 // Purge removes from the files of the database what retractions have taken back, if there is any.
 func (x *Index) Purge(ctx context.Context) error {
+	if err := x.mend(); err != nil {
+		return err
+	}
 	for {
 		work, err := x.doomed()
 		if err != nil || len(work.at) == 0 {
@@ -102,7 +145,8 @@ type doomed struct {
 }
 
 func (x *Index) doomed() (d doomed, err error) {
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.View(func(txn *badger.Txn) error {
+		d = doomed{}
 		err := scan(txn, []byte{tabDoomed}, []byte{tabDoomed}, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
 			d.at = append(d.at, bytes.Clone(k))
 			return len(d.at) < purgeFacts, nil
@@ -158,8 +202,8 @@ func (x *Index) trustsOf(n NodeID) (out []TrustID) {
 }
 
 // Drop removes rows from the database and everything that was ever under their keys from its files: those with one of the keys, and
-// those whose keys begin with one of the prefixes. It is for tables of others who share the database. While it works nobody writes and
-// readers wait.
+// those whose keys begin with one of the prefixes. It is for tables of others who share the database. While it works nobody writes,
+// and who reads by View begins anew when it is over.
 func (x *Index) Drop(ctx context.Context, keys, prefixes [][]byte) error {
 	return x.purge(ctx, keys, nil, prefixes)
 }
@@ -222,11 +266,15 @@ func (x *Index) purgeSome(ctx context.Context, d doomedKeys) error {
 // dropOnce drops as many of the keys as may keep others waiting at once, if there are any. It returns those that are still to be
 // dropped, and says whether anything is left of those that are not.
 func (x *Index) dropOnce(d doomedKeys) (any bool, rest [][]byte, left bool, err error) {
+	x.turn.Lock()
+	defer x.turn.Unlock()
 	x.write.Lock()
 	defer x.write.Unlock()
 	x.gate.Lock()
 	defer x.gate.Unlock()
-	x.purges++
+	if err := x.mended(); err != nil {
+		return false, nil, false, err
+	}
 	var p dropPlan
 	if err := x.db.View(func(txn *badger.Txn) (err error) {
 		p, err = planDrop(txn, d)
@@ -234,20 +282,9 @@ func (x *Index) dropOnce(d doomedKeys) (any bool, rest [][]byte, left bool, err 
 	}); err != nil || len(p.prefixes) == 0 {
 		return false, nil, false, err
 	}
-	if err := x.writeMany(len(p.saved), func(txn *badger.Txn, i int) error {
-		return txn.Set(append([]byte{tabSaved}, p.saved[i].key...), p.saved[i].value)
-	}); err != nil {
-		return false, nil, false, err
-	}
-	if err := x.writeMany(len(p.empty), func(txn *badger.Txn, i int) error {
-		return txn.SetEntry(badger.NewEntry(p.empty[i], nil).WithMeta(purgeMark))
-	}); err != nil {
-		return false, nil, false, err
-	}
-	if err := x.db.DropPrefix(p.prefixes...); err != nil {
-		return false, nil, false, err
-	}
-	if err := x.putBack(); err != nil {
+	x.purges.Add(1)
+	dropErr := x.drop(p)
+	if err := errors.Join(dropErr, x.mended()); err != nil {
 		return false, nil, false, err
 	}
 	err = x.db.View(func(txn *badger.Txn) error {
@@ -261,6 +298,27 @@ func (x *Index) dropOnce(d doomedKeys) (any bool, rest [][]byte, left bool, err 
 		return nil
 	})
 	return true, p.rest, left, err
+}
+
+// drop keeps rows aside and drops what a plan says. The caller puts them back, whatever comes of it.
+func (x *Index) drop(p dropPlan) error {
+	if err := x.writeMany(len(p.saved), func(txn *badger.Txn, i int) error {
+		return txn.Set(append([]byte{tabSaved}, p.saved[i].key...), p.saved[i].value)
+	}); err != nil {
+		return err
+	}
+	if err := x.writeMany(len(p.empty), func(txn *badger.Txn, i int) error {
+		return txn.SetEntry(badger.NewEntry(p.empty[i], nil).WithMeta(purgeMark))
+	}); err != nil {
+		return err
+	}
+	if err := x.db.DropPrefix(p.prefixes...); err != nil {
+		return err
+	}
+	if x.dropped != nil {
+		x.dropped()
+	}
+	return nil
 }
 
 // anyVersion calls fn with the keys that begin with a prefix and of which any version is left, deleted ones too.
@@ -369,6 +427,11 @@ func common(a, b []byte) []byte {
 
 // putBack restores the rows that were kept aside, also after an interruption.
 func (x *Index) putBack() error {
+	if x.putBackFault != nil {
+		if err := x.putBackFault(); err != nil {
+			return err
+		}
+	}
 	for {
 		var rows []row
 		err := x.db.View(func(txn *badger.Txn) error {

@@ -71,7 +71,7 @@ func (x *Index) Study(uid string) ([]Authored[Study], bool) {
 		return nil, false
 	}
 	var out []Authored[Study]
-	err := x.view(func(txn *badger.Txn) error {
+	err := x.View(func(txn *badger.Txn) error {
 		out = nil
 		all, err := studyStatements(txn, uid)
 		for _, st := range all {
@@ -97,7 +97,7 @@ func (x *Index) Studies(q Query) (Answer, error) {
 	if limit == 0 {
 		limit = MaxPage
 	}
-	err = x.view(func(txn *badger.Txn) error {
+	err = x.View(func(txn *badger.Txn) error {
 		skip := q.Offset
 		a = Answer{}
 		holdings := newHoldings(txn)
@@ -135,13 +135,13 @@ func (x *Index) Count(q Query) (n int, exact bool, err error) {
 		return 0, false, err
 	}
 	if trust, ok := q.onlyTrust(); ok {
-		err = x.db.View(func(txn *badger.Txn) error {
+		err = x.View(func(txn *badger.Txn) error {
 			n, err = readCount(txn, trust)
 			return err
 		})
 		return n, err == nil, err
 	}
-	err = x.view(func(txn *badger.Txn) (err error) {
+	err = x.View(func(txn *badger.Txn) (err error) {
 		n = 0
 		exact, err = m.each(txn, func(string, []statement, int) (bool, error) {
 			n++
@@ -176,7 +176,7 @@ func (x *Index) Holders(study string, origin NodeID) []Holder {
 		return nil
 	}
 	var out []Holder
-	err := x.view(func(txn *badger.Txn) error {
+	err := x.View(func(txn *badger.Txn) error {
 		out = nil
 		all, err := studyStatements(txn, study)
 		if err != nil {

@@ -346,7 +346,8 @@ func (x *Index) Retract(ctx context.Context, kind Kind, subject string) (facts i
 func (x *Index) Said(kind Kind, prefix string) (subjects []string, err error) {
 	key := append(append([]byte{tabFact}, kind...), 0)
 	key = append(key, prefix...)
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.View(func(txn *badger.Txn) error {
+		subjects = nil
 		return scan(txn, key, key, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
 			_, subject, author, ok := readFactKey(k)
 			if !ok {
@@ -363,7 +364,8 @@ func (x *Index) Said(kind Kind, prefix string) (subjects []string, err error) {
 
 // said lists where in the own log, after a position, something is said about a subject.
 func (x *Index) said(ctx context.Context, kind Kind, subject string, after Position) (found []Position, err error) {
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.View(func(txn *badger.Txn) error {
+		found = nil
 		prefix := append([]byte{tabPayload}, x.self[:]...)
 		start := logKey(tabPayload, logID{x.self, after.Epoch}, after.Seq+1)
 		n := 0
@@ -426,7 +428,8 @@ type Retracted struct {
 
 // Retractions lists what has been taken back, in the whole region.
 func (x *Index) Retractions() (out []Retracted, err error) {
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.View(func(txn *badger.Txn) error {
+		out = nil
 		return scan(txn, []byte{tabRetract}, []byte{tabRetract}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 			v, err := value()
 			if err != nil {
