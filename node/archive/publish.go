@@ -154,18 +154,47 @@ func (p *publisher) run(ctx context.Context) {
 }
 
 // publish writes the manifest of an own study and tells the region. It returns
-// when to come back: zero once the study has settled.
+// when to come back: zero once the study has settled, or is being erased.
 func (a *Archive) publish(ctx context.Context, study string) (again time.Time, err error) {
 	id := sourceID{Study: study, Origin: a.Self}
-	l := a.lock(study)
+	ctx, end := a.erase.attend(ctx, id)
+	defer end()
+	again, err = a.tell(ctx, id)
+	if err != nil && (errors.Is(err, errErased) || errors.Is(context.Cause(ctx), errErased)) {
+		return time.Time{}, nil
+	}
+	return again, err
+}
+
+func (a *Archive) tell(ctx context.Context, id sourceID) (again time.Time, err error) {
+	s, err := a.source(id)
+	if errors.Is(err, errNoRecord) {
+		return time.Time{}, nil // erased
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	writes := s.Dirty // settling alone writes no blocks
+	if writes {
+		// Before the study's lock: who shuts the gate waits for that.
+		done, err := a.space.enter(ctx, id)
+		if err != nil {
+			return time.Time{}, err
+		}
+		defer done()
+	}
+	l := a.lock(id.Study)
 	l.Lock()
 	defer l.Unlock()
-	s, err := a.source(id)
+	s, err = a.source(id)
 	if errors.Is(err, errNoRecord) || err == nil && a.erase.under(id) {
 		return time.Time{}, nil // erased
 	}
 	if err != nil {
 		return time.Time{}, err
+	}
+	if s.Dirty && !writes { // it has grown meanwhile
+		return a.Now(), nil
 	}
 	settleAt := time.UnixMilli(s.LastChange).Add(a.SettleAfter)
 	settled := !a.Now().Before(settleAt)
@@ -180,11 +209,6 @@ func (a *Archive) publish(ctx context.Context, study string) (again time.Time, e
 		return time.Time{}, err
 	}
 	if s.Dirty {
-		done, err := a.space.enter(ctx, id)
-		if err != nil {
-			return time.Time{}, err
-		}
-		defer done()
 		s.Revision = a.nextRevision(id, s.Revision)
 		ref, err := a.saveManifests(ctx, id, s, series)
 		if err != nil {
@@ -215,11 +239,11 @@ func (a *Archive) publish(ctx context.Context, study string) (again time.Time, e
 	}); err != nil {
 		return time.Time{}, err
 	}
-	a.news.tell(study)
+	a.news.tell(id.Study)
 	if settled {
 		return time.Time{}, nil
 	}
-	a.pub.slowDown(study, a.Now().Add(time.Duration(s.Instances)*perInstance))
+	a.pub.slowDown(id.Study, a.Now().Add(time.Duration(s.Instances)*perInstance))
 	return settleAt, nil
 }
 
