@@ -42,7 +42,7 @@ func (g *gate) InterceptSecured(dir network.Direction, p peer.ID, at network.Con
 	}
 	g.refused()
 	if dir == network.DirInbound && g.once.first(p.String()) {
-		g.log.Warn("a node was refused: it is not on the roster; if it belongs to the region, have its trust admitted with its card",
+		g.log.Warn("a node was refused: it is not on the roster; if it belongs to the region, have its card admitted: that of a new trust by the members, that of a further node of a member at a running node of that member",
 			"node", p.String(), "from", at.RemoteMultiaddr().String())
 	}
 	return false

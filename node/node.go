@@ -549,6 +549,10 @@ func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
 		if m.Card.Hash() != card.Hash() {
 			return api.Admission{}, fmt.Errorf("%w: %s is a member already, with another key or name; compare the card with the trust by telephone (its fingerprint is %s)", api.ErrWrongUse, card.Trust, card.Fingerprint())
 		}
+		_, known := roster.Allowed(card.NodeCert.Node)
+		if !known && card.Trust != me && card.NodeCert.Node != m.Card.NodeCert.Node {
+			return api.Admission{}, fmt.Errorf("%w: %s is a member; a further node of it is admitted at a node of %s", api.ErrWrongUse, card.Trust, card.Trust)
+		}
 		if err := n.present(ctx, roster, card); err != nil {
 			return api.Admission{}, err
 		}

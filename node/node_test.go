@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -764,6 +765,32 @@ func TestAStrangerIsNotLetIn(t *testing.T) {
 	}
 	if got := stranger.n.Peers(); len(got) != 0 {
 		t.Errorf("the stranger's peers: %+v", got)
+	}
+}
+
+// Only a trust's own node speaks for a further one of it.
+func TestAFurtherNodeIsAdmittedAtItsTrust(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	h, err := node.InitHome(filepath.Join(t.TempDir(), "further"), node.InitOptions{Config: r[1].home.Config, TrustKey: filepath.Join(r[1].home.Dir, "trust.key")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	further, err := h.Card()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := r[0].n.Admit(context.Background(), further); !errors.Is(err, api.ErrWrongUse) || !strings.Contains(err.Error(), "a further node of it is admitted at a node of RX2") {
+		t.Errorf("%+v, %v", a, err)
+	}
+	own, err := r[1].home.Card()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := r[0].n.Admit(context.Background(), own); err != nil || !a.Admitted {
+		t.Errorf("the card of the member itself: %+v, %v", a, err)
+	}
+	if a, err := r[1].n.Admit(context.Background(), further); err != nil || !a.Admitted {
+		t.Errorf("at its own trust: %+v, %v", a, err)
 	}
 }
 
