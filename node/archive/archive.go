@@ -100,14 +100,18 @@ type Options struct {
 // others received.
 type Archive struct {
 	Options
-	db      *badger.DB
-	queue   *queue
-	grants  *grants
-	pub     *publisher
-	space   *space
-	damage  *damages
-	erase   *erasures
-	locks   [64]sync.Mutex // by study
+	db     rows
+	queue  *queue
+	grants *grants
+	pub    *publisher
+	space  *space
+	damage *damages
+	erase  *erasures
+	// locks are the studies', each of all that hash to it. Whoever needs several
+	// of these takes them in this order: a source's gate, commits.turn, a study's
+	// lock, the index's own. Nobody takes a second study's lock, waiting, and
+	// nobody who has one waits at a gate: who shuts a gate waits for the lock.
+	locks   [64]sync.Mutex
 	commits commits
 	news    news
 	listing singleflight.Group
@@ -126,7 +130,7 @@ func Open(o Options) (*Archive, error) {
 		return nil, err
 	}
 	q.update = o.Index.Update
-	a := &Archive{Options: o, db: o.DB, queue: q}
+	a := &Archive{Options: o, db: o.Index, queue: q}
 	if o.Space.Shared {
 		a.Keys = splitKeys{a, o.Keys, o.CopyKeys}
 	}

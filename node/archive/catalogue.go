@@ -102,6 +102,13 @@ type sop struct {
 // source is the version of a study that the instance belongs to.
 func (s sop) source() sourceID { return sourceID{Study: s.Study, Origin: s.Origin} }
 
+// rows is how the catalogue is read: by the index's View, which calls fn again
+// when rows may have been missing for the moment of a purge. So fn begins anew
+// with what it collects.
+type rows interface {
+	View(fn func(*badger.Txn) error) error
+}
+
 var errNoRecord = errors.New("not in the catalogue")
 
 func getRecord[T any](txn *badger.Txn, key []byte) (T, error) {
@@ -163,6 +170,7 @@ func (a *Archive) sourcesOf(study string) (map[index.NodeID]source, error) {
 	out := make(map[index.NodeID]source)
 	prefix := append(append([]byte{tableSource}, study...), 0)
 	err := a.db.View(func(txn *badger.Txn) error {
+		clear(out)
 		return eachRecord(txn, prefix, func(k []byte, s source) error {
 			if id, _, ok := parseSourceID(k); ok {
 				out[id.Origin] = s
@@ -209,6 +217,7 @@ type catalogued struct {
 func (a *Archive) instancesOf(id sourceID) ([]catalogued, error) {
 	var out []catalogued
 	err := a.db.View(func(txn *badger.Txn) error {
+		out = nil
 		return eachRecord(txn, id.key(tableInstance), func(k []byte, i instance) error {
 			_, rest, ok := parseSourceID(k)
 			series, uid, ok2 := bytes.Cut(rest, []byte{0})

@@ -548,6 +548,7 @@ func differs(m cas.InstanceManifest, uid string, row instance) bool {
 func (a *Archive) damageAfter(id sourceID, after []byte, most int) (list []suspect, err error) {
 	prefix := id.key(tableDamage)
 	err = a.db.View(func(txn *badger.Txn) error {
+		list = nil
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 100})
 		defer it.Close()
 		from := prefix
@@ -827,6 +828,7 @@ func (a *Archive) Damage(most int) (list []Damage, sources int, err error) {
 		return nil, 0, nil
 	}
 	err = a.db.View(func(txn *badger.Txn) error {
+		list, sources = nil, 0
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tableDamage}, PrefetchValues: true, PrefetchSize: 100})
 		defer it.Close()
 		var last sourceID
@@ -917,6 +919,8 @@ func (a *Archive) damagedInstances(id sourceID) (some map[string]bool, all bool,
 	some = make(map[string]bool)
 	prefix := id.key(tableDamage)
 	err = a.db.View(func(txn *badger.Txn) error {
+		all = false
+		clear(some)
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 100})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
@@ -965,6 +969,7 @@ func (a *Archive) lostKeys(ctx context.Context) (bool, error) {
 	for !lost {
 		var ids []sourceID
 		err := a.db.View(func(txn *badger.Txn) error {
+			ids = nil
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tableSource}})
 			defer it.Close()
 			from := []byte{tableSource}

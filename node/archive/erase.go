@@ -281,10 +281,14 @@ func (e *erasures) condemn(scope sourceID, reason string) (*erasing, error) {
 	r := openErasure{Study: scope.Study, Whole: scope.Origin == index.NodeID{}, Erasure: Erasure{When: a.Now().UTC(), Reason: reason}}
 	origins := map[index.NodeID]bool{}
 	if !r.Whole {
-		origins[scope.Origin] = true // it may have been here
 		r.Sources = []condemned{{Origin: scope.Origin}}
 	}
 	if err := a.db.View(func(txn *badger.Txn) error {
+		clear(origins)
+		r.Erasure.Instances = 0
+		if !r.Whole {
+			origins[scope.Origin] = true // it may have been here
+		}
 		for _, table := range studyTables {
 			for _, prefix := range r.prefixes(table) {
 				it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
@@ -423,6 +427,7 @@ func (e *erasures) pass(ctx context.Context) time.Duration {
 func (e *erasures) all(ctx context.Context) error {
 	var list []openErasure
 	if err := e.a.db.View(func(txn *badger.Txn) error {
+		list = nil
 		return eachRecord(txn, []byte{tableErasure, erasureOpen}, func(_ []byte, r openErasure) error {
 			list = append(list, r)
 			return nil
@@ -602,6 +607,7 @@ func (e *erasures) releaseUIDs(prefix []byte, others map[index.NodeID]source) (f
 	a := e.a
 	var rows [][]byte
 	if err := a.db.View(func(txn *badger.Txn) error {
+		rows = nil
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, AllVersions: true})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
@@ -720,6 +726,7 @@ func (e *erasures) clean(ctx context.Context) error {
 	}
 	var keys, rows [][]byte
 	if err := a.db.View(func(txn *badger.Txn) error {
+		keys, rows = nil, nil
 		return eachRecord(txn, []byte{tableErasure, erasureDone}, func(k []byte, r Erasure) error {
 			if r.Unclean {
 				rows = append(rows, bytes.Clone(k))
@@ -790,9 +797,9 @@ func (e *erasures) catchUp() error {
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.a.db.View(func(txn *badger.Txn) error {
+	var open []heardKey
+	if err := e.a.db.View(func(txn *badger.Txn) error {
+		open = nil
 		for _, r := range all {
 			k := heardKey{r.Author, r.Subject}
 			at, err := getRecord[index.Position](txn, heardRow(k))
@@ -800,11 +807,19 @@ func (e *erasures) catchUp() error {
 				return err
 			}
 			if r.Author != e.a.Self && at != r.Through {
-				e.heard[k]++
+				open = append(open, k)
 			}
 		}
 		return nil
-	})
+	}); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, k := range open {
+		e.heard[k]++
+	}
+	return nil
 }
 
 // listen looks for copies of what their origins have retracted, and erases

@@ -12,6 +12,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/dicom/dicomtest"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/mesh"
@@ -198,6 +199,52 @@ func (h *house) check(key cas.Key) {
 	h.settle() // and nothing that happens later names it again
 	if where := h.named(doomedStudy); len(where) > 0 {
 		h.t.Fatalf("it is named again in rows of the tables %x", where)
+	}
+}
+
+// While rows of one study are purged nothing is missing of another whose keys continue theirs: neither its pin, nor that its SOP Instance
+// UIDs are taken.
+func TestNothingOfOthersIsMissingDuringAPurge(t *testing.T) {
+	const gone, stays = "1.2.3.1", "1.2.3.10"
+	h := newHouse(t, t.TempDir(), "RAA", &steppedClock{t: time.Unix(1_700_000_000, 0)}, "RAA")
+	img := image(stays, 1, 1)
+	if err := h.take(img); err != nil {
+		t.Fatal(err)
+	}
+	list, err := h.instancesOf(h.id(stays))
+	if err != nil || len(list) != 1 {
+		t.Fatal(len(list), err)
+	}
+	sop := list[0].SOP
+	if _, err := h.Pin(stays, "for a test"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		var errs []error
+		for range 25 {
+			errs = append(errs, h.Index.Drop(context.Background(), [][]byte{pinKey(gone), append([]byte{tableSOP}, sop[:len(sop)-1]...)}, nil))
+		}
+		done <- errors.Join(errs...)
+	}()
+	for {
+		if pinned, err := h.pinned(stays); !pinned || err != nil {
+			t.Fatalf("the pin is not found, %v", err)
+		}
+		if pins, err := h.Pins(); len(pins) != 1 || err != nil {
+			t.Fatalf("%d pins, %v", len(pins), err)
+		}
+		if known, _ := h.readable(context.Background(), dicom.UID(sop)); !known {
+			t.Fatal("an instance is not known")
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
 	}
 }
 

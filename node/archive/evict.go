@@ -240,6 +240,7 @@ func (a *Archive) uncatalogue(id sourceID) error {
 		for {
 			var rows [][]byte
 			err := a.db.View(func(txn *badger.Txn) error {
+				rows = nil
 				it := txn.NewIterator(badger.IteratorOptions{Prefix: id.key(table)})
 				defer it.Close()
 				for it.Rewind(); it.Valid() && len(rows) < evictRows; it.Next() {

@@ -452,6 +452,7 @@ type KeptOut struct {
 func (a *Archive) Conflicts(most int) ([]KeptOut, error) {
 	var out []KeptOut
 	err := a.db.View(func(txn *badger.Txn) error {
+		out = nil
 		return eachRecord(txn, []byte{tableConflict}, func(k []byte, _ int64) error {
 			id, rest, ok := parseSourceID(k)
 			if _, uid, ok2 := bytes.Cut(rest, []byte{0}); ok && ok2 && len(out) < most {
@@ -466,6 +467,7 @@ func (a *Archive) Conflicts(most int) ([]KeptOut, error) {
 // Counts are how many studies are here.
 func (a *Archive) Counts() (own, copies int, err error) {
 	err = a.db.View(func(txn *badger.Txn) error {
+		own, copies = 0, 0
 		return eachRecord(txn, []byte{tableSource}, func(k []byte, s source) error {
 			id, _, ok := parseSourceID(k)
 			switch {

@@ -604,6 +604,7 @@ func (r *repair) resend(s *mesh.StudyStream, todo map[cid.Cid]suspect) error {
 // countDamage counts the records of a source.
 func (a *Archive) countDamage(id sourceID) (n int, err error) {
 	err = a.db.View(func(txn *badger.Txn) error {
+		n = 0
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: id.key(tableDamage)})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {

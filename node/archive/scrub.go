@@ -150,6 +150,7 @@ func (v *verification) total() error {
 		prefix = append(append(prefix, v.o.Study...), 0)
 	}
 	return v.a.db.View(func(txn *badger.Txn) error {
+		v.progress.Studies, v.progress.Bytes = 0, 0
 		return eachRecord(txn, prefix, func(k []byte, s source) error {
 			if id, _, ok := parseSourceID(k); !ok || v.a.sibling(id.Origin) {
 				return nil // whose blocks another node of this trust verifies
@@ -175,6 +176,7 @@ func (v *verification) walk(ctx context.Context, after []byte, at func(key []byt
 		}
 		var list []next
 		err := v.a.db.View(func(txn *badger.Txn) error {
+			list = nil
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 100})
 			defer it.Close()
 			from := prefix
@@ -666,6 +668,7 @@ func (a *Archive) sourceHashed(hash []byte) (key []byte, err error) {
 		return nil, nil
 	}
 	err = a.db.View(func(txn *badger.Txn) error {
+		key = nil
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tableSource}})
 		defer it.Close()
 		for it.Rewind(); it.Valid() && key == nil; it.Next() {

@@ -187,6 +187,7 @@ func (s *space) enter(ctx context.Context, id sourceID) (done func(), err error)
 func (s *space) begun(id sourceID) error {
 	noted := false
 	err := s.a.db.View(func(txn *badger.Txn) error {
+		noted = false
 		r, err := getRecord[shelved](txn, id.key(tableShelved))
 		if errors.Is(err, errNoRecord) {
 			return nil
@@ -521,7 +522,7 @@ func (a *Archive) SpaceUsed() (SpaceUsed, error) {
 	if fresh := max(sumsFor, 20*s.sums.took.Sub(s.sums.at)); !s.sums.at.IsZero() && now.Sub(s.sums.took) < fresh && !now.Before(s.sums.at) {
 		return s.sums.SpaceUsed, nil
 	}
-	out := SpaceUsed{Quota: a.Space.Copies}
+	var out SpaceUsed
 	roster := a.Index.Roster()
 	whose := make(map[index.NodeID]bool)
 	held := func(id sourceID) *Held {
@@ -536,6 +537,7 @@ func (a *Archive) SpaceUsed() (SpaceUsed, error) {
 		return &out.Originals
 	}
 	err := a.db.View(func(txn *badger.Txn) error {
+		out = SpaceUsed{Quota: a.Space.Copies}
 		if err := eachRecord(txn, []byte{tableSource}, func(k []byte, r source) error {
 			if id, _, ok := parseSourceID(k); ok {
 				h := held(id)
@@ -635,8 +637,9 @@ func (a *Archive) Unpin(study string) (was bool, err error) {
 
 // Pins lists what is pinned, in the order of the UIDs.
 func (a *Archive) Pins() ([]Pin, error) {
-	out := []Pin{}
+	var out []Pin
 	err := a.db.View(func(txn *badger.Txn) error {
+		out = []Pin{}
 		return eachRecord(txn, []byte{tablePin}, func(k []byte, p Pin) error {
 			p.Study = string(k[1:])
 			out = append(out, p)
