@@ -220,6 +220,9 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 			unlisted++
 			continue
 		}
+		if q.Ref.Study == "" && errors.Is(err, archive.ErrNotFound) {
+			continue // being erased, since just now
+		}
 		if err != nil {
 			return dicomweb.Result{}, webError(err)
 		}

@@ -127,6 +127,9 @@ func TestACutOffErasureIsFinished(t *testing.T) {
 				if _, err := h.versions(doomedStudy); !errors.Is(err, ErrNotFound) {
 					t.Fatal(err)
 				}
+				if found, _, err := h.Studies(index.Query{}); err != nil || len(found) != 1 || found[0].UID != otherStudy {
+					t.Fatalf("%d studies are found while one of two is erased, %v", len(found), err)
+				}
 				if h.grantedTo(doomedStudy) == nil {
 					t.Fatal("it is granted while it is erased")
 				}
@@ -199,6 +202,27 @@ func (h *house) check(key cas.Key) {
 	h.settle() // and nothing that happens later names it again
 	if where := h.named(doomedStudy); len(where) > 0 {
 		h.t.Fatalf("it is named again in rows of the tables %x", where)
+	}
+}
+
+// A study that begins to be erased while a search is answered is left out of the answer.
+func TestAStudyErasedDuringASearchIsLeftOut(t *testing.T) {
+	h := furnished(t)
+	ans, err := h.Index.Studies(index.Query{StudyUIDs: []string{doomedStudy}})
+	if err != nil || len(ans.Studies) != 1 {
+		t.Fatal(len(ans.Studies), err)
+	}
+	if _, err := h.erase.condemn(sourceID{Study: doomedStudy}, "a test"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.found(ans.Studies[0]); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+	if found, _, err := h.Studies(index.Query{}); err != nil || len(found) != 1 || found[0].UID != otherStudy {
+		t.Fatalf("%d studies are found, %v", len(found), err)
+	}
+	if listed, err := h.List(t.Context(), Ref{Study: doomedStudy}, true); !errors.Is(err, ErrNotFound) {
+		t.Fatal(len(listed), err)
 	}
 }
 

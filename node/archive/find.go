@@ -18,7 +18,8 @@ type Found struct {
 	Instances   int             // as many as any one author says
 }
 
-// Studies answers a query from the index alone.
+// Studies answers a query from the index alone. A study that is being erased is
+// left out.
 func (a *Archive) Studies(q index.Query) ([]Found, index.Answer, error) {
 	ans, err := a.Index.Studies(q)
 	if err != nil {
@@ -27,6 +28,9 @@ func (a *Archive) Studies(q index.Query) ([]Found, index.Answer, error) {
 	out := make([]Found, 0, len(ans.Studies))
 	for _, s := range ans.Studies {
 		f, err := a.found(s)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
 		if err != nil {
 			return nil, ans, err
 		}
@@ -37,6 +41,9 @@ func (a *Archive) Studies(q index.Query) ([]Found, index.Answer, error) {
 
 func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	var f Found
+	if a.erase.under(sourceID{Study: s.UID}) {
+		return f, ErrNotFound
+	}
 	for i, st := range s.Statements {
 		switch {
 		case i == 0, st.Author == a.Self: // what was received here is what the local PACS knows
