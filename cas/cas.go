@@ -94,7 +94,8 @@ type Store interface {
 	Shelves(ctx context.Context, after ShelfID, fn func(ShelfID) error) error
 	// Drop forgets all blocks of a shelf, durably.
 	Drop(context.Context, ShelfID) error
-	// Close waits for what is under way. It may be called twice.
+	// Close waits until what is under way has ended; a store over a network
+	// cuts it off, with ErrClosed. It may be called twice.
 	Close() error
 }
 

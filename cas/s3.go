@@ -126,7 +126,8 @@ func (s *S3) Drop(ctx context.Context, id ShelfID) error {
 
 func (s *S3) shelfPrefix(id ShelfID) string { return s.prefix + s3Shelves + id.String() + "/" }
 
-// Close ends what is under way and waits for it. It may be called twice.
+// Close cuts off what is under way, which is then ErrClosed, and waits until it
+// has ended. It may be called twice.
 func (s *S3) Close() error {
 	s.close()
 	return nil
@@ -270,6 +271,9 @@ func (h s3Shelf) sound(ctx context.Context, key string, digest [sha256.Size]byte
 // Delete implements Shelf.
 func (h s3Shelf) Delete(ctx context.Context, cids ...cid.Cid) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := h.s.erasable(ctx); err != nil {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)

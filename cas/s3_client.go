@@ -240,20 +240,22 @@ func (c *s3client) call(ctx context.Context, what string, request func(context.C
 		}
 		return nil
 	}
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-all.Done():
-		if err := ended(); err != nil {
-			return err
-		}
-		return fmt.Errorf("%w: %s in the %s: others were before it for %s", ErrUnavailable, what, c, c.o.Retry.Total)
-	}
+	failed := fmt.Errorf("%w: %s in the %s: others were before it for %s", ErrUnavailable, what, c, c.o.Retry.Total)
 	pause := c.o.Retry.Min
 	for try := 1; ; try++ {
+		// Not while pausing: what cannot be done must not keep others waiting.
+		select {
+		case c.slots <- struct{}{}:
+		case <-all.Done():
+			if err := ended(); err != nil {
+				return err
+			}
+			return failed
+		}
 		one, stop := context.WithTimeout(all, c.o.Retry.Try)
 		err := request(one)
 		stop()
+		<-c.slots
 		if err == nil {
 			return nil
 		}
@@ -277,8 +279,9 @@ func (c *s3client) call(ctx context.Context, what string, request func(context.C
 		if eerr := ended(); eerr != nil {
 			return eerr
 		}
+		failed = fmt.Errorf("%w (tried %d times in %s)", err, try, c.o.Retry.Total)
 		if all.Err() != nil {
-			return fmt.Errorf("%w (tried %d times in %s)", err, try, c.o.Retry.Total)
+			return failed
 		}
 	}
 }

@@ -353,6 +353,9 @@ func TestS3RefusesABucket(t *testing.T) {
 	if err := shelf.Put(ctx, blocks[1]); !errors.Is(err, cas.ErrBucket) {
 		t.Errorf("Put: %v", err)
 	}
+	if err := shelf.Delete(ctx, blocks[0].CID); !errors.Is(err, cas.ErrBucket) {
+		t.Errorf("Delete: %v", err)
+	}
 	if err := s.Drop(ctx, cas.ShelfID{1}); !errors.Is(err, cas.ErrBucket) {
 		t.Errorf("Drop: %v", err)
 	}
@@ -529,6 +532,42 @@ func TestHostileS3(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// One request that fails again and again pauses most of its time: others go
+// meanwhile, also where only one may go at a time.
+func TestS3PausesWithoutAPlace(t *testing.T) {
+	blocks := castest.Blocks(1, 2, 1000)
+	failed := make(chan struct{}, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		switch name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]; name {
+		case fmt.Sprintf("%x", []byte(blocks[0].CID.Hash()[2:])):
+			w.WriteHeader(503)
+			failed <- struct{}{}
+		case fmt.Sprintf("%x", []byte(blocks[1].CID.Hash()[2:])):
+			w.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
+			w.Write(blocks[1].Data)
+		default:
+			tame(w, r)
+		}
+	}))
+	defer server.Close()
+	s := openS3(t, cas.S3Options{Endpoint: server.URL, Bucket: "blocks", AccessKey: "a", SecretKey: "b", Parallel: 1,
+		Retry: cas.S3Retry{Min: time.Hour, Max: time.Hour, Total: 2 * time.Hour}})
+	pausing, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { _, err := s.Shelf(cas.ShelfID{1}).Get(pausing, blocks[0].CID); done <- err }()
+	<-failed
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	if b, err := s.Shelf(cas.ShelfID{1}).Get(ctx, blocks[1].CID); err != nil || !bytes.Equal(b, blocks[1].Data) {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 
