@@ -5,9 +5,11 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
 )
 
@@ -60,7 +62,9 @@ func (g *commits) do(c *commit) error {
 
 func (g *commits) run(group []*commit) {
 	err := g.together(group)
-	if errors.Is(err, badger.ErrTxnTooBig) && len(group) > 1 {
+	if err != nil && len(group) > 1 && !hopeless(err) {
+		// Whatever is wrong with one, a record that cannot be read say, is not
+		// the others' concern. Or they are too many for one transaction.
 		half := len(group) / 2
 		g.run(group[:half])
 		g.run(group[half:])
@@ -72,6 +76,11 @@ func (g *commits) run(group []*commit) {
 			c.err = err
 		}
 	}
+}
+
+// hopeless says of an error that it is everybody's.
+func hopeless(err error) bool {
+	return errors.Is(err, cas.ErrDiskFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, badger.ErrDBClosed) || errors.Is(err, badger.ErrBlockedWrites)
 }
 
 // together is one transaction, synced before it returns. A conflict is its
