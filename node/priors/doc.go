@@ -12,6 +12,11 @@
 // when the node starts. Asking for a study twice is harmless. So the package
 // keeps nothing of its own.
 //
+// Studies of which the same is said have one patient, so what is heard of many
+// at once is worked out once for all of them. For one identifier the work is
+// bounded (maxLooks, maxPriors): beyond that, which only test objects and
+// collective numbers reach, a study comes when it is asked for.
+//
 // What may not be here: moving bytes (node/archive does), who may have a study
 // (node/access).
 package priors

@@ -1,10 +1,14 @@
 package priors
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,18 +47,27 @@ type Engine struct {
 	Options
 	arrived map[string]time.Time // within the window; only run touches it
 	mu      sync.Mutex
-	heard   map[string]bool // studies to look at
+	heard   map[string]bool          // studies to look at
+	excess  map[index.PatientID]bool // identifiers of more than is looked at; said once, and only run touches it
 	wake    chan struct{}
 	stopped chan struct{}
 	cancel  context.CancelFunc
 }
+
+// Limits on what is done for one patient at once. A patient's studies stay far
+// below them; those under the number of a test object, or of all who have
+// none, may not. What is beyond them comes when somebody asks for it.
+const (
+	maxPriors = 1024     // studies brought for one arrival, the newest
+	maxLooks  = 16 << 10 // studies under one identifier that the rules look at in one burst
+)
 
 // retryAfter is the wait after the rules could not be applied (a failing disk).
 const retryAfter = 5 * time.Second
 
 // New makes an engine. Nothing happens until Start.
 func New(o Options) *Engine {
-	return &Engine{Options: o, heard: make(map[string]bool), wake: make(chan struct{}, 1)}
+	return &Engine{Options: o, heard: make(map[string]bool), excess: make(map[index.PatientID]bool), wake: make(chan struct{}, 1)}
 }
 
 // Start applies the rules to what arrived before the start, and from then on
@@ -73,7 +86,8 @@ func (e *Engine) Start() error {
 	return nil
 }
 
-// Close waits for the rule that is being applied.
+// Close waits for the step of a rule that is being taken. What was still to be
+// looked at is looked at when the node starts again.
 func (e *Engine) Close() {
 	if e.cancel != nil {
 		e.cancel()
@@ -104,14 +118,9 @@ func (e *Engine) run(ctx context.Context) {
 		heard := e.heard
 		e.heard = make(map[string]bool)
 		e.mu.Unlock()
-		var err error
-		for study := range heard {
-			if err == nil {
-				err = e.apply(study)
-			}
-			if err != nil {
-				e.Heard(study)
-			}
+		failed, err := e.apply(ctx, heard)
+		for _, study := range failed {
+			e.Heard(study)
 		}
 		if err != nil {
 			e.Log.Error("the prior rules could not be applied; trying again", "in", retryAfter, "error", err)
@@ -136,64 +145,237 @@ func (e *Engine) current(study string) bool {
 	return ok
 }
 
-// apply brings what study is a prior of, or what is a prior of it.
-func (e *Engine) apply(study string) error {
-	if _, known := e.Index.Study(study); !known {
+// apply brings what the studies heard of are priors of, and what is a prior of
+// them. It returns those that could not be seen to, and why one could not.
+//
+// It costs one look at the index for all that the same is said of, however many
+// they are: see view.
+func (e *Engine) apply(ctx context.Context, heard map[string]bool) (failed []string, err error) {
+	b := burst{Engine: e, ctx: ctx, heard: heard, said: make(map[string]*statement), views: make(map[string]*view), looks: make(map[index.PatientID]int)}
+	at := make(map[string]time.Time, len(heard))
+	for study := range heard {
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		t, wrong := e.Archive.ArrivedAt(study)
+		if wrong != nil {
+			failed, err = append(failed, study), wrong
+			continue
+		}
+		if at[study] = t; !t.IsZero() {
+			e.arrived[study] = t
+		}
+	}
+	newest := slices.SortedFunc(maps.Keys(at), func(x, y string) int {
+		return cmp.Or(at[y].Compare(at[x]), cmp.Compare(x, y))
+	})
+	for _, study := range newest {
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		if wrong := b.study(study); wrong != nil {
+			failed, err = append(failed, study), wrong
+		}
+	}
+	return failed, err
+}
+
+// burst is one round of the rules.
+type burst struct {
+	*Engine
+	ctx   context.Context
+	heard map[string]bool
+	said  map[string]*statement // by study; nil: it is not known
+	views map[string]*view      // by what is said
+	looks map[index.PatientID]int
+}
+
+// statement is what all authors say of whose a study is.
+type statement struct {
+	text  string
+	under []index.PatientID
+	order string // of the newest, as what others say has it
+}
+
+// view is how the patient of a study looks. The index works it out from what is
+// said of whose the study is and from nothing else, so all studies of which the
+// same is said share one.
+type view struct {
+	rep     string // the study it was worked out from
+	patient index.Patient
+	heard   bool // what was heard of has been followed from it
+	brought bool // its priors have been brought
+}
+
+func (b *burst) statement(study string) *statement {
+	if st, known := b.said[study]; known {
+		return st
+	}
+	all, known := b.Index.Study(study)
+	if !known {
+		b.said[study] = nil
+		return nil
+	}
+	st := &statement{}
+	var texts []string
+	for _, s := range all {
+		v := s.Value
+		ids := slices.Clone(v.Patient)
+		if v.NHS != "" && strings.Trim(v.NHS, v.NHS[:1]) != "" { // one digit repeated stands for none
+			ids = append(ids, index.PatientID{ID: v.NHS})
+		}
+		texts = append(texts, fmt.Sprintf("%q %q %q %q %t", v.Patient, v.NHS, v.Name, v.BirthDate, v.Mixed))
+		st.under = append(st.under, ids...)
+		if s.Author != b.Self {
+			st.order = max(st.order, v.Date+v.Time)
+		}
+	}
+	slices.Sort(texts)
+	st.text = fmt.Sprintf("%q", slices.Compact(texts))
+	b.said[study] = st
+	return st
+}
+
+// view is the view of a study's patient; nil where too much was looked at.
+func (b *burst) view(study string, st *statement) (*view, error) {
+	if v, known := b.views[st.text]; known {
+		return v, nil
+	}
+	for _, id := range st.under {
+		if b.looks[id] >= maxLooks {
+			b.tooMany(study, st)
+			b.views[st.text] = nil
+			return nil, nil
+		}
+	}
+	p, err := b.Index.Patient(study)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range st.under {
+		b.looks[id] += len(p.Certain) + len(p.Possible)
+	}
+	if p.Incomplete || len(p.Certain) > maxPriors {
+		b.tooMany(study, st)
+	}
+	v := &view{rep: study, patient: p}
+	b.views[st.text] = v
+	return v, nil
+}
+
+// tooMany says, once for an identifier, that not all under it is looked at.
+func (b *burst) tooMany(study string, st *statement) {
+	known := len(st.under) > 0
+	for _, id := range st.under {
+		known = known && b.excess[id]
+		b.excess[id] = true
+	}
+	if !known {
+		b.Log.Warn("there are too many studies under this patient's identifiers to bring all before they are asked for: the newest are", "study", dicom.UID(study).Short())
+	}
+}
+
+// study applies the rules to a study that was heard of.
+func (b *burst) study(study string) error {
+	st := b.statement(study)
+	if st == nil {
 		return nil // not told yet: the fact will come
 	}
-	at, err := e.Archive.ArrivedAt(study)
-	if err != nil {
-		return err
-	}
-	if !at.IsZero() {
-		e.arrived[study] = at
-	}
-	p, err := e.Index.Patient(study)
-	if err != nil {
-		return err
-	}
-	if p.Incomplete {
-		e.Log.Warn("there are too many studies under this patient's identifiers to look at all: priors may be missing", "study", dicom.UID(study).Short())
-	}
 	// A copy follows its origin, however it came here.
-	if err := e.Archive.Refresh(study); err != nil && !errors.Is(err, archive.ErrNotFound) {
+	if err := b.Archive.Refresh(study); err != nil && !errors.Is(err, archive.ErrNotFound) {
 		return err
+	}
+	v, err := b.view(study, st)
+	if err != nil {
+		return err
+	}
+	if b.current(study) {
+		if err := b.arrival(v, study, st); err != nil {
+			return err
+		}
+	}
+	if v == nil || v.heard {
+		return nil
 	}
 	// It is the arrived study's view of the patient that decides, whichever was
 	// heard of last; and what was heard of may be the link to others.
-	for _, current := range slices.Concat(p.Certain, p.Possible, []string{study}) {
-		if !e.current(current) {
-			continue
-		}
-		its, err := e.Index.Patient(current)
-		if err != nil {
-			return err
-		}
-		if current != study && !slices.Contains(its.Certain, study) {
-			continue
-		}
-		for _, prior := range its.Certain {
-			if err := e.bring(prior, current); err != nil {
+	for _, of := range [][]string{v.patient.Certain, v.patient.Possible} {
+		for _, current := range of {
+			if b.ctx.Err() != nil {
+				return nil
+			}
+			if current == study || !b.current(current) {
+				continue
+			}
+			st := b.statement(current)
+			if st == nil {
+				continue
+			}
+			its, err := b.view(current, st)
+			if err != nil {
+				return err
+			}
+			if err := b.arrival(its, current, st); err != nil {
 				return err
 			}
 		}
 	}
+	v.heard = true
 	return nil
 }
 
-func (e *Engine) bring(prior, current string) error {
-	if prior == current {
+// arrival brings the priors of a study that arrived within the window, if it or
+// one of them was heard of.
+func (b *burst) arrival(v *view, current string, st *statement) error {
+	if v == nil || v.brought {
 		return nil
 	}
-	said, _ := e.Index.Study(prior)
-	order := ""
-	for _, st := range said {
-		if st.Author == e.Self {
+	if !b.heard[current] && !slices.ContainsFunc(v.patient.Certain, func(s string) bool { return b.heard[s] }) {
+		return nil
+	}
+	// The view holds the study that it was worked out from, which need not be a
+	// prior of those of which the same is said: it is when they are priors of it.
+	priors := v.patient.Certain[:min(len(v.patient.Certain), maxPriors)]
+	alike, other := false, ""
+	for _, s := range priors {
+		if b.ctx.Err() != nil {
+			return nil
+		}
+		if its := b.statement(s); its == nil || its.text != st.text {
 			continue
 		}
-		order = max(order, st.Value.Date+st.Value.Time)
+		alike = alike || s != v.rep
+		if s != current && b.current(s) {
+			other = s
+		}
 	}
-	err := e.Archive.Enqueue(prior, archive.Prior, "a prior of study "+dicom.UID(current).Short(), order)
+	for _, prior := range priors {
+		if b.ctx.Err() != nil {
+			return nil
+		}
+		of := current
+		switch {
+		case prior == v.rep && !alike:
+			continue
+		case prior == current && other == "":
+			continue
+		case prior == current:
+			of = other
+		}
+		if err := b.bring(prior, of); err != nil {
+			return err
+		}
+	}
+	v.brought = true
+	return nil
+}
+
+func (b *burst) bring(prior, current string) error {
+	order := ""
+	if st := b.statement(prior); st != nil {
+		order = st.order
+	}
+	err := b.Archive.Enqueue(prior, archive.Prior, "a prior of study "+dicom.UID(current).Short(), order)
 	if errors.Is(err, archive.ErrNotFound) {
 		return nil
 	}

@@ -1,7 +1,9 @@
 package priors
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -21,16 +23,27 @@ type world struct {
 	arrivals map[string]time.Time
 	asked    []string
 	failing  bool
+	name     func(uid string) string // of the patient, as a study has it; nil: each has another
+	looks    int                     // calls of Patient
+	on       func()                  // called at each
 }
 
 func (w *world) Study(uid string) ([]index.Authored[index.Study], bool) {
 	_, ok := w.certain[uid]
-	return []index.Authored[index.Study]{{Value: index.Study{UID: uid}}}, ok
+	name := uid
+	if w.name != nil {
+		name = w.name(uid)
+	}
+	return []index.Authored[index.Study]{{Value: index.Study{UID: uid, Patient: []index.PatientID{{ID: "0000"}}, Name: name}}}, ok
 }
 
 func (w *world) Patient(uid string) (index.Patient, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.looks++
+	if w.on != nil {
+		w.on()
+	}
 	if w.failing {
 		w.failing = false
 		return index.Patient{}, errors.New("the disk does not answer")
@@ -100,13 +113,13 @@ func TestWhatIsBrought(t *testing.T) {
 			e := New(Options{Index: w, Archive: w, Window: window, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler)})
 			if w.failing {
 				e.arrived = map[string]time.Time{}
-				if err := e.apply("new"); err == nil {
-					t.Fatal("a failure was taken for an answer")
+				if failed, err := e.apply(t.Context(), map[string]bool{"new": true}); err == nil || !slices.Equal(failed, []string{"new"}) {
+					t.Fatalf("a failure was taken for an answer: %v, to try again %v", err, failed)
 				}
 			}
 			e.arrived, _ = w.Arrivals(now.Add(-window))
 			for _, s := range c.heard {
-				if err := e.apply(s); err != nil {
+				if _, err := e.apply(t.Context(), map[string]bool{s: true}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -138,5 +151,127 @@ func TestStartLooksAtWhatArrivedBefore(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("brought %v", got)
 		}
+	}
+}
+
+// group makes n studies of one patient, all of which arrived now.
+func group(n int, now time.Time) (*world, map[string]bool) {
+	w := &world{certain: map[string][]string{}, arrivals: map[string]time.Time{}}
+	heard := map[string]bool{}
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("s%04d", i)
+		heard[all[i]] = true
+		w.arrivals[all[i]] = now
+	}
+	for i, s := range all {
+		w.certain[s] = slices.Concat(all[:i], all[i+1:])
+	}
+	return w, heard
+}
+
+func engine(w *world, now time.Time) *Engine {
+	e := New(Options{Index: w, Archive: w, Window: time.Hour, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler)})
+	e.arrived = map[string]time.Time{}
+	return e
+}
+
+// A test object is examined every day under one number.
+func TestABurstOfOnePatientIsOneLook(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	const n = 300
+	w, heard := group(n, now)
+	w.name = func(string) string { return "PHANTOM^QA" }
+	if _, err := engine(w, now).apply(t.Context(), heard); err != nil {
+		t.Fatal(err)
+	}
+	if w.looks != 1 || len(w.asked) != n {
+		t.Errorf("%d looks at the patient and %d requests for %d studies of which the same is said", w.looks, len(w.asked), n)
+	}
+	slices.Sort(w.asked)
+	if got := len(slices.Compact(w.asked)); got != n {
+		t.Errorf("%d of %d studies brought: each is a prior of the others", got, n)
+	}
+}
+
+// One of each name arrived; what has no prior is not made one by its namesake.
+func TestOneOfManyAlikeArrived(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	w, heard := group(5, now)
+	w.name = func(string) string { return "PHANTOM^QA" }
+	w.arrivals = map[string]time.Time{"s0003": now}
+	if _, err := engine(w, now).apply(t.Context(), heard); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(w.asked)
+	if want := []string{"s0000", "s0001", "s0002", "s0004"}; !slices.Equal(w.asked, want) {
+		t.Errorf("brought %v, want %v", w.asked, want)
+	}
+
+	// Authors contradict each other about these: none is certainly another's.
+	w, heard = group(3, now)
+	w.name = func(string) string { return "PHANTOM^QA" }
+	for s := range w.certain {
+		w.possible = map[string][]string{"s0000": {"s0001", "s0002"}}
+		w.certain[s] = nil
+	}
+	if _, err := engine(w, now).apply(t.Context(), heard); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.asked) > 0 {
+		t.Errorf("brought %v, which are not certainly priors", w.asked)
+	}
+}
+
+// Under the number of all who have none there are many names.
+func TestManyNamesUnderOneNumber(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for _, n := range []int{100, 1000} {
+		w, heard := group(n, now)
+		e := engine(w, now)
+		if _, err := e.apply(t.Context(), heard); err != nil {
+			t.Fatal(err)
+		}
+		if most := min(n, maxLooks/n+1); w.looks != most {
+			t.Errorf("%d looks of %d studies each, %d were to be made", w.looks, n, most)
+		}
+		if over := len(e.excess) > 0; over != (n == 1000) {
+			t.Errorf("of %d studies: was said to be too much: %t", n, over)
+		}
+	}
+}
+
+func TestOnlyTheNewestOfTooManyPriors(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	w, _ := group(maxPriors+100, now)
+	w.name = func(string) string { return "PHANTOM^QA" }
+	w.arrivals = map[string]time.Time{"s0000": now}
+	e := engine(w, now)
+	if _, err := e.apply(t.Context(), map[string]bool{"s0000": true}); err != nil {
+		t.Fatal(err)
+	}
+	if want := w.certain["s0000"][:maxPriors-1]; !slices.Equal(w.asked, want) {
+		t.Errorf("brought %d, from %v to %v", len(w.asked), w.asked[0], w.asked[len(w.asked)-1])
+	}
+	if len(e.excess) != 1 {
+		t.Error("nothing was said of the others")
+	}
+}
+
+func TestClosingEndsABurst(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	w, heard := group(100, now)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.on = func() {
+		if w.looks == 2 {
+			cancel()
+		}
+	}
+	failed, err := engine(w, now).apply(ctx, heard)
+	if err != nil || len(failed) > 0 {
+		t.Fatal(failed, err)
+	}
+	if w.looks != 2 || len(w.asked) > 100 {
+		t.Errorf("after the end of the engine there were %d looks, and %d studies brought", w.looks-2, len(w.asked))
 	}
 }
