@@ -72,8 +72,8 @@ func (k KEK) Equal(o KEK) bool { return k.key == o.key }
 // String says where the KEK comes from, never what it is.
 func (k KEK) String() string { return k.from }
 
-// GoString keeps the key out of %#v.
-func (k KEK) GoString() string { return "cas.KEK(" + k.from + ")" }
+// Format hides the key from every fmt verb.
+func (k KEK) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.from) }
 
 // KEKSource is where the KEK comes from.
 type KEKSource struct {
@@ -164,29 +164,39 @@ func (s KEKSource) Read(ctx context.Context) (KEK, error) {
 }
 
 // run gets the KEK from a command. Its output is the secret, so that no error
-// repeats any of it.
+// repeats any of it. What the command leaves running in its process group ends
+// with it.
 func (s KEKSource) run(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, kekCommandFor)
+	limited, cancel := context.WithTimeout(ctx, kekCommandFor)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.command[0], s.command[1:]...)
+	cmd := exec.CommandContext(limited, s.command[0], s.command[1:]...)
+	ownGroup(cmd)
 	var out, why bounded
 	out.most, why.most = maxKEKText, maxKEKWhy
 	cmd.Stdout, cmd.Stderr = &out, &why
 	cmd.WaitDelay = time.Second // for what the command started and left behind
 	err := cmd.Run()
+	if cmd.Process != nil {
+		_ = endGroup(cmd) // mostly there is nothing left of it
+	}
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it ended well: only what it left behind still held its output
+	}
 	said := ""
 	if text := strings.TrimSpace(strings.Map(printable, string(why.b))); text != "" {
 		said = "; it said: " + text
 	}
 	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, fmt.Errorf("%s did not end within %s%s", s, kekCommandFor, said)
-	case err != nil:
-		return nil, fmt.Errorf("%s: %w%s", s, err, said)
-	case out.over:
+	case err == nil && out.over:
 		return nil, fmt.Errorf("%s gave more than %d bytes", s, maxKEKText)
+	case err == nil:
+		return out.b, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("%s was given up: %w%s", s, ctx.Err(), said)
+	case limited.Err() != nil:
+		return nil, fmt.Errorf("%s did not end within %s%s", s, kekCommandFor, said)
 	}
-	return out.b, nil
+	return nil, fmt.Errorf("%s: %w%s", s, err, said)
 }
 
 func printable(r rune) rune {

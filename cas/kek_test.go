@@ -1,6 +1,8 @@
 package cas
 
 import (
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -97,15 +99,31 @@ func TestKEKSources(t *testing.T) {
 	}
 }
 
-func TestKEKIsNotPrinted(t *testing.T) {
+func TestSecretsAreNotPrinted(t *testing.T) {
 	k := testKEK(1)
-	hex := strings.TrimPrefix(strings.TrimSpace(string(k.Text())), kekTextLine)
-	for _, form := range []string{"%v", "%+v", "%s", "%q"} {
-		if s := fmt.Sprintf(form, k); strings.Contains(s, hex[:8]) || strings.Contains(s, "1 2 3 4") {
-			t.Errorf("%s prints %s", form, s)
+	const secret = "do-not-print-me"
+	o := S3Options{Endpoint: "https://s3.example.nhs.uk", Bucket: "originals", AccessKey: secret, SecretKey: secret, SessionToken: secret}
+	client, err := newS3client(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.close()
+	bucket := &S3{s3client: *client}
+	hidden := []string{strings.TrimPrefix(strings.TrimSpace(string(k.Text())), kekTextLine)[:8], "1 2 3 4", "0x2", secret, hex.EncodeToString([]byte(secret))}
+	for _, form := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "% x", "%t"} {
+		for _, what := range []any{k, &k, []KEK{k}, o, &o, []S3Options{o}, bucket} {
+			text := fmt.Sprintf(form, what)
+			for _, h := range hidden {
+				if strings.Contains(strings.ToLower(text), h) {
+					t.Errorf("%s of %T prints %s", form, what, text)
+				}
+			}
 		}
 	}
-	if s := fmt.Sprintf("%#v", k); strings.Contains(s, "0x2") {
+	if b, err := json.Marshal(o); err == nil {
+		t.Errorf("JSON: %s", b)
+	}
+	if s := fmt.Sprintf("%v; %v", k, o); s != "KEK 1; bucket originals at https://s3.example.nhs.uk" {
 		t.Error(s)
 	}
 }

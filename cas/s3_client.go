@@ -61,6 +61,19 @@ type S3Options struct {
 	Log      *slog.Logger
 }
 
+// String says for people where the bucket is.
+func (o S3Options) String() string {
+	return fmt.Sprintf("bucket %s at %s", strings.TrimSuffix(o.Bucket+"/"+o.Prefix, "/"), o.Endpoint)
+}
+
+// Format hides the secrets from every fmt verb.
+func (o S3Options) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.String()) }
+
+// MarshalJSON refuses: JSON is for people and logs.
+func (S3Options) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("what opens a bucket is not for JSON")
+}
+
 // S3Retry bounds how long a request that fails is tried again.
 type S3Retry struct {
 	Min, Max time.Duration // pause after a failed try: doubling from one to the other, less a random part
@@ -185,14 +198,13 @@ func newS3client(o S3Options) (*s3client, error) {
 		return nil, fmt.Errorf("%w: %w", ErrBucket, err)
 	}
 	c.core = core
+	c.o.AccessKey, c.o.SecretKey, c.o.SessionToken = "", "", "" // only the client needs them
 	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
 }
 
 // String says for people where the bucket is.
-func (c *s3client) String() string {
-	return fmt.Sprintf("bucket %s at %s", strings.TrimSuffix(c.o.Bucket+"/"+c.prefix, "/"), c.o.Endpoint)
-}
+func (c *s3client) String() string { return c.o.String() }
 
 func (c *s3client) unfit(why string) error { return fmt.Errorf("%w: %s: %s", ErrBucket, c, why) }
 
