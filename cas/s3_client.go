@@ -167,6 +167,7 @@ type s3state struct {
 	mu     sync.Mutex
 	closed bool
 	users  sync.WaitGroup
+	reach  reach
 }
 
 func newS3client(o S3Options) (*s3client, error) {
@@ -254,6 +255,7 @@ func (c *s3client) call(ctx context.Context, what string, request func(context.C
 	}
 	failed := fmt.Errorf("%w: %s in the %s: others were before it for %s", ErrUnavailable, what, c, c.o.Retry.Total)
 	pause := c.o.Retry.Min
+	long := c.state.reach.long()
 	for try := 1; ; try++ {
 		// Not while pausing: what cannot be done must not keep others waiting.
 		select {
@@ -269,13 +271,15 @@ func (c *s3client) call(ctx context.Context, what string, request func(context.C
 		stop()
 		<-c.slots
 		if err == nil {
+			c.state.reach.noted(nil)
 			return nil
 		}
 		if err := ended(); err != nil {
 			return err
 		}
 		err, again := c.judge(what, err)
-		if !again {
+		c.state.reach.noted(err)
+		if !again || long {
 			return err
 		}
 		wait := c.jitter(pause)

@@ -20,6 +20,7 @@ var (
 	descFree         = prometheus.NewDesc("priormesh_disk_free_bytes", "Free on the disk of the home folder.", nil, nil)
 	descReserve      = prometheus.NewDesc("priormesh_disk_reserve_bytes", "Kept free there.", nil, nil)
 	descFull         = prometheus.NewDesc("priormesh_disk_full", "0: there is room; 1: no images are stored; 2: nothing from outside is.", nil, nil)
+	descBucket       = prometheus.NewDesc("priormesh_bucket_reachable", "1 if the last request reached the bucket of originals; absent if they are on disk.", nil, nil)
 	descDamaged      = prometheus.NewDesc("priormesh_damaged_blocks", "Blocks and study keys here that are damaged or missing and not repaired.", nil, nil)
 	descVerified     = prometheus.NewDesc("priormesh_verify_bytes_total", "Sealed bytes verified since the start.", nil, nil)
 	descRepaired     = prometheus.NewDesc("priormesh_repaired_blocks_total", "Blocks and study keys repaired since the start.", nil, nil)
@@ -29,7 +30,7 @@ var (
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
-		descDamaged, descVerified, descRepaired, descLastVerified} {
+		descBucket, descDamaged, descVerified, descRepaired, descLastVerified} {
 		ch <- d
 	}
 }
@@ -82,6 +83,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descFree, float64(free))
 	gauge(descReserve, float64(c.n.disk.reserve))
 	gauge(descFull, float64(min(level, critical)))
+	if b := c.n.bucketStatus(); b != nil {
+		reached := 0.0
+		if b.Reachable {
+			reached = 1
+		}
+		gauge(descBucket, reached)
+	}
 	m := c.n.mesh.Counters()
 	gauge(descPeers, float64(m.ConnectedNow))
 	count(descBlocks, m.BlocksServed, "served")

@@ -66,6 +66,7 @@ type Node struct {
 	blocks  *cas.Disk
 	keys    *cas.Keyring // of what this trust received
 	hasOwn  bool         // the catalogue had studies that were received here, when the node started
+	bucket  *cas.S3      // of originals; nil: they are on disk
 	shared  bool         // originals are in a bucket, which other nodes of this trust may use too
 	index   *index.Index
 	audit   *audit.Log
@@ -160,7 +161,7 @@ func (n *Node) openStores(ctx context.Context) error {
 	}
 	var originals cas.Store = n.blocks
 	if n.shared = stores.shared(); n.shared {
-		originals = stores.originals
+		originals, n.bucket = stores.originals, stores.originals
 		n.closers = append(n.closers, originals.Close)
 	}
 	var copyKeys *cas.Keyring
@@ -446,10 +447,13 @@ func (n *Node) Silence() []string { return n.hearing.silence() }
 
 // Hampered implements api.Node.
 func (n *Node) Hampered() []string {
-	if said := n.disk.said(); said != "" {
-		return []string{said}
+	var out []string
+	for _, said := range []string{n.disk.said(), n.bucketStatus().said()} {
+		if said != "" {
+			out = append(out, said)
+		}
 	}
-	return nil
+	return out
 }
 
 // Peers implements api.Node.
@@ -524,6 +528,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, f := range roster.Faults {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("a vote of %s (serial %d) does not count: %s", f.By, f.Serial, f.Why))
 	}
+	st.Bucket = (*api.Bucket)(n.bucketStatus())
 	if st.Space, err = n.space(); err != nil {
 		return api.Status{}, err
 	}

@@ -12,9 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/node/api"
 )
+
+// sayWaiting is how long a start waits for the bucket before it says so.
+const sayWaiting = 500 * time.Millisecond
 
 // S3Config says in which bucket originals are kept, if in any.
 type S3Config struct {
@@ -112,6 +117,10 @@ func (h *Home) bucket(ctx context.Context, existing bool, o Options) (*cas.S3, e
 			return nil, fmt.Errorf("s3.ca_file in %s: %s holds no PEM certificate", configFile, path)
 		}
 	}
+	waiting := time.AfterFunc(sayWaiting, func() {
+		o.Log.Warn("waiting for the bucket, which does not answer", "bucket", c.place(), "endpoint", c.Endpoint)
+	})
+	defer waiting.Stop()
 	s, err := cas.OpenS3(ctx, cas.S3Options{
 		Endpoint: c.Endpoint, Region: c.Region, Bucket: c.Bucket, Prefix: c.Prefix,
 		AccessKey: access, SecretKey: secret, SessionToken: session,
@@ -121,6 +130,27 @@ func (h *Home) bucket(ctx context.Context, existing bool, o Options) (*cas.S3, e
 		return nil, fmt.Errorf("the bucket of [s3] in %s: %w", configFile, err)
 	}
 	return s, nil
+}
+
+// bucketStatus is what was last seen of the bucket; nil if originals are on disk.
+type bucketStatus api.Bucket
+
+func (n *Node) bucketStatus() *bucketStatus {
+	if n.bucket == nil {
+		return nil
+	}
+	c := n.home.Config.S3
+	since, tried := n.bucket.Away()
+	return &bucketStatus{Name: strings.TrimPrefix(c.place(), "bucket "), Endpoint: c.Endpoint, Reachable: since.IsZero(), AwaySince: since.UTC(), Tried: tried.UTC()}
+}
+
+// said says for people what does not go while the bucket is away.
+func (b *bucketStatus) said() string {
+	if b == nil || b.Reachable {
+		return ""
+	}
+	return fmt.Sprintf("the bucket of originals has not been reached since %s (last tried at %s): nothing is stored, and what was received here is not given, until it is back",
+		b.AwaySince.Format(time.RFC3339), b.Tried.Format(time.RFC3339))
 }
 
 // originalsFile says where what was received here is kept. config.toml alone

@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -281,6 +282,45 @@ func TestABucketThatIsAway(t *testing.T) {
 	}
 	tr.start()
 	tr.serves("1.2.3.1", list)
+
+	// Away and back, as the status and the metrics say.
+	says := func(reachable bool) (bool, string) {
+		var st api.Status
+		tr.operator("GET", "/api/v1/status", nil, &st)
+		_, ready := tr.get("/readyz", "")
+		_, metrics := tr.get("/metrics", "")
+		gauge := fmt.Sprintf("priormesh_bucket_reachable %d", map[bool]int{true: 1}[reachable])
+		ok := st.Bucket != nil && st.Bucket.Reachable == reachable && st.Bucket.AwaySince.IsZero() == reachable &&
+			strings.Contains(strings.Join(st.Warnings, "\n"), "has not been reached since") == !reachable &&
+			strings.Contains(string(ready), "has not been reached since") == !reachable && strings.Contains(string(metrics), gauge)
+		return ok, fmt.Sprintf("%+v, %v, %s", st.Bucket, st.Warnings, ready)
+	}
+	if ok, said := says(true); !ok {
+		t.Error(said)
+	}
+	server.Stop()
+	late := study("1.2.3.2", ada, "20240102", 1)
+	stored := make(chan int)
+	go func() {
+		req, _ := http.NewRequest("POST", tr.url("/api/v1/instances"), bytes.NewReader(late[0].Bytes()))
+		token, _ := tr.home.Token()
+		req.Header.Set("Authorization", "Bearer "+token)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			stored <- 0
+			return
+		}
+		res.Body.Close()
+		stored <- res.StatusCode
+	}()
+	tr.wait("says that the bucket is away", func() (bool, string) { return says(false) })
+	server.Start()
+	if code := <-stored; code != http.StatusOK {
+		t.Errorf("what came while the bucket was away: %d", code)
+	}
+	if ok, said := says(true); !ok {
+		t.Error(said)
+	}
 	tr.stop()
 
 	// Both keyrings go under another KEK.

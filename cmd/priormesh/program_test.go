@@ -404,6 +404,8 @@ func judged() *fake {
 			return 500, api.Receipt{Outcome: api.Refused, Reason: "the node could not store it"}
 		case strings.HasPrefix(content, "full"):
 			return 507, api.Receipt{Outcome: api.Refused, Reason: "the node's disk is full"}
+		case strings.HasPrefix(content, "away"):
+			return 503, api.Receipt{Outcome: api.Refused, Reason: "the node's store cannot be reached"}
 		}
 		return 200, api.Receipt{Outcome: api.Stored, Study: "1.2", Instance: "1.3", Bytes: int64(len(content)), SHA256: "ab"}
 	}}
@@ -489,21 +491,24 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// A full disk, or a node that is gone, ends an import at once: the next file
+// A full disk, a store that is away, or a node that is gone, ends an import at once: the next file
 // would fare no better.
 func TestImportGivesUp(t *testing.T) {
-	contents := []string{"full"}
+	contents := []string{""}
 	for i := range 200 {
 		contents = append(contents, fmt.Sprint("good ", i))
 	}
-	f := judged()
-	r := run(t, "", "import", "--home", homeOf(t, f), makeFiles(t, contents...))
-	if r.code != 1 || !strings.Contains(r.stderr, "disk is full") || !strings.Contains(r.stderr, "can be repeated") || len(f.offered()) > 150 {
-		t.Errorf("after %d offers: %+v", len(f.offered()), r)
+	for content, text := range map[string]string{"full": "disk is full", "away": "store cannot be reached"} {
+		contents[0] = content
+		f := judged()
+		r := run(t, "", "import", "--home", homeOf(t, f), makeFiles(t, contents...))
+		if r.code != 1 || !strings.Contains(r.stderr, text) || !strings.Contains(r.stderr, "can be repeated") || len(f.offered()) > 150 {
+			t.Errorf("after %d offers: %+v", len(f.offered()), r)
+		}
 	}
 
 	var s *httptest.Server
-	f = judged()
+	f := judged()
 	n := 0
 	f.instance = func(string) (int, api.Receipt) {
 		if n++; n == 10 {

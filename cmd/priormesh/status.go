@@ -43,6 +43,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 		fmt.Fprintf(out, "  mesh      %s\n", plain(a))
 	}
 	fmt.Fprintf(out, "  studies   %d received here, %d copies of other trusts', %d in the region\n", s.Studies.Own, s.Studies.Copies, s.Studies.Region)
+	bucketText(out, s.Bucket, now)
 	spaceText(out, s.Space)
 	if len(s.Trusts) > 0 {
 		fmt.Fprintln(out)
@@ -80,6 +81,17 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 	for _, text := range s.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", plain(text))
 	}
+}
+
+func bucketText(out io.Writer, b *api.Bucket, now time.Time) {
+	if b == nil {
+		return
+	}
+	state := "reachable"
+	if !b.Reachable {
+		state = fmt.Sprintf("away since %s, last tried %s ago", b.AwaySince.Format(time.RFC3339), ago(now.Sub(b.Tried)))
+	}
+	fmt.Fprintf(out, "  bucket    originals in bucket %s at %s: %s\n", plain(b.Name), plain(b.Endpoint), state)
 }
 
 func spaceText(out io.Writer, s api.Space) {

@@ -35,7 +35,7 @@ const (
 
 // Receipt answers POST instances: 200 for Stored and Duplicate, 422 for what
 // this node will never take, 409 for a SOP Instance UID taken by other bytes,
-// 507 when the disk is full, 500 otherwise.
+// 507 when the disk is full, 503 when the bucket cannot be reached, 500 otherwise.
 type Receipt struct {
 	Outcome  Outcome `json:"outcome"`
 	Study    string  `json:"study,omitempty"`
@@ -120,6 +120,7 @@ type Status struct {
 	Started   time.Time     `json:"started"`
 	Studies   StudyCounts   `json:"studies"`
 	Space     Space         `json:"space"`
+	Bucket    *Bucket       `json:"bucket,omitempty"` // of originals, if they are not on this node's disk
 	Trusts    []TrustStatus `json:"trusts"`
 	Fetches   []Fetch       `json:"fetches"`
 	Damage    []Damage      `json:"damage"`    // what is stored here is not whole and not repaired yet; the first hundred
@@ -149,6 +150,16 @@ type Space struct {
 	Free        int64  `json:"free_bytes"`           // on the disk of the home folder
 	Reserve     int64  `json:"reserve_bytes"`
 	Level       string `json:"level"` // of the disk: "ok", "full": no images are stored, "critical": nothing from outside is
+}
+
+// Bucket is where originals are, and whether it could be reached at the last
+// request that needed it.
+type Bucket struct {
+	Name      string    `json:"name"` // with the prefix
+	Endpoint  string    `json:"endpoint"`
+	Reachable bool      `json:"reachable"`
+	AwaySince time.Time `json:"away_since,omitzero"`
+	Tried     time.Time `json:"tried,omitzero"` // in vain, the last time
 }
 
 // Held counts studies.

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/dicom/dicomweb"
 	"github.com/priormesh/priormesh/index"
@@ -162,6 +163,8 @@ func (s *server) operator(h func(http.ResponseWriter, *http.Request) error) http
 			fail(w, http.StatusNotFound, "no trust in the region says that it has such a study; check the Study Instance UID, and `priormesh status` for trusts that were not heard from")
 		case noSpace(err):
 			fail(w, http.StatusInsufficientStorage, err.Error())
+		case errors.Is(err, cas.ErrUnavailable):
+			fail(w, http.StatusServiceUnavailable, err.Error())
 		case errors.Is(err, archive.ErrVerifying):
 			fail(w, http.StatusConflict, err.Error())
 		case errors.Is(err, ErrWrongUse):
@@ -209,6 +212,8 @@ func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
 		code, why = http.StatusRequestEntityTooLarge, fmt.Sprintf("the instance is over the limit of %d bytes", tooLarge.Limit)
 	case noSpace(err):
 		code, why = http.StatusInsufficientStorage, "the node's disk is full; free space there, then import again: what is stored is not sent twice"
+	case errors.Is(err, cas.ErrUnavailable):
+		code, why = http.StatusServiceUnavailable, "the node's store of originals cannot be reached now; import again when it is back: what is stored is not sent twice"
 	default:
 		if r.Context().Err() != nil {
 			return err
