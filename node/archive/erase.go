@@ -567,7 +567,10 @@ func (e *erasures) uncatalogue(ctx context.Context, r openErasure) error {
 		return err
 	}
 	for _, prefix := range r.prefixes(tableInstance) {
-		free, err := e.releaseUIDs(prefix, left)
+		free, unhidden, err := e.releaseUIDs(prefix, left)
+		for _, study := range unhidden {
+			a.bringAgain(study)
+		}
 		if err != nil {
 			return err
 		}
@@ -601,9 +604,9 @@ func (e *erasures) uncatalogue(ctx context.Context, r openErasure) error {
 }
 
 // releaseUIDs gives up the SOP Instance UIDs that were taken by instances of a
-// prefix, also of those that are no longer here, and returns the rows of those
-// that nobody has now.
-func (e *erasures) releaseUIDs(prefix []byte, others map[index.NodeID]source) (free [][]byte, err error) {
+// prefix, also of those that are no longer here. It returns what
+// Archive.releaseUIDs does.
+func (e *erasures) releaseUIDs(prefix []byte, others map[index.NodeID]source) (free [][]byte, unhidden []string, err error) {
 	a := e.a
 	var rows [][]byte
 	if err := a.db.View(func(txn *badger.Txn) error {
@@ -617,35 +620,20 @@ func (e *erasures) releaseUIDs(prefix []byte, others map[index.NodeID]source) (f
 		}
 		return nil
 	}); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for part := range slices.Chunk(rows, eraseRows) {
 		var gone [][]byte
-		if err := a.update(func(txn *badger.Txn) error {
-			gone = nil
-			for _, k := range part {
-				id, rest, ok := parseSourceID(k)
-				_, uid, ok2 := bytes.Cut(rest, []byte{0})
-				if !ok || !ok2 {
-					continue
-				}
-				if err := a.releaseUID(txn, id, k, others); err != nil {
-					return err
-				}
-				sopKey := append([]byte{tableSOP}, uid...)
-				if _, err := getRecord[sop](txn, sopKey); errors.Is(err, errNoRecord) {
-					gone = append(gone, sopKey)
-				} else if err != nil {
-					return err
-				}
-			}
-			return nil
+		var shown []string
+		if err := a.update(func(txn *badger.Txn) (err error) {
+			gone, shown, err = a.releaseUIDs(txn, part, others)
+			return err
 		}); err != nil {
-			return nil, err
+			return nil, unhidden, err
 		}
-		free = append(free, gone...)
+		free, unhidden = append(free, gone...), append(unhidden, shown...)
 	}
-	return free, nil
+	return free, unhidden, nil
 }
 
 // retract takes back what this node has told of the study: that it has it, and

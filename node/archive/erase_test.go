@@ -473,3 +473,110 @@ func TestWhatWasToldOfAnEvictedCopyGoesToo(t *testing.T) {
 		t.Fatalf("the copy: it is named in rows of the tables %x", where)
 	}
 }
+
+// bringWithConflicts is bringFrom of a study with instances whose SOP Instance UIDs are taken here by other bytes.
+func (h *house) bringWithConflicts(from *house, study string, want int) {
+	h.t.Helper()
+	h.hear(from)
+	id := from.id(study)
+	done, err := h.writing(context.Background(), id)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer done()
+	if err := h.carry(from, study, false); err != nil {
+		h.t.Fatal(err)
+	}
+	kept, err := h.Conflicts(10)
+	if err != nil || len(kept) != want {
+		h.t.Fatal(kept, err)
+	}
+	if err := h.updateSource(id, func(_ *badger.Txn, s *source) error {
+		s.Conflicts = want
+		s.Instances -= want
+		return nil
+	}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// What is kept out because of a copy is no longer when that copy is gone, and is brought again: from a version of the same study and from
+// another study.
+func TestNothingIsKeptOutByWhatIsGone(t *testing.T) {
+	const study, elsewhere = doomedStudy, "1.2.7335"
+	for _, evicted := range []bool{false, true} {
+		clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+		trusts := []index.TrustID{"RAA", "RBB", "RCC"}
+		h := newHouse(t, t.TempDir(), "RAA", clock, trusts...)
+		b := newHouse(t, t.TempDir(), "RBB", clock, trusts...)
+		c := newHouse(t, t.TempDir(), "RCC", clock, trusts...)
+		first := image(study, 1, 1)
+		abroad := image(elsewhere, 1, 3)
+		abroad.SOP = first.SOP
+		second := image(study, 2, 2)
+		err := errors.Join(b.take(first), b.take(second), c.take(image(study, 2, 9)), c.take(image(study, 3, 9)), c.take(abroad), c.take(image(elsewhere, 2, 3)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.publishAll()
+		c.publishAll()
+		h.bringFrom(b, study)
+		h.bringWithConflicts(c, study, 1)
+		h.bringWithConflicts(c, elsewhere, 2)
+		if err := h.updateSource(c.id(elsewhere), func(_ *badger.Txn, s *source) error { s.Conflicts = 1; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if evicted {
+			clock.step(2 * time.Hour)
+			if gone, err := h.space.evictOne(context.Background(), b.id(study), "a test"); !gone || err != nil {
+				t.Fatal(gone, err)
+			}
+		} else {
+			h.listens()
+			b.erases(study)
+			h.hear(b)
+			h.erase.pass(context.Background())
+		}
+		if _, err := h.source(b.id(study)); !errors.Is(err, errNoRecord) {
+			t.Fatalf("the copy is still there, %v", err)
+		}
+		if kept, err := h.Conflicts(10); len(kept) != 0 || err != nil {
+			t.Fatalf("kept out by what is gone: %v, %v", kept, err)
+		}
+		for _, s := range []string{study, elsewhere} {
+			if src, err := h.source(c.id(s)); err != nil || src.Whole || src.Conflicts != 0 {
+				t.Fatalf("%+v, %v", src, err)
+			}
+			// An evicted copy does not come back with the other version before somebody asks.
+			if _, queued := h.TaskOf(s); queued != (s == elsewhere || !evicted) {
+				t.Fatalf("evicted %t, study %s: queued %t", evicted, s, queued)
+			}
+			h.bringFrom(c, s)
+		}
+		if err := errors.Join(h.gives(c.id(study), image(study, 2, 9)), h.gives(c.id(study), image(study, 3, 9)), h.gives(c.id(elsewhere), abroad)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A transfer that began while an instance had to be kept out does not end as if it still were.
+func TestATransferNoticesThatAConflictIsOver(t *testing.T) {
+	h := furnished(t)
+	id := sourceID{otherStudy, seedNode("RBB")}
+	tr := &transfer{a: h.Archive, ctx: t.Context(), id: id, st: index.Study{UID: otherStudy, Revision: 1, Instances: 3}}
+	for _, kept := range []bool{false, true} {
+		if kept {
+			if err := h.update(func(txn *badger.Txn) error {
+				return putRecord(txn, id.instanceKey(tableConflict, otherStudy+".1", otherStudy+".1.1"), int64(1))
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tr.finish(nil, 1); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := h.source(id); err != nil || s.Whole != kept {
+			t.Fatalf("kept out %t: %+v, %v", kept, s, err)
+		}
+	}
+}

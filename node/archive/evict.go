@@ -140,6 +140,13 @@ func (s *space) evict(ctx context.Context, need int64, why string) (any bool, yo
 // evicted again; no order of events leaves a row without its blocks.
 func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone bool, err error) {
 	a := s.a
+	var unhidden map[string]bool
+	defer func() { // when it is let go of
+		delete(unhidden, id.Study) // with that this copy would come back: it waits until somebody asks
+		for study := range unhidden {
+			a.bringAgain(study)
+		}
+	}()
 	open, err := s.gate.shut(id)
 	if err != nil {
 		return false, nil // somebody is bringing it
@@ -177,7 +184,7 @@ func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone boo
 	if err := a.Audit.Append(audit.Event{Event: "copy.evicted", Node: id.Origin.String(), Trust: string(trust), Study: short(id.Study), Detail: why}); err != nil {
 		return false, err
 	}
-	if err := a.uncatalogue(id); err != nil {
+	if unhidden, err = a.uncatalogue(id); err != nil {
 		return false, err
 	}
 	for {
@@ -227,15 +234,17 @@ func (s *space) kept(id sourceID) (bool, error) {
 }
 
 // uncatalogue takes all rows of a copy away, the source record first: from then
-// on nobody is told that it is here. The caller holds the study's lock.
-func (a *Archive) uncatalogue(id sourceID) error {
+// on nobody is told that it is here. It returns the studies of which an instance
+// is no longer kept out. The caller holds the study's lock.
+func (a *Archive) uncatalogue(id sourceID) (unhidden map[string]bool, err error) {
 	if err := a.update(func(txn *badger.Txn) error { return txn.Delete(id.key(tableSource)) }); err != nil {
-		return err
+		return nil, err
 	}
 	others, err := a.sourcesOf(id.Study)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	unhidden = make(map[string]bool)
 	for _, table := range []byte{tableInstance, tableConflict, tableSeries} {
 		for {
 			var rows [][]byte
@@ -249,60 +258,132 @@ func (a *Archive) uncatalogue(id sourceID) error {
 				return nil
 			})
 			if err != nil {
-				return err
+				return unhidden, err
 			}
 			if len(rows) == 0 {
 				break
 			}
-			if err := a.update(func(txn *badger.Txn) error {
-				for _, k := range rows {
-					if table == tableInstance {
-						if err := a.releaseUID(txn, id, k, others); err != nil {
-							return err
-						}
+			var shown []string
+			if err := a.update(func(txn *badger.Txn) (err error) {
+				shown = nil
+				if table == tableInstance {
+					if _, shown, err = a.releaseUIDs(txn, rows, others); err != nil {
+						return err
 					}
+				}
+				for _, k := range rows {
 					if err := txn.Delete(k); err != nil {
 						return err
 					}
 				}
 				return nil
 			}); err != nil {
-				return err
+				return unhidden, err
+			}
+			for _, study := range shown {
+				unhidden[study] = true
 			}
 		}
 	}
-	return nil
+	return unhidden, nil
 }
 
-// releaseUID gives up a SOP Instance UID that a copy took, to another version
-// of the study that has the same bytes if there is one.
-func (a *Archive) releaseUID(txn *badger.Txn, id sourceID, row []byte, others map[index.NodeID]source) error {
-	_, rest, ok := parseSourceID(row)
-	series, uid, ok2 := bytes.Cut(rest, []byte{0})
-	if !ok || !ok2 {
-		return nil
+// releaseUIDs gives up the SOP Instance UIDs that the instances of some rows
+// took, each to another version of the study that has the same bytes if there is
+// one. It returns the rows of those UIDs that nobody has now, and the studies of
+// which an instance was kept out because of one of them.
+func (a *Archive) releaseUIDs(txn *badger.Txn, rows [][]byte, others map[index.NodeID]source) (free [][]byte, unhidden []string, err error) {
+	freed := make(map[string]bool)
+	for _, k := range rows {
+		id, rest, ok := parseSourceID(k)
+		series, uid, ok2 := bytes.Cut(rest, []byte{0})
+		if !ok || !ok2 {
+			continue
+		}
+		sopKey := append([]byte{tableSOP}, uid...)
+		taken, err := a.releaseUID(txn, id, sopKey, string(series), string(uid), others)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !taken && !freed[string(uid)] {
+			freed[string(uid)] = true
+			free = append(free, sopKey)
+		}
 	}
-	sopKey := append([]byte{tableSOP}, uid...)
+	if len(freed) > 0 {
+		unhidden, err = a.unhide(txn, freed)
+	}
+	return free, unhidden, err
+}
+
+// releaseUID says whether anybody still has the UID.
+func (a *Archive) releaseUID(txn *badger.Txn, id sourceID, sopKey []byte, series, uid string, others map[index.NodeID]source) (taken bool, err error) {
 	first, err := getRecord[sop](txn, sopKey)
 	if errors.Is(err, errNoRecord) {
-		return nil
+		return false, nil
 	}
 	if err != nil || first.Origin != id.Origin || first.Study != id.Study {
-		return err
+		return true, err
 	}
 	for origin := range others {
 		if origin == id.Origin {
 			continue
 		}
-		other, err := getRecord[instance](txn, sourceID{id.Study, origin}.instanceKey(tableInstance, string(series), string(uid)))
+		other, err := getRecord[instance](txn, sourceID{id.Study, origin}.instanceKey(tableInstance, series, uid))
 		if errors.Is(err, errNoRecord) {
 			continue
 		}
 		if err != nil {
-			return err
+			return true, err
 		}
 		first.Origin, first.SHA256 = origin, other.SHA256
-		return putRecord(txn, sopKey, first)
+		return true, putRecord(txn, sopKey, first)
 	}
-	return txn.Delete(sopKey)
+	return false, txn.Delete(sopKey)
+}
+
+// unhide ends that instances are kept out because of SOP Instance UIDs which
+// nobody has any more. Their copies are no longer whole, so that they are
+// brought again.
+func (a *Archive) unhide(txn *badger.Txn, freed map[string]bool) (studies []string, err error) {
+	var rows [][]byte
+	fewer := make(map[sourceID]int)
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tableConflict}})
+	for it.Rewind(); it.Valid(); it.Next() {
+		id, rest, ok := parseSourceID(it.Item().Key())
+		if _, uid, ok2 := bytes.Cut(rest, []byte{0}); ok && ok2 && !index.Purged(it.Item()) && freed[string(uid)] {
+			rows = append(rows, it.Item().KeyCopy(nil))
+			fewer[id]++
+		}
+	}
+	it.Close()
+	for _, k := range rows {
+		if err := txn.Delete(k); err != nil {
+			return nil, err
+		}
+	}
+	for id, n := range fewer {
+		s, err := getRecord[source](txn, id.key(tableSource))
+		if errors.Is(err, errNoRecord) {
+			continue // it is being brought, or goes too
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.Whole, s.Conflicts = false, max(0, s.Conflicts-n)
+		if err := putRecord(txn, id.key(tableSource), s); err != nil {
+			return nil, err
+		}
+		studies = append(studies, id.Study)
+	}
+	return studies, nil
+}
+
+// bringAgain has studies brought of which an instance is no longer kept out. If
+// that cannot be noted they come when somebody asks for them.
+func (a *Archive) bringAgain(study string) {
+	err := a.Enqueue(study, Background, "an instance that was kept out need not be any more", "")
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		a.Log.Warn("a study with an instance that need not be kept out any more is brought only when somebody asks for it", "study", short(study), "error", err)
+	}
 }

@@ -506,6 +506,11 @@ func (t *transfer) commit(list []wanted) (conflicts int, err error) {
 				err = putRecord(txn, sopKey, sop{Study: t.id.Study, Series: w.series, Origin: t.id.Origin, SHA256: m.SHA256[:]})
 			case err == nil && !bytes.Equal(first.SHA256, m.SHA256[:]):
 				conflicts++
+				// Written as it was, so that nobody gives up the UID at the same time
+				// and misses the conflict.
+				if err := putRecord(txn, sopKey, first); err != nil {
+					return err
+				}
 				if err := putRecord(txn, t.id.instanceKey(tableConflict, w.series, m.UID), a.Now().UnixMilli()); err != nil {
 					return err
 				}
@@ -538,8 +543,18 @@ func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
 			return err
 		}
 	}
-	return a.updateSource(t.id, func(_ *badger.Txn, s *source) error {
-		s.Revision, s.Manifest, s.Settled, s.Whole, s.Conflicts = t.st.Revision, &t.ref, t.st.Settled, true, conflicts
+	return a.updateSource(t.id, func(txn *badger.Txn, s *source) error {
+		whole := true
+		if conflicts > 0 { // those that were ended since are brought with the next attempt
+			kept := 0
+			it := txn.NewIterator(badger.IteratorOptions{Prefix: t.id.key(tableConflict)})
+			for it.Rewind(); it.Valid(); it.Next() {
+				kept++
+			}
+			it.Close()
+			whole = kept >= conflicts
+		}
+		s.Revision, s.Manifest, s.Settled, s.Whole, s.Conflicts = t.st.Revision, &t.ref, t.st.Settled, whole, conflicts
 		s.Instances, s.Bytes = t.st.Instances-conflicts, t.st.Bytes
 		return nil
 	})

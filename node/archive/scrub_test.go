@@ -333,7 +333,7 @@ func TestRecordsOfWhatIsGoneGo(t *testing.T) {
 	}
 	l := h.lock("1.1")
 	l.Lock()
-	err = h.uncatalogue(id)
+	_, err = h.uncatalogue(id)
 	l.Unlock()
 	if err != nil {
 		t.Fatal(err)
