@@ -18,6 +18,10 @@ type Limits struct {
 	Frames    int
 	Inflated  int64 // bytes a deflated body may grow to
 	Ratio     int64 // inflated over deflated bytes, once more than 64 MiB came out
+
+	// Budget is shared by scans that go on at once; nil: each for itself. Who
+	// sets it owes Release to each Instance that Scan returns.
+	Budget *Budget
 }
 
 // DefaultLimits suit what modalities make: whole slide images, enhanced
@@ -132,6 +136,8 @@ type Instance struct {
 	HasPreamble bool
 	HasMeta     bool
 	Deflated    bool
+
+	mem *account // what Release gives back
 }
 
 // PixelData says where the pixels lie: (7FE0,0010) or its Float and Double Float kin.
@@ -163,7 +169,7 @@ type Frame struct {
 // reading them; r is then taken from its current position.
 //
 // Errors wrap or are ErrNotDICOM, ErrTruncated, ErrMediaDirectory,
-// ErrMissingUID, ErrLimit, ErrMalformed, or are r's or h's own.
+// ErrMissingUID, ErrLimit, ErrMalformed, ErrBusy, or are r's or h's own.
 func Scan(r io.Reader, lim Limits, h Handler) (*Instance, error) {
 	return scan(r, lim.withDefaults(), h)
 }

@@ -91,6 +91,7 @@ func appendElement(b []byte, e Element) []byte {
 func Decode(b []byte, lim Limits) (Dataset, error) {
 	n := int64(len(b))
 	lim = lim.withDefaults()
+	lim.Budget = nil // b is in memory already, and nobody would release the dataset
 	s := newScanner(newSource(bytes.NewReader(b), nil, n), lim, Handler{})
 	d, err := s.item(0, syntax{}, n, n, 0)
 	if err != nil {

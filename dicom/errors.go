@@ -13,6 +13,8 @@ var (
 	ErrTruncated = errors.New("dicom: instance is cut short; send it again from its source")
 	// ErrMediaDirectory: a DICOMDIR, which lists instances and is none.
 	ErrMediaDirectory = errors.New("dicom: this is a media directory (DICOMDIR), not an instance; send the files it lists")
+	// ErrBusy: Limits.Budget has no room now. Nothing is wrong with the instance.
+	ErrBusy = errors.New("dicom: the instances that are being received take all the memory set aside for their headers; send it again shortly")
 )
 
 // ErrMissingUID: an instance without this UID cannot be filed.

@@ -51,7 +51,7 @@ func (s *scanner) inflatedBody() error {
 	}
 	base := s.raw.off + s.metaGrowth()
 	s.src = newSource(newInflate(s.raw, s.lim), nil, base+s.lim.Head)
-	s.src.off, s.src.start = base, base
+	s.src.off, s.src.start, s.src.mem = base, base, s.mem
 	b, err := s.src.peek(12)
 	if err != nil {
 		return s.fail(err, 0)
@@ -122,6 +122,7 @@ func (f *inflater) Read(p []byte) (int, error) {
 
 func (f *inflater) open() {
 	src := newSource(f.r, func(Piece) error { return nil }, f.lim.Head)
+	f.lim.Budget = nil // it holds no more than one head
 	s := newScanner(src, f.lim, Handler{})
 	_, deflated, err := s.prologue()
 	seen := append([]byte(nil), src.buf[src.out:src.lo]...)

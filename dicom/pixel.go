@@ -14,7 +14,7 @@ func isPixels(t Tag) bool {
 
 // pixels reads the pixel data attribute h stands before.
 func (s *scanner) pixels(h header, x syntax) error {
-	if err := s.count(); err != nil {
+	if err := s.count(elementMemory); err != nil {
 		return err
 	}
 	p := &PixelData{Tag: h.tag, VR: h.vr, NumberOfFrames: 1}
@@ -71,6 +71,9 @@ func (s *scanner) native(p *PixelData, n int64) error {
 				return err
 			}
 		}
+	}
+	if err := s.mem.use(int64(count) * frameMemory); err != nil {
+		return err
 	}
 	p.Frames = make([]Frame, count)
 	parts := make([]Range, count)
@@ -192,6 +195,9 @@ func (s *scanner) encapsulated(p *PixelData, x syntax) error {
 			if err != nil {
 				return err
 			}
+			if err := s.mem.use(2 * int64(len(table))); err != nil { // of each four bytes eight are made
+				return err
+			}
 			for ; len(table) >= 4; table = table[4:] {
 				basic = append(basic, uint64(x.order().Uint32(table)))
 			}
@@ -199,6 +205,9 @@ func (s *scanner) encapsulated(p *PixelData, x syntax) error {
 		}
 		if len(p.Fragments) == s.lim.Fragments {
 			return ErrLimit{"Fragments", int64(s.lim.Fragments)}
+		}
+		if err := s.mem.use(fragmentMemory + frameMemory); err != nil {
+			return err
 		}
 		offsets := extended
 		if len(offsets) == 0 {
@@ -404,7 +413,7 @@ func (s *scanner) fragments(e Element, h header, x syntax, stop int64) (Element,
 			e.Bulk = &Range{start, off - start}
 			return e, nil
 		}
-		if err := s.count(); err != nil {
+		if err := s.count(fragmentMemory); err != nil {
 			return e, err
 		}
 		fragment := Element{Tag: h.tag}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -51,6 +52,7 @@ type scanner struct {
 	lim  Limits
 	h    Handler
 	inst *Instance
+	mem  *account // of inst
 
 	begun    bool
 	home     Section // of what is neither bulk nor frame
@@ -71,8 +73,16 @@ type metaField struct {
 	found bool
 }
 
-func scan(r io.Reader, lim Limits, h Handler) (*Instance, error) {
+func scan(r io.Reader, lim Limits, h Handler) (_ *Instance, err error) {
 	s := newScanner(newSource(r, h.Piece, lim.Head), lim, h)
+	s.mem = newAccount(lim.Budget)
+	s.inst.mem, s.src.mem = s.mem, s.mem
+	done := false
+	defer func() {
+		if !done { // also when a handler panics
+			s.inst.Release()
+		}
+	}()
 	x, deflated, err := s.prologue()
 	if err != nil {
 		return nil, err
@@ -87,6 +97,11 @@ func scan(r io.Reader, lim Limits, h Handler) (*Instance, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	done = true
+	s.mem.less(int64(len(s.raw.buf)))
+	if s.src != s.raw {
+		s.mem.less(int64(len(s.src.buf)))
 	}
 	return s.inst, nil
 }
@@ -353,7 +368,7 @@ func (s *scanner) body(x syntax) error {
 		if err != nil {
 			return err
 		}
-		s.inst.Data.Elements = append(s.inst.Data.Elements, e)
+		s.inst.Data.Elements = append(grown(s.inst.Data.Elements), e)
 		if err := s.identify(h, e); err != nil {
 			return err
 		}
@@ -544,12 +559,12 @@ func (s *scanner) fail(err error, at Tag) error {
 	return err
 }
 
-// count bounds how many attributes and items there may be.
-func (s *scanner) count() error {
+// count bounds how many attributes and items there may be; each takes memory.
+func (s *scanner) count(memory int64) error {
 	if s.elements++; s.elements > s.lim.Elements {
 		return ErrLimit{"Elements", int64(s.lim.Elements)}
 	}
-	return nil
+	return s.mem.use(memory)
 }
 
 // element reads the attribute h stands before. Its value must end by stop, an
@@ -559,7 +574,7 @@ func (s *scanner) element(h header, x syntax, stop int64, depth int) (Element, e
 	if e.VR == "" {
 		e.VR = h.tag.dictVR(s.signed)
 	}
-	if err := s.count(); err != nil {
+	if err := s.count(elementMemory); err != nil {
 		return e, err
 	}
 	value := h.off + int64(h.size)
@@ -600,6 +615,9 @@ func (s *scanner) element(h header, x syntax, stop int64, depth int) (Element, e
 	s.kept += n
 	if e.VR == UN && !h.tag.Private() {
 		s.restoreVR(&e, v, x, value, depth)
+		if err := s.mem.failed(); err != nil {
+			return e, err
+		}
 	}
 	if e.Items == nil {
 		if x.big {
@@ -643,9 +661,11 @@ func (s *scanner) restoreVR(e *Element, v []byte, x syntax, off int64, depth int
 	sub := newScanner(newSource(bytes.NewReader(v), nil, off+int64(len(v))), s.lim, Handler{})
 	sub.src.off, sub.src.start = off, off
 	sub.inUN, sub.signed = true, s.signed
+	sub.mem, sub.src.mem = s.mem, s.mem
 	sub.elements, sub.kept = s.elements, s.kept
 	h := header{tag: e.Tag, off: off, length: int64(len(v))}
 	items, err := sub.sequence(h, syntax{implicit: true}, off+int64(len(v)), depth+1)
+	s.mem.less(int64(len(sub.src.buf)))
 	if err != nil || len(items) == 0 {
 		return
 	}
@@ -711,7 +731,7 @@ func (s *scanner) sequence(h header, x syntax, stop int64, depth int) ([]Dataset
 		case n != undefined && stop != undefined && n > stop-off-8:
 			return nil, ErrMalformed{Offset: off, Tag: h.tag, Why: "an item reaches beyond its sequence"}
 		}
-		if err := s.count(); err != nil {
+		if err := s.count(itemMemory); err != nil {
 			return nil, err
 		}
 		itemEnd, room := undefined, int64(1<<20)
@@ -727,7 +747,7 @@ func (s *scanner) sequence(h header, x syntax, stop int64, depth int) ([]Dataset
 		if err != nil {
 			return nil, err
 		}
-		items = append(items, d)
+		items = append(grown(items), d)
 	}
 }
 
@@ -793,7 +813,16 @@ func (s *scanner) item(parent Tag, x syntax, end, stop int64, depth int) (Datase
 		if err != nil {
 			return d, err
 		}
-		d.Elements = append(d.Elements, e)
+		d.Elements = append(grown(d.Elements), e)
 	}
 	return d, nil
+}
+
+// grown makes room for one more by doubling. append grows long slices by a
+// quarter, which leaves several times as much behind as it makes.
+func grown[T any](s []T) []T {
+	if len(s) < cap(s) || len(s) < 256 {
+		return s
+	}
+	return slices.Grow(s, len(s))
 }

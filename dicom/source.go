@@ -32,6 +32,7 @@ type source struct {
 	frame   int
 	runs    []run // complete runs, held
 	inRuns  int   // their bytes
+	mem     *account
 }
 
 // run is consumed bytes of one section that wait for Begin.
@@ -76,7 +77,9 @@ func (s *source) fill(n int) error {
 			return s.err
 		}
 		if s.hi == len(s.buf) {
-			s.room()
+			if err := s.room(); err != nil {
+				return err
+			}
 		}
 		k, err := s.r.Read(s.buf[s.hi:])
 		if k < 0 || k > len(s.buf)-s.hi {
@@ -99,18 +102,23 @@ func (s *source) fill(n int) error {
 
 // room makes space behind hi: by moving what must stay, or by growing, which
 // happens only when bytes that were read fill the buffer.
-func (s *source) room() {
+func (s *source) room() error {
 	keep := s.out
 	if len(s.buf) > 0 && keep >= len(s.buf)/2 {
 		copy(s.buf, s.buf[keep:s.hi])
 	} else {
-		buf := make([]byte, max(2*len(s.buf), firstBuffer))
+		size := max(2*len(s.buf), firstBuffer)
+		if err := s.mem.use(int64(size - len(s.buf))); err != nil {
+			return err
+		}
+		buf := make([]byte, size)
 		copy(buf, s.buf[keep:s.hi])
 		s.buf = buf
 	}
 	s.hi -= keep
 	s.lo -= keep
 	s.out = 0
+	return nil
 }
 
 // peek shows up to n bytes without consuming them; fewer only at the end.
@@ -184,6 +192,9 @@ func (s *source) take(n int64, arena *[]byte) ([]byte, error) {
 		if err := s.fill(int(n)); err != nil {
 			return nil, err
 		}
+		if err := s.mem.use(n); err != nil {
+			return nil, err
+		}
 		if len(*arena) < int(n) {
 			*arena = make([]byte, 8<<10)
 		}
@@ -198,6 +209,9 @@ func (s *source) take(n int64, arena *[]byte) ([]byte, error) {
 			return nil, err
 		}
 		k := min(n-int64(len(v)), int64(s.hi-s.lo))
+		if err := s.mem.use(k); err != nil {
+			return nil, err
+		}
 		v = append(v, s.buf[s.lo:s.lo+int(k)]...)
 		if err := s.skip(k); err != nil {
 			return nil, err
