@@ -2,12 +2,14 @@ package node
 
 import (
 	"bytes"
+	"encoding"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"syscall"
@@ -218,10 +220,41 @@ func readConfig(home string) (Config, error) {
 		}
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
+	var raw map[string]any
+	if err := toml.Unmarshal(b, &raw); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := units(reflect.TypeFor[Config](), raw, ""); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
 	if err := c.Check(); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
+}
+
+// units refuses sizes and durations that are bare numbers: TOML's numbers do
+// not go by UnmarshalText, and 5 may be meant as anything.
+func units(t reflect.Type, said map[string]any, under string) error {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key := f.Tag.Get("toml")
+		switch v := said[key].(type) {
+		case map[string]any:
+			if f.Type.Kind() == reflect.Struct {
+				if err := units(f.Type, v, under+key+"."); err != nil {
+					return err
+				}
+			}
+		case int64, float64:
+			if u, ok := reflect.New(f.Type).Interface().(encoding.TextUnmarshaler); ok {
+				if err := u.UnmarshalText(fmt.Append(nil, v)); err != nil {
+					return fmt.Errorf("%s%s: %w", under, key, err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func encodeConfig(c Config) ([]byte, error) { return toml.Marshal(c) }

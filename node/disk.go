@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/node/api"
 	"github.com/priormesh/priormesh/node/archive"
@@ -51,6 +53,8 @@ func (l level) String() string {
 type volume interface {
 	// Free is how many bytes may still be written below dir.
 	Free(dir string) (int64, error)
+	// Total is how many bytes the file system of dir has, used or not.
+	Total(dir string) (int64, error)
 	// Allocated is how many bytes a file has been given; 0 if there is none.
 	Allocated(name string) (int64, error)
 	// Allocate makes a file of so many bytes that are really its own.
@@ -82,6 +86,11 @@ type disk struct {
 
 // openDisk looks at the disk once. With a reserve of 0 it always has room.
 func openDisk(v volume, dir, ballast string, reserve int64, log *slog.Logger) (*disk, error) {
+	if total, err := v.Total(dir); err != nil {
+		return nil, err
+	} else if reserve >= total {
+		return nil, fmt.Errorf("space.reserve in %s is %s, and the whole disk has %s: nothing could ever be stored; set it to a small part of the disk, such as \"512MiB\"", configFile, Size(reserve), Size(total))
+	}
 	d := &disk{v: v, dir: dir, ballast: ballast, reserve: reserve, log: log, changed: func(level) {}}
 	if err := v.Remove(ballast + partSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -264,6 +273,15 @@ func (d *disk) said() string {
 
 // machine is the volume of this machine.
 type machine struct{ cas.FS }
+
+// Total implements volume.
+func (machine) Total(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(min(st.Blocks, 1<<40)) * int64(st.Bsize), nil
+}
 
 // Allocated counts what the file was given, not how long it is: a copy of the
 // home may have left a hole in its place.

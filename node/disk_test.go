@@ -29,6 +29,8 @@ func (b *barrel) Free(string) (int64, error) {
 	return max(free, 0), b.err
 }
 
+func (b *barrel) Total(string) (int64, error) { return b.size, nil }
+
 func (b *barrel) Allocated(name string) (int64, error) { return b.files[name], nil }
 
 func (b *barrel) Allocate(name string, size int64) error {
@@ -45,6 +47,38 @@ func (b *barrel) Remove(name string) error {
 	}
 	delete(b.files, name)
 	return nil
+}
+
+func TestAReserveLargerThanTheDisk(t *testing.T) {
+	v := &barrel{size: 1 << 30, files: map[string]int64{}}
+	if _, err := openDisk(v, "home", "home/reserve", 2<<30, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is 2 GiB, and the whole disk has 1 GiB") {
+		t.Error(err)
+	}
+	if total, err := (machine{cas.OS()}).Total(t.TempDir()); err != nil || total < 1<<20 {
+		t.Errorf("the disk of this machine has %d bytes, %v", total, err)
+	}
+}
+
+// A number without a unit may be meant as anything.
+func TestSettingsHaveUnits(t *testing.T) {
+	for text, want := range map[string]string{
+		"[space]\ncopies = 5":                       "space.copies: \"5\" has no unit",
+		"[space]\nreserve = 5e9":                    "space.reserve: \"5e9\" has no unit",
+		"[verify]\nrate = 100":                      "verify.rate: \"100\" has no unit",
+		"[verify]\nevery = 30":                      "verify.every: \"30\" is not a duration",
+		"[space]\ncopies = 0":                       "",
+		"[space]\ncopies = '5GiB'":                  "",
+		"[verify]\nevery = 0\n[fetch]\nworkers = 3": "",
+	} {
+		home := t.TempDir()
+		if err := os.WriteFile(filepath.Join(home, configFile), []byte("trust = 'RX1'\n"+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := readConfig(home)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
 }
 
 // The levels as the disk fills and empties, in MiB: a reserve of 512, half of

@@ -257,7 +257,7 @@ func (c *Client) do(req *http.Request) (code int, body []byte, err error) {
 		return 0, nil, c.broken(req.Context(), err)
 	}
 	if len(body) > maxAnswer {
-		return 0, nil, fmt.Errorf("the answer of %s is over %d bytes; ask for less at a time", c.base, maxAnswer)
+		return 0, nil, fmt.Errorf("the answer of %s is over %d MiB; ask for less at a time", c.base, maxAnswer>>20)
 	}
 	return resp.StatusCode, body, nil
 }

@@ -158,7 +158,7 @@ func (s *server) operator(h func(http.ResponseWriter, *http.Request) error) http
 		switch {
 		case err == nil:
 		case errors.As(err, &tooLarge):
-			fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the request is over the limit of %d bytes", tooLarge.Limit))
+			fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the request is over the limit of %d MiB", tooLarge.Limit>>20))
 		case errors.Is(err, archive.ErrNotFound):
 			fail(w, http.StatusNotFound, "no trust in the region says that it has such a study; check the Study Instance UID, and `priormesh status` for trusts that were not heard from")
 		case noSpace(err):
@@ -209,7 +209,7 @@ func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
 	case refused:
 		code = http.StatusUnprocessableEntity
 	case errors.As(err, &tooLarge):
-		code, why = http.StatusRequestEntityTooLarge, fmt.Sprintf("the instance is over the limit of %d bytes", tooLarge.Limit)
+		code, why = http.StatusRequestEntityTooLarge, fmt.Sprintf("the instance is over the limit of %d GiB", tooLarge.Limit>>30)
 	case noSpace(err):
 		code, why = http.StatusInsufficientStorage, "the node's disk is full; free space there, then import again: what is stored is not sent twice"
 	case errors.Is(err, cas.ErrUnavailable):
