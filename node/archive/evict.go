@@ -162,7 +162,8 @@ func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone boo
 	if err != nil && !errors.Is(err, errNoRecord) {
 		return false, err
 	}
-	elsewhere := slices.ContainsFunc(a.Index.Holders(id.Study, id.Origin), func(h index.Holder) bool {
+	holders := a.Index.Holders(id.Study, id.Origin)
+	elsewhere := slices.ContainsFunc(holders, func(h index.Holder) bool {
 		return h.Node != a.Self && !h.Quarantined && h.Revision >= src.Revision
 	})
 	if !elsewhere {
@@ -170,8 +171,9 @@ func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone boo
 			return false, err // the last one there is
 		}
 	}
-	// Peers first: they must not count on what is about to go.
-	if src.Whole {
+	// Peers first: they must not count on what is about to go. They may do so
+	// although it is not whole any more.
+	if slices.ContainsFunc(holders, func(h index.Holder) bool { return h.Node == a.Self }) {
 		st, err := index.HoldingStatement(index.Holding{Study: id.Study, Origin: id.Origin, Revision: src.Revision})
 		if err != nil {
 			return false, err

@@ -943,3 +943,33 @@ func TestACopyOfTheOwnTrustIsNeverEvicted(t *testing.T) {
 		t.Error("a stranger's study counts as the trust's own")
 	}
 }
+
+// Whatever has become of a copy: when it goes, nobody is left believing that it is here.
+func TestEvictionTakesBackWhatWasTold(t *testing.T) {
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	a := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
+	b := newHouse(t, t.TempDir(), "RBB", clock, "RAA", "RBB")
+	if err := b.take(image("1.2.3", 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	b.publishAll()
+	a.bringFrom(b, "1.2.3")
+	id := b.id("1.2.3")
+	holds := func() bool {
+		return slices.ContainsFunc(a.Index.Holders("1.2.3", b.Self), func(h index.Holder) bool { return h.Node == a.Self })
+	}
+	if !holds() {
+		t.Fatal("nobody was told of the copy")
+	}
+	// As after damage to its list.
+	if err := a.updateSource(id, func(_ *badger.Txn, s *source) error { s.Whole = false; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	clock.step(2 * time.Hour)
+	if gone, err := a.space.evictOne(context.Background(), id, "a test"); !gone || err != nil {
+		t.Fatal(gone, err)
+	}
+	if holds() {
+		t.Fatal("the region still believes that the copy is here")
+	}
+}
