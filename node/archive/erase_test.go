@@ -563,7 +563,11 @@ func TestNothingIsKeptOutByWhatIsGone(t *testing.T) {
 func TestATransferNoticesThatAConflictIsOver(t *testing.T) {
 	h := furnished(t)
 	id := sourceID{otherStudy, seedNode("RBB")}
-	tr := &transfer{a: h.Archive, ctx: t.Context(), id: id, st: index.Study{UID: otherStudy, Revision: 1, Instances: 3}}
+	own, err := h.source(h.id(otherStudy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &transfer{a: h.Archive, ctx: t.Context(), id: id, ref: *own.Manifest, st: index.Study{UID: otherStudy, Revision: 1, Instances: 3}}
 	for _, kept := range []bool{false, true} {
 		if kept {
 			if err := h.update(func(txn *badger.Txn) error {
