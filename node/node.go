@@ -46,6 +46,18 @@ func instanceLimits() dicom.Limits {
 	return l
 }
 
+// receivingMemory is what the headers of all instances that are being received
+// may take together, beyond what each may have anyway. An ordinary one needs none
+// of it.
+const receivingMemory = 256 << 20
+
+// receivingLimits are instanceLimits for the archive, which shares one budget.
+func receivingLimits() dicom.Limits {
+	l := instanceLimits()
+	l.Budget = dicom.NewBudget(receivingMemory)
+	return l
+}
+
 // Options are what a node is given from outside.
 type Options struct {
 	Now     func() time.Time
@@ -191,7 +203,7 @@ func (n *Node) openStores(ctx context.Context) error {
 		PublishAfter: time.Duration(c.Archive.PublishAfter), SettleAfter: time.Duration(c.Archive.SettleAfter),
 		Workers: c.Fetch.Workers, ReadThrough: time.Duration(c.Fetch.ReadThrough),
 		RetryMin: time.Duration(c.Fetch.RetryMin), RetryMax: time.Duration(c.Fetch.RetryMax),
-		Limits: instanceLimits(), GrantFor: grantFor, Silence: n.hearing.silenceOf,
+		Limits: receivingLimits(), GrantFor: grantFor, Silence: n.hearing.silenceOf,
 		OnArrival: func(study string) { n.priors.Heard(study) },
 		Room:      n.disk,
 		Space: archive.SpaceOptions{Copies: int64(c.Space.Copies), SweepAfter: time.Duration(c.Space.SweepAfter),

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -203,7 +204,13 @@ func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
 	why, refused := refusal(err)
 	var conflict *archive.Conflict
 	var tooLarge *http.MaxBytesError
+	var wait *archive.Unavailable
 	switch {
+	case errors.As(err, &wait):
+		code, why = http.StatusServiceUnavailable, wait.Reason
+		if wait.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.FormatInt(int64((wait.RetryAfter+time.Second-1)/time.Second), 10))
+		}
 	case errors.As(err, &conflict):
 		code = http.StatusConflict
 	case refused:

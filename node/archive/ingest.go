@@ -65,6 +65,7 @@ func (a *Archive) Receive(ctx context.Context, r io.Reader, o IngestOptions) fun
 		in.end()
 		return func() (Receipt, error) { return Receipt{}, err }
 	}
+	in.inst = inst
 	return func() (Receipt, error) {
 		defer in.end()
 		r, err := in.finish(inst)
@@ -80,6 +81,7 @@ type ingest struct {
 	id   sourceID
 	uids dicom.UIDs
 	key  cas.Key
+	inst *dicom.Instance // once it is read; in owes its memory to Limits.Budget
 
 	w    *cas.Writer
 	left func() // the source's gate
@@ -145,11 +147,18 @@ func (in *ingest) why(err error) error {
 	if err != nil && errors.Is(context.Cause(in.ctx), errErased) {
 		return errErased
 	}
+	if errors.Is(err, dicom.ErrBusy) {
+		return &Unavailable{Reason: dicom.ErrBusy.Error(), RetryAfter: busyFor}
+	}
 	return err
 }
 
+// busyFor is when to send again what found no memory.
+const busyFor = 5 * time.Second
+
 // end gives up what was not finished.
 func (in *ingest) end() {
+	in.inst.Release()
 	if in.w != nil {
 		in.w.Abort()
 	}
