@@ -352,10 +352,10 @@ func (r *Keyring) Delete(name string) error {
 	return r.current(ctx)
 }
 
-// Shelves calls fn with the shelf that each key opens. A key that is made
+// Shelves calls fn with the name of each key and the shelf that it opens. A key that is made
 // meanwhile may be among them or not. After nil no other was there at the
 // beginning: a key that cannot be read is an error, as is a change of the KEK.
-func (r *Keyring) Shelves(ctx context.Context, fn func(ShelfID) error) error {
+func (r *Keyring) Shelves(ctx context.Context, fn func(name string, id ShelfID) error) error {
 	r.mu.RLock()
 	g := r.now
 	r.mu.RUnlock()
@@ -371,11 +371,11 @@ func (r *Keyring) Shelves(ctx context.Context, fn func(ShelfID) error) error {
 		if err != nil {
 			return fmt.Errorf("study key %s: %w: that is no name of a key", place, ErrMalformed)
 		}
-		k, _, err := g.unwrap(id, b)
+		k, name, err := g.unwrap(id, b)
 		if err != nil {
 			return fmt.Errorf("study key %s: %w", place, err)
 		}
-		return fn(k.Shelf())
+		return fn(name, k.Shelf())
 	}); err != nil {
 		return err
 	}

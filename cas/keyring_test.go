@@ -85,7 +85,7 @@ func TestKeyringKeeps(t *testing.T) {
 	for range 2 {
 		r = openKeyring(t, home, testKEK(1))
 		shelves := map[ShelfID]bool{}
-		if err := r.Shelves(t.Context(), func(id ShelfID) error { shelves[id] = true; return nil }); err != nil {
+		if err := r.Shelves(t.Context(), func(_ string, id ShelfID) error { shelves[id] = true; return nil }); err != nil {
 			t.Error(err)
 		}
 		if want := map[ShelfID]bool{k.Shelf(): true, other.Shelf(): true, testKey(1).Shelf(): true, testKey(7).Shelf(): true}; !maps.Equal(shelves, want) {
@@ -353,7 +353,7 @@ func TestKeyringListsAllShelvesOrNone(t *testing.T) {
 		}
 	}
 	list := func() (n int, err error) {
-		err = r.Shelves(t.Context(), func(ShelfID) error { n++; return nil })
+		err = r.Shelves(t.Context(), func(string, ShelfID) error { n++; return nil })
 		return n, err
 	}
 	if n, err := list(); n != 3 || err != nil {
@@ -365,7 +365,7 @@ func TestKeyringListsAllShelvesOrNone(t *testing.T) {
 	if n, err := list(); n != 3 || err != nil {
 		t.Fatal(n, err)
 	}
-	if err := r.Shelves(t.Context(), func(ShelfID) error {
+	if err := r.Shelves(t.Context(), func(string, ShelfID) error {
 		if r.record.number == 2 {
 			return r.Rekey(t.Context(), testKEK(3), nil)
 		}

@@ -149,6 +149,42 @@ func LoadInstance(ctx context.Context, g Getter, k Key, r Ref) (InstanceManifest
 	})
 }
 
+// FindInstances reads a whole shelf and calls fn with every instance manifest
+// on it, in no particular order: for when what names them is lost. Blocks that
+// cannot be read or are something else are passed over.
+func FindInstances(ctx context.Context, s Shelf, k Key, fn func(InstanceManifest) error) error {
+	open := newSealer(k)
+	return s.Enumerate(ctx, cid.Undef, func(c cid.Cid, _ int64) error {
+		data, err := s.Get(ctx, c)
+		if err != nil {
+			if Damaged(err) {
+				return nil
+			}
+			return err
+		}
+		b := Block{CID: c, Data: data}
+		object, err := open.openTrusting(domObject, b)
+		if err != nil {
+			list, err := open.openTrusting(domList, b)
+			if err != nil {
+				return nil // part of an instance, or damaged
+			}
+			size, _, err := decodeList(list)
+			if err != nil {
+				return nil
+			}
+			if object, err = GetObject(ctx, s, k, Ref{CID: c, Size: size}); err != nil {
+				return ctx.Err()
+			}
+		}
+		m, err := DecodeInstance(object)
+		if err != nil {
+			return nil // of a series or a study
+		}
+		return fn(m)
+	})
+}
+
 // SaveSeries stores the manifest, durably on return.
 func SaveSeries(ctx context.Context, s Putter, k Key, m SeriesManifest) (Ref, error) {
 	return save(ctx, s, k, m, EncodeSeries)

@@ -204,6 +204,16 @@ func (d *disk) now() (level, int64) {
 	return d.level, d.free
 }
 
+// canOpen refuses a disk so full that opening the databases would end the
+// process: they write through mappings.
+func (d *disk) canOpen() error {
+	l, free := d.now()
+	if d.reserve == 0 || l != spent {
+		return nil
+	}
+	return fmt.Errorf("%w: %s are free, and the databases cannot be opened with less than %s; make room and start again, nothing is lost", cas.ErrDiskFull, Size(free), Size(indexRoom))
+}
+
 // Store implements archive.Room.
 func (d *disk) Store() error {
 	l, free := d.now()

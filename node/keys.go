@@ -306,7 +306,14 @@ func (n *Node) checkStores(ctx context.Context, self index.NodeID) error {
 		return err
 	}
 	n.hasOwn = own
-	if err := n.home.checkPlace(own); err != nil || !own && !copies {
+	if err := n.home.checkPlace(own); err != nil {
+		return err
+	}
+	if !own && !copies {
+		blank, err := archive.Blank(n.db)
+		if err == nil && blank {
+			err = n.checkNotLost()
+		}
 		return err
 	}
 	need := map[string]string{"study keys": n.home.path("keys")}
@@ -329,6 +336,20 @@ func (n *Node) checkStores(ctx context.Context, self index.NodeID) error {
 		return lost("study keys", n.home.path("keys"))
 	}
 	return err
+}
+
+// checkNotLost keeps a node whose index is gone from starting as if it were
+// new: it would deny every study that it holds.
+func (n *Node) checkNotLost() error {
+	keys, err := filepath.Glob(n.home.path("keys", "g*", "*"))
+	if err != nil {
+		return err
+	}
+	packs, err := filepath.Glob(n.home.path("blocks", "packs", "*.pack"))
+	if err != nil || len(keys) == 0 || len(packs) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: there are keys and blocks of studies here, and the index in %s knows of none: it is lost; restore the whole home from one backup, or make a new home with `priormesh init` and import there what is wanted", ErrStoreLost, n.home.path("index"))
 }
 
 func lost(what, path string) error {

@@ -153,10 +153,16 @@ func (n *Node) openStores(ctx context.Context) error {
 	if n.disk, err = openDisk(machine{cas.OS()}, h.Dir, h.path(reserveFile), reserve, n.Log); err != nil {
 		return fmt.Errorf("the disk of %s: %w", h.Dir, err)
 	}
-	if n.db, err = badger.Open(indexOptions(h.path("index"))); err != nil {
+	if err := n.disk.canOpen(); err != nil {
+		return err
+	}
+	if n.db, err = openIndex(h.path("index")); err != nil {
 		return fmt.Errorf("the index in %s cannot be opened: %w", h.path("index"), err)
 	}
 	n.closers = append(n.closers, n.db.Close)
+	if err := archive.CheckIndex(n.db); err != nil {
+		return err
+	}
 	if err := n.checkCard(index.NodeIDOf(key)); err != nil {
 		return err
 	}
@@ -249,7 +255,19 @@ func (n *Node) healLog() error {
 func indexOptions(dir string) badger.Options {
 	return badger.DefaultOptions(dir).WithSyncWrites(true).WithCompression(options.Snappy).WithNumVersionsToKeep(1).
 		WithMemTableSize(16 << 20).WithNumMemtables(2).WithBlockCacheSize(16 << 20).WithIndexCacheSize(16 << 20).
-		WithNumCompactors(2).WithValueLogFileSize(64 << 20).WithLogger(nil)
+		WithNumCompactors(2).WithValueLogFileSize(64 << 20).WithLogger(nil).
+		WithChecksumVerificationMode(options.OnBlockRead)
+}
+
+// openIndex opens the database of index and catalogue. Of some damage Badger
+// makes a panic.
+func openIndex(dir string) (db *badger.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			db, err = nil, fmt.Errorf("%w (%v)", archive.ErrIndexDamaged, r)
+		}
+	}()
+	return badger.Open(indexOptions(dir))
 }
 
 func (n *Node) openMesh(ctx context.Context) error {
@@ -533,6 +551,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, f := range n.index.Forks() {
 		st.Forks = append(st.Forks, f.Node.String())
 		st.Warnings = append(st.Warnings, fmt.Sprintf("node %s has signed two histories and is quarantined: its operator has restored an old copy, or its key is in other hands", f.Node))
+	}
+	if n.archive.IndexDamaged() {
+		st.Warnings = append(st.Warnings, archive.ErrIndexDamaged.Error())
 	}
 	for study, why := range n.archive.Untold() {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("study %s is stored here and could not be told to the region yet: %s", study, why))

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -96,6 +97,8 @@ type Options struct {
 	OnArrival func(study string)
 }
 
+const studyLocks = 64
+
 // Archive is the node's studies: what was received here and copies of what
 // others received.
 type Archive struct {
@@ -111,11 +114,13 @@ type Archive struct {
 	// of these takes them in this order: a source's gate, commits.turn, a study's
 	// lock, the index's own. Nobody takes a second study's lock, waiting, and
 	// nobody who has one waits at a gate: who shuts a gate waits for the lock.
-	locks   [64]sync.Mutex
+	locks   [studyLocks]sync.Mutex
 	commits commits
 	news    news
 	listing singleflight.Group
 	lists   sync.WaitGroup // the fetches that listing runs
+
+	indexDamaged atomic.Bool
 
 	transfers Transfers
 	group     *errgroup.Group
@@ -165,6 +170,12 @@ func (a *Archive) Start(t Transfers) {
 	a.transfers, a.stop, a.running = t, cancel, ctx
 	a.group = new(errgroup.Group)
 	a.group.Go(func() error { a.pub.run(ctx); return nil })
+	a.group.Go(func() error {
+		if _, err := a.recoverLost(ctx); err != nil && ctx.Err() == nil {
+			a.Log.Error("what the catalogue may have lost could not be looked for; a verification does it again", "error", err)
+		}
+		return nil
+	})
 	a.group.Go(func() error { a.space.run(ctx); return nil })
 	a.group.Go(func() error { a.erase.run(ctx); return nil })
 	for range mendersMax {
@@ -203,7 +214,7 @@ func (a *Archive) lock(study string) *sync.Mutex { return &a.locks[lockOf(study)
 func lockOf(study string) int {
 	h := fnv.New32a()
 	h.Write([]byte(study))
-	return int(h.Sum32() % uint32(len(Archive{}.locks)))
+	return int(h.Sum32() % studyLocks)
 }
 
 // news tells readers that wait that something of a study has changed.

@@ -18,11 +18,17 @@ const groupMost = 64
 
 // commits makes instances visible. Those that come at the same time share one
 // transaction and so one sync of the disk, also when they are of one study.
+//
+// Nobody waits for a study's lock while he holds the turn: it may be held over
+// slow work, and then all that arrives would stand. Instances whose lock is
+// taken are put apart; who sent them waits for the lock alone, and whoever of
+// them gets it first takes the others along.
 type commits struct {
 	a *Archive
 
 	mu      sync.Mutex
 	waiting []*commit
+	apart   [studyLocks][]*commit // by the lock that they wait for
 
 	turn sync.Mutex // held by the one who commits for all that wait
 }
@@ -35,31 +41,88 @@ type commit struct {
 	data    dicom.Dataset
 	arrival bool
 
+	apart bool // changed by who has the turn
+	// The rest is changed by who has the turn until it is put apart, and from then
+	// on by who has the lock.
 	done  bool
 	dup   bool // these very bytes were here already
 	first bool // nobody has been told of the study yet
 	err   error
 }
 
-// do returns when c is durable and visible, or is not.
+// do returns when c is durable and visible, or is not. Whoever waits here waits
+// for a lock and not to be told, so nobody can be forgotten: he takes along
+// what waits until his own is done.
 func (g *commits) do(c *commit) error {
 	g.mu.Lock()
 	g.waiting = append(g.waiting, c)
 	g.mu.Unlock()
-
-	g.turn.Lock()
-	defer g.turn.Unlock()
-	for !c.done { // until whoever had the turn before took it along
-		g.mu.Lock()
-		n := min(len(g.waiting), groupMost)
-		group := slices.Clone(g.waiting[:n])
-		g.waiting = slices.Delete(g.waiting, 0, n)
-		g.mu.Unlock()
-		g.run(group)
+	if g.inTurn(c) {
+		return c.err
+	}
+	i := lockOf(c.id.Study)
+	g.a.locks[i].Lock()
+	defer g.a.locks[i].Unlock()
+	for !c.done {
+		g.run(g.take(&g.apart[i]))
 	}
 	return c.err
 }
 
+// inTurn is false when c has been put apart.
+func (g *commits) inTurn(c *commit) bool {
+	g.turn.Lock()
+	defer g.turn.Unlock()
+	for !c.apart && !c.done { // until whoever had the turn before took it along
+		group, unlock := g.tryLocks(g.take(&g.waiting))
+		if len(group) > 0 {
+			g.run(group)
+		}
+		unlock()
+	}
+	return !c.apart
+}
+
+// take takes the next group out of a list.
+func (g *commits) take(list *[]*commit) []*commit {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := min(len(*list), groupMost)
+	group := slices.Clone((*list)[:n])
+	*list = slices.Delete(*list, 0, n)
+	return group
+}
+
+// tryLocks takes the locks of the studies of a group, and puts those instances
+// apart whose lock somebody has.
+func (g *commits) tryLocks(group []*commit) (locked []*commit, unlock func()) {
+	got := make(map[int]bool)
+	for _, c := range group {
+		i := lockOf(c.id.Study)
+		ok, tried := got[i]
+		if !tried {
+			ok = g.a.locks[i].TryLock()
+			got[i] = ok
+		}
+		if ok {
+			locked = append(locked, c)
+			continue
+		}
+		c.apart = true
+		g.mu.Lock()
+		g.apart[i] = append(g.apart[i], c)
+		g.mu.Unlock()
+	}
+	return locked, func() {
+		for i, ok := range got {
+			if ok {
+				g.a.locks[i].Unlock()
+			}
+		}
+	}
+}
+
+// run commits a group. The caller has the locks of its studies.
 func (g *commits) run(group []*commit) {
 	err := g.together(group)
 	if err != nil && len(group) > 1 && !hopeless(err) {
@@ -86,7 +149,6 @@ func hopeless(err error) bool {
 // together is one transaction, synced before it returns. A conflict is its
 // instance's own error and keeps out no other.
 func (g *commits) together(group []*commit) error {
-	defer g.a.lockAll(group)()
 	return g.a.update(func(txn *badger.Txn) error {
 		for _, c := range group {
 			c.dup, c.first, c.err = false, false, nil
@@ -102,24 +164,6 @@ func (g *commits) together(group []*commit) error {
 		}
 		return nil
 	})
-}
-
-// lockAll takes the locks of the studies of a group, always in one order.
-func (a *Archive) lockAll(group []*commit) (unlock func()) {
-	var locks []int
-	for _, c := range group {
-		locks = append(locks, lockOf(c.id.Study))
-	}
-	slices.Sort(locks)
-	locks = slices.Compact(locks)
-	for _, i := range locks {
-		a.locks[i].Lock()
-	}
-	return func() {
-		for _, i := range locks {
-			a.locks[i].Unlock()
-		}
-	}
 }
 
 // commitIn writes the records of one instance. It writes nothing before it
@@ -146,7 +190,7 @@ func (a *Archive) commitIn(txn *badger.Txn, c *commit) error {
 		// It was stored again because its blocks had been lost. Compressed by a
 		// later version they may have other addresses now.
 		old, err := getRecord[instance](txn, key)
-		if err != nil {
+		if err != nil && !errors.Is(err, errNoRecord) {
 			return err
 		}
 		if old.Manifest != rec.Manifest {

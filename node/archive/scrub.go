@@ -61,6 +61,7 @@ type VerifyReport struct {
 	MoreFound                  int  // damaged versions of studies beyond those listed
 	Left                       int  // damaged versions of studies that are not repaired
 	CanRepair                  bool // the node runs: what is left is tried again by itself
+	Recovered                  int  // instances that the catalogue had lost, stored again from their blocks
 }
 
 // Verified is one version of a study in which damage was found.
@@ -83,6 +84,16 @@ func (a *Archive) Verify(ctx context.Context, o VerifyOptions) (VerifyReport, er
 	v := a.newVerification(o)
 	a.damage.follow(v)
 	defer a.damage.unfollow(v)
+	if err := a.checkIndex(); err != nil {
+		return VerifyReport{}, err
+	}
+	if o.Study == "" && a.stop != nil { // the node runs
+		n, err := a.recoverLost(ctx)
+		if err != nil {
+			return VerifyReport{}, err
+		}
+		v.report.Recovered = n
+	}
 	if err := v.total(); err != nil {
 		return VerifyReport{}, err
 	}
@@ -632,6 +643,12 @@ func (a *Archive) scrubRound(ctx context.Context) (time.Duration, error) {
 		if err := a.saveScrubbed(p); err != nil {
 			return 0, err
 		}
+	}
+	if err := a.checkIndex(); err != nil {
+		return 0, err
+	}
+	if _, err := a.recoverLost(ctx); err != nil {
+		return 0, err
 	}
 	v := a.newVerification(VerifyOptions{Rate: a.ScrubRate, limit: a.scrubLimit})
 	saved := now

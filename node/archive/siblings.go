@@ -29,7 +29,7 @@ type Keys interface {
 	Create(name string) (cas.Key, error)
 	Add(name string, k cas.Key) error
 	Delete(name string) error
-	Shelves(ctx context.Context, fn func(cas.ShelfID) error) error
+	Shelves(ctx context.Context, fn func(name string, id cas.ShelfID) error) error
 }
 
 // ours says whether a source's blocks lie where this node's own do.
@@ -77,7 +77,7 @@ func (k splitKeys) Delete(name string) error            { return k.of(name).Dele
 
 // Shelves lists what opens shelves of copies: whose keys and shelves the shared
 // store has is not for one node to say.
-func (k splitKeys) Shelves(ctx context.Context, fn func(cas.ShelfID) error) error {
+func (k splitKeys) Shelves(ctx context.Context, fn func(name string, id cas.ShelfID) error) error {
 	return k.copies.Shelves(ctx, fn)
 }
 

@@ -135,6 +135,7 @@ func (r *references) collect() error {
 	r.any = here
 	var rows []cas.Ref
 	if err := a.db.View(func(txn *badger.Txn) error {
+		rows = nil
 		return eachRecord(txn, r.id.key(tableInstance), func(_ []byte, i instance) error {
 			rows = append(rows, i.Manifest)
 			return nil
@@ -359,7 +360,7 @@ func (s *space) dropUnknown(ctx context.Context) error {
 // keyShelves is the shelf of each key of the keyring.
 func (s *space) keyShelves(ctx context.Context) (map[cas.ShelfID]bool, error) {
 	out := make(map[cas.ShelfID]bool)
-	return out, s.a.Keys.Shelves(ctx, func(id cas.ShelfID) error {
+	return out, s.a.Keys.Shelves(ctx, func(_ string, id cas.ShelfID) error {
 		out[id] = true
 		return nil
 	})

@@ -1,0 +1,190 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/index"
+)
+
+// A key outlives the catalogue's rows of its study only if they were lost: an
+// erasure and an eviction take both. What was acknowledged is then still on the
+// study's shelf, whole, and is stored again from there.
+
+// ErrIndexDamaged says that files of the index have changed on the disk.
+var ErrIndexDamaged = errors.New("the index on this node's disk is damaged, so what it shows may be wrong or lack studies; stop the node, check the disk, and restore the whole home from a backup")
+
+// CheckIndex reads every table of the index and the catalogue. Of some damage
+// Badger makes a panic.
+func CheckIndex(db *badger.DB) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w (%v)", ErrIndexDamaged, r)
+		}
+	}()
+	if err := db.VerifyChecksum(); err != nil {
+		return fmt.Errorf("%w (%w)", ErrIndexDamaged, err)
+	}
+	return nil
+}
+
+// Blank says that a catalogue has no rows at all. One that ever had a key made
+// has some for as long as the key is there.
+func Blank(db *badger.DB) (blank bool, err error) {
+	err = db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{})
+		defer it.Close()
+		it.Seek([]byte{tableInstance})
+		blank = !it.Valid() || it.Item().Key()[0] > 0x4f
+		return nil
+	})
+	return blank, err
+}
+
+func (a *Archive) checkIndex() error {
+	err := CheckIndex(a.DB)
+	a.indexDamaged.Store(err != nil)
+	return err
+}
+
+// IndexDamaged says that the last look at the index's files found damage.
+func (a *Archive) IndexDamaged() bool { return a.indexDamaged.Load() }
+
+// recoverLost finds own studies, and instances of them, that the catalogue has
+// lost, and stores them again. It returns how many instances came back.
+func (a *Archive) recoverLost(ctx context.Context) (instances int, err error) {
+	var lost []sourceID
+	if err := a.Keys.Shelves(ctx, func(name string, _ cas.ShelfID) error {
+		id, ok := parseKeyName(name)
+		if !ok || id.Origin != a.Self || a.erase.under(id) {
+			return nil
+		}
+		missing, err := a.missesRows(id)
+		if missing {
+			lost = append(lost, id)
+		}
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	for _, id := range lost {
+		n, err := a.recoverSource(ctx, id)
+		instances += n
+		if err != nil {
+			return instances, err
+		}
+		if n > 0 {
+			a.Log.Error("the catalogue had lost instances of a study; they were stored again from their blocks. Something is wrong with the disk that the index lies on",
+				"study", short(id.Study), "instances", n)
+		}
+	}
+	return instances, nil
+}
+
+// parseKeyName undoes keyName.
+func parseKeyName(name string) (id sourceID, ok bool) {
+	study, origin, ok := strings.Cut(name, "/")
+	if !ok {
+		return id, false
+	}
+	node, err := index.ParseNodeID(origin)
+	return sourceID{study, node}, err == nil
+}
+
+// missesRows says whether the catalogue has fewer instances of an own source
+// than it counted, or does not know it at all.
+func (a *Archive) missesRows(id sourceID) (bool, error) {
+	l := a.lock(id.Study)
+	l.Lock()
+	defer l.Unlock()
+	s, err := a.source(id)
+	if errors.Is(err, errNoRecord) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	rows, err := a.instancesOf(id)
+	return len(rows) < s.Instances, err
+}
+
+func (a *Archive) recoverSource(ctx context.Context, id sourceID) (n int, err error) {
+	key, err := a.Keys.Get(id.keyName())
+	if errors.Is(err, cas.ErrNoKey) {
+		return 0, nil // erased meanwhile
+	}
+	if err != nil {
+		return 0, err
+	}
+	before, err := a.instancesOf(id)
+	if err != nil {
+		return 0, err
+	}
+	known := make(map[string]bool, len(before))
+	for _, i := range before {
+		known[i.SOP] = true
+	}
+	shelf := a.shelf(id, key)
+	found := make(map[string]*cas.InstanceManifest)
+	if err := cas.FindInstances(ctx, shelf, key, func(m cas.InstanceManifest) error {
+		switch other, twice := found[m.UID]; {
+		case known[m.UID]:
+		case twice && (other == nil || other.SHA256 != m.SHA256):
+			found[m.UID] = nil // one of the two was refused, and nobody can say which
+		default:
+			found[m.UID] = &m
+		}
+		return nil
+	}); err != nil {
+		return 0, err
+	}
+	for _, m := range found {
+		if m == nil {
+			a.Log.Error("an instance that the catalogue has lost is there twice, with different bytes; send it again from where it came", "study", short(id.Study))
+			continue
+		}
+		// It passes the same door as what is sent: its bytes say what it is.
+		r := m.Reader(ctx, shelf, key)
+		got, err := a.Ingest(ctx, r, IngestOptions{})
+		r.Close()
+		var conflict *Conflict
+		switch {
+		case err == nil && got.SHA256 == m.SHA256:
+			n++
+		case ctx.Err() != nil:
+			return n, ctx.Err()
+		case errors.As(err, &conflict):
+			// It was refused when it came, and has not been swept yet.
+		case err != nil:
+			a.Log.Error("an instance that the catalogue has lost cannot be stored again; send it again from where it came", "study", short(id.Study), "error", err)
+		}
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	return n, a.recount(id)
+}
+
+// recount sets what a source says of itself to what its rows are.
+func (a *Archive) recount(id sourceID) error {
+	l := a.lock(id.Study)
+	l.Lock()
+	defer l.Unlock()
+	err := a.updateSource(id, func(txn *badger.Txn, s *source) error {
+		s.Instances, s.Bytes, s.Dirty, s.Settled = 0, 0, true, false
+		return eachRecord(txn, id.key(tableInstance), func(_ []byte, i instance) error {
+			s.Instances++
+			s.Bytes += i.Size
+			return nil
+		})
+	})
+	if err == nil {
+		a.pub.touch(id.Study)
+	}
+	return err
+}

@@ -1,0 +1,118 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/priormesh/priormesh/node"
+	"github.com/priormesh/priormesh/node/archive"
+)
+
+// openIndexOf opens the index of a stopped node as it lies on disk.
+func openIndexOf(t *testing.T, tr *trust) *badger.DB {
+	t.Helper()
+	db, err := badger.Open(badger.DefaultOptions(filepath.Join(tr.home.Dir, "index")).WithLogger(nil).WithCompression(options.Snappy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func TestInstancesThatTheCatalogueHasLostComeBackFromTheirBlocks(t *testing.T) {
+	for name, lost := range map[string]func(key []byte, study string) bool{
+		"every row of a study": func(k []byte, study string) bool {
+			return k[0] >= 0x40 && k[0] < 0x60 && bytes.Contains(k, []byte(study))
+		},
+		"one instance's row": func(k []byte, study string) bool {
+			return k[0] == 0x40 && bytes.Contains(k, []byte(study)) && bytes.HasSuffix(k, []byte(".1.2"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := region(t, "RX1")
+			list, other := study("1.2.3.1", ada, "20240101", 3), study("1.2.9.1", ada, "20230101", 2)
+			r[0].imports(list...)
+			r[0].imports(other...)
+			r[0].stop()
+			db := openIndexOf(t, r[0])
+			n := 0
+			if err := db.Update(func(txn *badger.Txn) error {
+				it := txn.NewIterator(badger.IteratorOptions{})
+				defer it.Close()
+				for it.Rewind(); it.Valid(); it.Next() {
+					if k := it.Item().KeyCopy(nil); lost(k, "1.2.3.1") {
+						n++
+						if err := txn.Delete(k); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			}); err != nil || n == 0 {
+				t.Fatal(n, err)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			r[0].start()
+			defer r[0].stop()
+			r[0].wait("the lost instances", func() (bool, string) {
+				code, _, parts := r[0].retrieve("studies/1.2.3.1")
+				return code == 200 && len(parts) == 3, ""
+			})
+			_, _, parts := r[0].retrieve("studies/1.2.3.1")
+			same(t, parts, list)
+			_, _, parts = r[0].retrieve("studies/1.2.9.1")
+			same(t, parts, other)
+		})
+	}
+}
+
+func TestANodeWhoseIndexIsDamagedOrGoneDoesNotStart(t *testing.T) {
+	for name, c := range map[string]struct {
+		harm func(t *testing.T, dir string)
+		want error
+	}{
+		"a bit of a table": {func(t *testing.T, dir string) {
+			tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+			if err != nil || len(tables) == 0 {
+				t.Fatal(tables, err)
+			}
+			for _, path := range tables {
+				b, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b[len(b)/8] ^= 1
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, archive.ErrIndexDamaged},
+		"all of it": {func(t *testing.T, dir string) {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+		}, node.ErrStoreLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := region(t, "RX1")
+			r[0].imports(study("1.2.3.1", ada, "20240101", 2)...)
+			r[0].stop()
+			c.harm(t, filepath.Join(r[0].home.Dir, "index"))
+			n, err := node.Open(context.Background(), r[0].home, node.Options{})
+			if n != nil && err == nil {
+				n.Close()
+			}
+			if !errors.Is(err, c.want) {
+				t.Fatalf("it starts with %v, want %v", err, c.want)
+			}
+		})
+	}
+}
