@@ -247,6 +247,11 @@ func (a *Archive) ownKey(ctx context.Context, id sourceID) (cas.Key, error) {
 	if err == nil || !keyDamaged(err) {
 		return key, err
 	}
+	if errors.Is(err, cas.ErrNoKey) {
+		if _, serr := a.source(id); errors.Is(serr, errNoRecord) {
+			return a.Keys.Create(id.keyName()) // a new study
+		}
+	}
 	if _, kerr := a.keyFor(ctx, id); kerr != nil && ctx.Err() != nil {
 		return key, ctx.Err()
 	}
