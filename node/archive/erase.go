@@ -48,6 +48,9 @@ const (
 // ErrErasing says that a study is being erased already.
 var ErrErasing = errors.New("the study is being erased already")
 
+// errRetracted says that a copy is to be erased before the study may come anew.
+var errRetracted = errors.New("its origin has erased it, and what is kept of it here goes first")
+
 // errErased ends what somebody was doing with a study.
 var errErased = &Unavailable{Reason: "the study is being erased here; if it is to be stored again, send it again shortly", RetryAfter: 5 * time.Second}
 
@@ -224,21 +227,51 @@ func (e *erasures) begin(r openErasure) *erasing {
 
 // Erase erases all that is kept here of a study: this node's own version and
 // copies of others'. It returns when that is done, or when ctx ends; then it is
-// carried on, and Erased tells how far it is. ErrNotFound if nothing is here.
+// carried on, and Erased tells how far it is. If the study is being erased
+// already it waits for that, and what is written down stays as it is.
+// ErrNotFound if nothing is here.
 func (a *Archive) Erase(ctx context.Context, study, reason string) (Erasure, error) {
 	if len(reason) == 0 || len(reason) > MaxReason {
 		return Erasure{}, fmt.Errorf("the reason must have 1 to %d bytes", MaxReason)
 	}
-	x, err := a.erase.condemn(sourceID{Study: study}, reason)
-	if err != nil {
-		return Erasure{}, err
+	for {
+		x, err := a.erase.condemn(sourceID{Study: study}, reason)
+		whole := err == nil
+		if errors.Is(err, ErrErasing) {
+			if x, whole = a.erase.of(study); x == nil {
+				continue // it has ended just now
+			}
+		} else if err != nil {
+			return Erasure{}, err
+		}
+		a.erase.poke()
+		select {
+		case <-x.done:
+		case <-ctx.Done():
+			if !whole {
+				return Erasure{}, ErrErasing // and the rest is not written down yet
+			}
+		}
+		if whole {
+			return a.Erased(study)
+		}
 	}
-	a.erase.poke()
-	select {
-	case <-x.done:
-	case <-ctx.Done():
+}
+
+// of finds the erasure of a study that is under way: of all of it, or of one
+// copy.
+func (e *erasures) of(study string) (x *erasing, whole bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if x = e.open[sourceID{Study: study}]; x != nil {
+		return x, true
 	}
-	return a.Erased(study)
+	for id, x := range e.open {
+		if id.Study == study {
+			return x, false
+		}
+	}
+	return nil, false
 }
 
 // Erased says how far the erasure of a study is, or what it has done.
@@ -856,6 +889,9 @@ func (e *erasures) listen(ctx context.Context) error {
 			delete(e.heard, k)
 		}
 		e.mu.Unlock()
+	}
+	for _, id := range found {
+		a.queue.due(id.Study) // what its origin has received anew may come
 	}
 	return nil
 }

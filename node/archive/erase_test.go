@@ -584,3 +584,95 @@ func TestATransferNoticesThatAConflictIsOver(t *testing.T) {
 		}
 	}
 }
+
+// Who asks for an erasure that is under way waits for its end, also when only a copy is being erased: then for that of the rest.
+func TestErasingAgainJoinsTheErasure(t *testing.T) {
+	for _, copyFirst := range []bool{false, true} {
+		h := furnished(t)
+		scope := sourceID{Study: doomedStudy}
+		if copyFirst {
+			scope.Origin = seedNode("RBB")
+		}
+		if _, err := h.erase.condemn(scope, "the first"); err != nil {
+			t.Fatal(err)
+		}
+		if copyFirst {
+			short, cancel := context.WithCancel(t.Context())
+			cancel()
+			if _, err := h.Erase(short, doomedStudy, "too early"); !errors.Is(err, ErrErasing) {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { h.erase.run(ctx); close(ended) }()
+		want := "the first"
+		if copyFirst {
+			want = "the second"
+		}
+		e, err := h.Erase(ctx, doomedStudy, "the second")
+		cancel()
+		<-ended
+		if err != nil || !e.Done || e.Reason != want {
+			t.Fatalf("copy first %t: %+v, %v", copyFirst, e, err)
+		}
+		if where := h.named(doomedStudy); len(where) > 0 {
+			t.Fatalf("it is named in rows of the tables %x", where)
+		}
+	}
+}
+
+// Nothing of a study is brought while a copy that its origin has erased is still to go, and it is not tried all the time; when the copy
+// is gone it is tried at once.
+func TestAFetchWaitsForTheErasureOfTheCopy(t *testing.T) {
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	a := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
+	b := newHouse(t, t.TempDir(), "RBB", clock, "RAA", "RBB")
+	b.listens()
+	b.running = t.Context()
+	if err := a.take(image(doomedStudy, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	a.publishAll()
+	b.bringFrom(a, doomedStudy)
+	a.erases(doomedStudy)
+	if err := a.take(image(doomedStudy, 2, 2)); err != nil {
+		t.Fatal(err)
+	}
+	a.publishAll()
+	b.hear(a)
+	id := a.id(doomedStudy)
+	st, told := b.statementOf(id)
+	if !told || !b.erase.pending(id) {
+		t.Fatal("the retraction, or the new study, was not heard of")
+	}
+	if err := b.updateSource(id, func(_ *badger.Txn, s *source) error { s.Whole = false; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	err := b.bringSource(t.Context(), id, st)
+	if !errors.Is(err, errRetracted) || errors.Is(err, errMoved) {
+		t.Fatal(err)
+	}
+	if err := b.bringManifests(t.Context(), id, st); !errors.Is(err, errRetracted) {
+		t.Fatal(err)
+	}
+	if err := b.queue.add(Task{Study: doomedStudy}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.queue.take(t.Context(), Background); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.queue.done(doomedStudy, time.Hour, errRetracted); err != nil {
+		t.Fatal(err)
+	}
+	if task, _ := b.TaskOf(doomedStudy); task.Attempts != 1 || task.NotBefore.IsZero() {
+		t.Fatalf("%+v", task)
+	}
+	b.erase.pass(context.Background())
+	if b.erase.pending(id) {
+		t.Fatal("the copy is still to go")
+	}
+	if task, queued := b.TaskOf(doomedStudy); queued && !task.NotBefore.IsZero() {
+		t.Fatalf("%+v", task)
+	}
+}

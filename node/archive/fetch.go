@@ -180,8 +180,11 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study) 
 	ctx, end := a.erase.attend(ctx, id)
 	defer end()
 	// It may have waited while the study was erased.
-	if now, told := a.statementOf(id); !told || now.Revision < st.Revision || a.erase.pending(id) {
+	if now, told := a.statementOf(id); !told || now.Revision < st.Revision {
 		return errMoved
+	}
+	if a.erase.pending(id) {
+		return errRetracted
 	}
 	if a.sibling(id.Origin) {
 		if err := a.adopt(ctx, id, st); !errors.Is(err, errNotShared) {
@@ -575,8 +578,11 @@ func (a *Archive) bringManifests(ctx context.Context, id sourceID, st index.Stud
 		defer done()
 		ctx, end := a.erase.attend(ctx, id)
 		defer end()
-		if _, told := a.statementOf(id); !told || a.erase.pending(id) {
+		if _, told := a.statementOf(id); !told {
 			return nil, errMoved
+		}
+		if a.erase.pending(id) {
+			return nil, errRetracted
 		}
 		streams, err := a.openHolders(ctx, id, st)
 		if err != nil {
