@@ -260,7 +260,7 @@ func (n *Node) space() (api.Space, error) {
 		return api.Space{}, err
 	}
 	held := func(h archive.Held) api.Held {
-		return api.Held{Studies: h.Studies, Received: h.Received, Stored: h.Stored}
+		return api.Held{Studies: h.Studies, Received: h.Received, Stored: h.Stored, Uncounted: h.Uncounted}
 	}
 	l, free := n.disk.now()
 	return api.Space{Originals: held(u.Originals), Copies: held(u.Copies), Quota: u.Quota, Over: u.Over, Pinned: u.Pinned,

@@ -63,7 +63,7 @@ func TestAReserveLargerThanTheDisk(t *testing.T) {
 func TestSettingsHaveUnits(t *testing.T) {
 	for text, want := range map[string]string{
 		"[space]\ncopies = 5":                       "space.copies: \"5\" has no unit",
-		"[space]\nreserve = 5e9":                    "space.reserve: \"5e9\" has no unit",
+		"[space]\nreserve = 5e9":                    "\"5e9\" has no unit",
 		"[verify]\nrate = 100":                      "verify.rate: \"100\" has no unit",
 		"[verify]\nevery = 30":                      "verify.every: \"30\" is not a duration",
 		"[space]\ncopies = 0":                       "",

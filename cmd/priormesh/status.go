@@ -99,9 +99,20 @@ func spaceText(out io.Writer, s api.Space) {
 	if s.Quota > 0 {
 		quota = "quota " + node.Size(s.Quota).String()
 	}
-	fmt.Fprintf(out, "  originals %s on disk, %s as received\n", node.Size(s.Originals.Stored), node.Size(s.Originals.Received))
-	fmt.Fprintf(out, "  copies    %s on disk (%s), %s as received, %s pinned\n", node.Size(s.Copies.Stored), quota, node.Size(s.Copies.Received), plural(s.Pinned, "study", "studies"))
+	fmt.Fprintf(out, "  originals %s, %s as received\n", storedText(s.Originals, ""), node.Size(s.Originals.Received))
+	fmt.Fprintf(out, "  copies    %s, %s as received, %s pinned\n", storedText(s.Copies, " ("+quota+")"), node.Size(s.Copies.Received), plural(s.Pinned, "study", "studies"))
 	fmt.Fprintf(out, "  disk      %s: %s free, %s kept in reserve, %s reclaimable\n", plain(s.Level), node.Size(s.Free), node.Size(s.Reserve), node.Size(s.Reclaimable))
+}
+
+// storedText is how much is on disk, as far as it was counted.
+func storedText(h api.Held, quota string) string {
+	switch {
+	case h.Uncounted > 0 && h.Stored == 0:
+		return "not counted yet" + quota
+	case h.Uncounted > 0:
+		return fmt.Sprintf("%s on disk%s and %s not counted yet", node.Size(h.Stored), quota, plural(h.Uncounted, "study", "studies"))
+	}
+	return node.Size(h.Stored).String() + " on disk" + quota
 }
 
 // ago is a duration as people say it.

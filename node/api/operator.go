@@ -167,6 +167,8 @@ type Held struct {
 	Studies  int   `json:"studies"`
 	Received int64 `json:"received_bytes"`
 	Stored   int64 `json:"stored_bytes"` // sealed, on disk
+	// Uncounted studies are not in Stored yet.
+	Uncounted int `json:"uncounted,omitempty"`
 }
 
 // Pin is a study whose copies stay.

@@ -46,6 +46,7 @@ const (
 	lookEvery   = 5 * time.Second  // at quota and disk
 	evictAgain  = time.Minute      // when nothing could go
 	sumsFor     = 10 * time.Second // what SpaceUsed said is said again
+	countOwn    = 5 * time.Second  // after the last instance of a study
 	sweepRetry  = time.Minute      // a source that somebody was writing to
 	damageRetry = 6 * time.Hour    // a source with a manifest that cannot be read
 )
@@ -69,7 +70,7 @@ type space struct {
 
 	mu      sync.Mutex
 	sweeps  map[sourceID]time.Time // when to sweep what
-	counts  map[sourceID]bool      // copies to be counted now
+	counts  map[sourceID]time.Time // when to count what
 	copies  map[sourceID]copied    // every copy of which there is a block
 	damaged map[sourceID]bool      // could not be swept
 	unknown map[cas.ShelfID]bool   // shelves that no key opened in the round before
@@ -99,7 +100,7 @@ type dropped struct {
 
 func newSpace(a *Archive) *space {
 	s := &space{
-		a: a, wake: make(chan struct{}, 1), sweeps: make(map[sourceID]time.Time), counts: make(map[sourceID]bool),
+		a: a, wake: make(chan struct{}, 1), sweeps: make(map[sourceID]time.Time), counts: make(map[sourceID]time.Time),
 		copies: make(map[sourceID]copied), damaged: make(map[sourceID]bool), unknown: make(map[cas.ShelfID]bool),
 	}
 	s.gate.of = make(map[sourceID]*entrance)
@@ -122,6 +123,9 @@ func (s *space) recover() error {
 			id, _, ok := parseSourceID(k)
 			if ok && !r.Clean {
 				s.sweeps[id] = at
+			}
+			if ok && r.Blocks == 0 {
+				s.counts[id] = s.a.Now()
 			}
 			if ok && id.Origin != s.a.Self {
 				used := time.UnixMilli(r.Used)
@@ -237,12 +241,15 @@ func (a *Archive) unswept(txn *badger.Txn, id sourceID) error {
 
 // written says that a writer has left a source.
 func (s *space) written(id sourceID) {
+	count := s.a.Now()
 	if id.Origin != s.a.Self {
 		s.used(id)
-		s.mu.Lock()
-		s.counts[id] = true
-		s.mu.Unlock()
+	} else {
+		count = count.Add(countOwn)
 	}
+	s.mu.Lock()
+	s.counts[id] = count
+	s.mu.Unlock()
 	s.sweepAt(id, s.a.Now().Add(s.a.Space.SweepAfter))
 	s.poke()
 }
@@ -318,7 +325,7 @@ func (s *space) pass(ctx context.Context) {
 		return // every write could be the last
 	}
 	s.save(now)
-	s.count(ctx)
+	s.count(ctx, now)
 	s.look(ctx, now)
 	for _, id := range s.due(now) {
 		if ctx.Err() != nil {
@@ -420,14 +427,19 @@ func (s *space) save(now time.Time) {
 	}
 }
 
-// count counts the copies that have changed, so that the quota is kept while
-// studies come.
-func (s *space) count(ctx context.Context) {
+// count counts what has changed: copies at once, so that the quota is kept while
+// studies come, and what was received here when no more of it comes.
+func (s *space) count(ctx context.Context, now time.Time) {
+	var due []sourceID
 	s.mu.Lock()
-	list := s.counts
-	s.counts = make(map[sourceID]bool)
+	for id, at := range s.counts {
+		if !at.After(now) {
+			due = append(due, id)
+			delete(s.counts, id)
+		}
+	}
 	s.mu.Unlock()
-	for id := range list {
+	for _, id := range due {
 		if s.a.sibling(id.Origin) {
 			continue
 		}
@@ -439,7 +451,7 @@ func (s *space) count(ctx context.Context) {
 			err = s.counted(ctx, id, s.a.shelf(id, key), nil)
 		}
 		if err != nil && ctx.Err() == nil {
-			s.a.Log.Error("the space that a copy takes could not be counted", "study", short(id.Study), "error", err)
+			s.a.Log.Error("the space that a study takes could not be counted", "study", short(id.Study), "error", err)
 		}
 	}
 }
@@ -509,7 +521,9 @@ type SpaceUsed struct {
 type Held struct {
 	Studies  int
 	Received int64 // bytes as received
-	Stored   int64 // sealed bytes on disk
+	Stored   int64 // sealed bytes on disk, of those that have been counted
+	// Uncounted is how many studies are not in Stored yet.
+	Uncounted int
 }
 
 // SpaceUsed says how much there is of what. It may be a few seconds old.
@@ -551,6 +565,9 @@ func (a *Archive) SpaceUsed() (SpaceUsed, error) {
 		if err := eachRecord(txn, []byte{tableShelved}, func(k []byte, r shelved) error {
 			if id, _, ok := parseSourceID(k); ok {
 				held(id).Stored += r.Bytes
+				if r.Blocks == 0 {
+					held(id).Uncounted++
+				}
 				if !r.Clean {
 					out.Unswept++
 				}
@@ -612,6 +629,7 @@ func (a *Archive) Pin(study, reason string) (Pin, error) {
 			return p, err
 		}
 	}
+	defer a.space.changed()
 	return p, a.update(func(txn *badger.Txn) error {
 		if a.erase.under(sourceID{Study: study}) {
 			return ErrNotFound
@@ -620,8 +638,16 @@ func (a *Archive) Pin(study, reason string) (Pin, error) {
 	})
 }
 
+// changed has the next SpaceUsed count again.
+func (s *space) changed() {
+	s.sums.Lock()
+	defer s.sums.Unlock()
+	s.sums.at = time.Time{}
+}
+
 // Unpin takes a pin away; was says whether there was one.
 func (a *Archive) Unpin(study string) (was bool, err error) {
+	defer a.space.changed()
 	err = a.update(func(txn *badger.Txn) error {
 		_, err := txn.Get(pinKey(study))
 		if was = err == nil; errors.Is(err, badger.ErrKeyNotFound) {

@@ -829,6 +829,32 @@ func TestTheLeastRecentlyUsedCopyGoesFirst(t *testing.T) {
 	}
 }
 
+// What was received here is counted when no more of it comes, long before it is
+// swept; and a pin shows at once.
+func TestOriginalsAreCountedSoon(t *testing.T) {
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	a := newHouse(t, filepath.Join(t.TempDir(), "a"), "RX1", clock, "RX1")
+	a.Space.SweepAfter = time.Hour
+	if err := a.take(image("1.1", 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	a.space.pass(t.Context())
+	if u, err := a.SpaceUsed(); err != nil || u.Originals.Stored != 0 || u.Originals.Uncounted != 1 {
+		t.Errorf("before: %+v, %v", u, err)
+	}
+	if _, err := a.Pin("1.1", "teaching"); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := a.SpaceUsed(); err != nil || u.Pinned != 1 {
+		t.Errorf("pinned: %+v, %v", u, err)
+	}
+	clock.step(time.Minute)
+	a.space.pass(t.Context())
+	if u, err := a.SpaceUsed(); err != nil || u.Originals.Stored == 0 || u.Originals.Uncounted != 0 || u.Unswept != 1 {
+		t.Errorf("after: %+v, %v", u, err)
+	}
+}
+
 // The order outlives a restart, within the hour that a use may be late on disk.
 func TestLastUseIsRemembered(t *testing.T) {
 	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
