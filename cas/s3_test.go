@@ -571,6 +571,78 @@ func TestS3PausesWithoutAPlace(t *testing.T) {
 	}
 }
 
+// Two nodes put one block: neither may tear what the other has written.
+func TestS3PutsOnlyWhatIsNotThere(t *testing.T) {
+	var n atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if r.Method != "PUT" || !strings.Contains(r.URL.Path, "/shelves/") {
+			tame(w, r)
+			return
+		}
+		n.Add(1)
+		if got := r.Header.Get("If-None-Match"); got != "*" {
+			t.Errorf("a block is put with If-None-Match %q", got)
+		}
+		w.Header().Set("ETag", `"0123456789abcdef0123456789abcdef"`)
+	}))
+	defer server.Close()
+	s := openS3(t, cas.S3Options{Endpoint: server.URL, Bucket: "blocks", AccessKey: "a", SecretKey: "b"})
+	fine(t, s.Shelf(cas.ShelfID{1}).Put(t.Context(), castest.Blocks(1, 5, 1000)...))
+	if n.Load() != 5 {
+		t.Errorf("%d of 5 blocks were put", n.Load())
+	}
+}
+
+// The answer to a write that had its effect is lost: the write is tried again,
+// finds its own work, and is no conflict.
+func TestS3AnswerIsLost(t *testing.T) {
+	server := s3test.Start(t)
+	way := &losing{RoundTripper: http.DefaultTransport}
+	o := s3Options(server, server.Bucket("blocks", false), "")
+	o.Transport = way
+	o.Retry.Min = time.Millisecond
+	s := openS3(t, o)
+	c, shelf := s.Cabinet(), s.Shelf(cas.ShelfID{1})
+	block := castest.Blocks(1, 1, 1000)[0]
+	for _, write := range []struct {
+		name string
+		do   func() error
+		got  func() ([]byte, error)
+		want string
+	}{
+		{"Put", func() error { return shelf.Put(t.Context(), block) }, func() ([]byte, error) { return shelf.Get(t.Context(), block.CID) }, string(block.Data)},
+		{"CreateNew", func() error { return c.CreateNew(t.Context(), "one", []byte("first")) }, func() ([]byte, error) { return c.Read(t.Context(), "one") }, "first"},
+		{"Replace", func() error { return c.Replace(t.Context(), "one", []byte("first"), []byte("second")) }, func() ([]byte, error) { return c.Read(t.Context(), "one") }, "second"},
+	} {
+		way.lose.Store(true)
+		if err := write.do(); err != nil {
+			t.Errorf("%s: %v", write.name, err)
+		}
+		if way.lose.Load() {
+			t.Errorf("%s: no answer was lost", write.name)
+		}
+		if b, err := write.got(); err != nil || string(b) != write.want {
+			t.Errorf("%s: %q, %v", write.name, b, err)
+		}
+	}
+}
+
+// losing is a network on which the answer to the next PUT is lost.
+type losing struct {
+	http.RoundTripper
+	lose atomic.Bool
+}
+
+func (l *losing) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := l.RoundTripper.RoundTrip(r)
+	if err == nil && r.Method == "PUT" && l.lose.CompareAndSwap(true, false) {
+		res.Body.Close()
+		return nil, io.ErrUnexpectedEOF
+	}
+	return res, err
+}
+
 // tame answers as an object store does while a store is opened.
 func tame(w http.ResponseWriter, r *http.Request) {
 	switch {
