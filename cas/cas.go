@@ -22,7 +22,7 @@ var (
 	// ErrNotFound says the store does not hold the block.
 	ErrNotFound = errors.New("block is not here")
 	// ErrCorrupt says bytes are not what their address promises. Fetch the
-	// block from another holder; putting it again mends the store.
+	// block from another holder; putting it again mends the store (see Putter).
 	ErrCorrupt = errors.New("block is corrupt")
 	// ErrTooLarge says a block or an object is over its limit.
 	ErrTooLarge = errors.New("over the size limit")
@@ -67,7 +67,10 @@ type Getter interface {
 type Putter interface {
 	// Put stores the blocks and returns when all are durable: after nil a
 	// power cut loses none of them. A block already held is left as it is;
-	// one for which Get would return ErrCorrupt is replaced.
+	// one for which Get would return ErrCorrupt is replaced. A store over a
+	// network replaces only what a Get of this process found corrupt or it
+	// can tell cheaply, by size or checksum: who repairs calls Get before, or
+	// Delete, and Get after.
 	// Put trusts the addresses; see PutVerified. It keeps no reference to
 	// Data after it returns. After an error any part of the blocks may be
 	// stored; putting them again is always right.

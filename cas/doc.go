@@ -139,8 +139,10 @@
 //
 // Nothing but these names is needed to find a thing: only Enumerate, Shelves,
 // Size and Drop list. A block is written with If-None-Match: *, so that one
-// that is there is left as it is, unless Get has found it corrupt or its size
-// or MD5 is wrong. Each write carries the SHA-256 of its bytes. The record of
+// that is there is left as it is, unless a Get of the same process has found it
+// corrupt or its size or MD5 is wrong. Bytes that changed under an object store
+// that goes on giving their old MD5 are found by Get alone, so that who repairs
+// looks with Get or deletes first. Each write carries the SHA-256 of its bytes. The record of
 // the keyring is replaced with If-Match. A bucket with versions (suspended
 // ones too) or object lock is refused, because what is deleted would live on
 // in it, and so is an object store that passes over If-None-Match.
