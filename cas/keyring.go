@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -345,11 +346,77 @@ func (r *Keyring) Delete(name string) error {
 	// told again.
 	for _, g := range slices.Concat(r.also, []generation{r.now}) {
 		place, _ := g.place(name)
-		if err := r.cabinet.Destroy(ctx, place); err != nil {
+		if err := r.destroy(ctx, place); err != nil {
 			return fmt.Errorf("destroying a study key: %w", err)
 		}
 	}
 	return r.current(ctx)
+}
+
+// asideMark sets the place of a value that was set aside apart from a key's.
+const asideMark = "x"
+
+// SetAside frees the name of a key that cannot be opened. What is there is kept
+// beside, for whoever may still make something of it, until the key is deleted
+// or the KEK changed. A key that can be opened stays, and none is no error.
+func (r *Keyring) SetAside(name string) error {
+	unlock := r.lock(name)
+	defer unlock()
+	ctx := context.Background()
+	switch _, err := r.read(ctx, name); {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrNoKey), errors.Is(err, ErrMalformed), errors.Is(err, ErrTruncated):
+	default:
+		return err
+	}
+	// Whoever puts another key there puts it into all of them.
+	for _, g := range slices.Concat(r.also, []generation{r.now}) {
+		place, _ := g.place(name)
+		b, err := r.cabinet.Read(ctx, place)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		for n := 0; err == nil; n++ {
+			err = r.cabinet.CreateNew(ctx, asidePlace(place, n), b)
+			if err == nil {
+				break
+			}
+			if errors.Is(err, fs.ErrExist) {
+				err = nil
+			}
+		}
+		if err == nil {
+			err = r.cabinet.Destroy(ctx, place)
+		}
+		if err != nil {
+			return fmt.Errorf("setting aside a study key that cannot be opened: %w", err)
+		}
+	}
+	return r.current(ctx)
+}
+
+func asidePlace(place string, n int) string { return fmt.Sprintf("%s%s%d", place, asideMark, n) }
+
+// destroy destroys the key at a place and what was set aside of it. That goes
+// from the last on, so that whatever is cut off can be done again.
+func (r *Keyring) destroy(ctx context.Context, place string) error {
+	n := 0
+	for ; ; n++ {
+		_, err := r.cabinet.Read(ctx, asidePlace(place, n))
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil && !errors.Is(err, syscall.EIO) {
+			return err
+		}
+	}
+	for n--; n >= 0; n-- {
+		if err := r.cabinet.Destroy(ctx, asidePlace(place, n)); err != nil {
+			return err
+		}
+	}
+	return r.cabinet.Destroy(ctx, place)
 }
 
 // Shelves calls fn with the name of each key and the shelf that it opens. A key that is made
@@ -360,6 +427,9 @@ func (r *Keyring) Shelves(ctx context.Context, fn func(name string, id ShelfID) 
 	g := r.now
 	r.mu.RUnlock()
 	if err := r.cabinet.List(ctx, g.prefix(), func(place string) error {
+		if strings.Contains(place, asideMark) {
+			return nil
+		}
 		b, err := r.cabinet.Read(ctx, place)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // deleted meanwhile
@@ -574,7 +644,9 @@ func (r *Keyring) copyAll(ctx context.Context, progress func(done, total int)) e
 	r.mu.RUnlock()
 	var places []string
 	if err := r.cabinet.List(ctx, old.prefix(), func(place string) error {
-		places = append(places, place)
+		if !strings.Contains(place, asideMark) {
+			places = append(places, place)
+		}
 		return nil
 	}); err != nil {
 		return err

@@ -255,6 +255,9 @@ func (a *Archive) ownKey(ctx context.Context, id sourceID) (cas.Key, error) {
 	if _, kerr := a.keyFor(ctx, id); kerr != nil && ctx.Err() != nil {
 		return key, ctx.Err()
 	}
+	if err := a.Keys.SetAside(id.keyName()); err != nil {
+		return key, err
+	}
 	return a.Keys.Create(id.keyName())
 }
 

@@ -514,8 +514,8 @@ func (r *repair) addKey(key cas.Key) (bool, error) {
 		return false, err
 	}
 	name := r.id.keyName()
-	if _, err := a.Keys.Get(name); !errors.Is(err, cas.ErrNoKey) {
-		if err := a.Keys.Delete(name); err != nil { // it cannot be opened
+	if err := a.Keys.SetAside(name); err != nil {
+		if err := a.Keys.Delete(name); err != nil { // not even its bytes can be read
 			return false, err
 		}
 	}

@@ -29,6 +29,7 @@ type Keys interface {
 	Create(name string) (cas.Key, error)
 	Add(name string, k cas.Key) error
 	Delete(name string) error
+	SetAside(name string) error // what cannot be opened, so that there can be another
 	Shelves(ctx context.Context, fn func(name string, id cas.ShelfID) error) error
 }
 
@@ -74,6 +75,7 @@ func (k splitKeys) Get(name string) (cas.Key, error)    { return k.of(name).Get(
 func (k splitKeys) Create(name string) (cas.Key, error) { return k.of(name).Create(name) }
 func (k splitKeys) Add(name string, key cas.Key) error  { return k.of(name).Add(name, key) }
 func (k splitKeys) Delete(name string) error            { return k.of(name).Delete(name) }
+func (k splitKeys) SetAside(name string) error          { return k.of(name).SetAside(name) }
 
 // Shelves lists what opens shelves of copies: whose keys and shelves the shared
 // store has is not for one node to say.
