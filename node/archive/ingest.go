@@ -218,7 +218,7 @@ func (in *ingest) finish(inst *dicom.Instance) (Receipt, error) {
 }
 
 // errVanished says that an instance went while a copy of it arrived.
-var errVanished = errors.New("the instance was erased here while this copy of it arrived; send it again if it is wanted")
+var errVanished = &Unavailable{Reason: "the instance was erased here while this copy of it arrived; send it again if it is wanted", RetryAfter: 5 * time.Second}
 
 // resent judges an instance whose UID was taken when it began to arrive.
 func (in *ingest) resent(sum [sha256.Size]byte, size int64) (Receipt, error) {

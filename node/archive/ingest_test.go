@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom"
 )
 
 // A study whose key was altered or cut off, and which nobody else has, can be sent again.
@@ -52,5 +54,15 @@ func TestAStudyWithADamagedKeyIsTakenAgain(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Who sends a copy of an instance that is erased meanwhile is told to send it again, and not that something is broken.
+func TestACopyOfWhatVanishesIsToBeSentAgain(t *testing.T) {
+	h := furnished(t)
+	in := &ingest{a: h.Archive, ctx: context.Background(), id: h.id(doomedStudy), uids: dicom.UIDs{Study: doomedStudy, Series: "1.2.3", Instance: "1.2.3.4"}}
+	var told *Unavailable
+	if _, err := in.resent([32]byte{1}, 1); !errors.As(err, &told) || told.RetryAfter <= 0 {
+		t.Fatal(err)
 	}
 }
