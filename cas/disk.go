@@ -347,6 +347,13 @@ func (d *Disk) Close() error {
 	close(d.quit)
 	d.mu.Unlock()
 	d.own.Wait()
+	if err := d.locatorRoom(); err != nil {
+		// To close it is to write it, and on a full disk that is the end of the
+		// process. Left as a crash leaves it nothing is lost; this process cannot
+		// open the store again.
+		d.f.close()
+		return errors.Join(err, d.lock.Close())
+	}
 	err := d.finish()
 	if err == nil {
 		err = d.l.sync()

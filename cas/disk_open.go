@@ -84,6 +84,9 @@ func (d *Disk) open() error {
 			packs = append(packs, n)
 		}
 	}
+	if err := d.locatorRoom(); err != nil {
+		return fmt.Errorf("opening the block store in %s: %w; make room and start again, nothing is lost", d.dir, err)
+	}
 	if err := d.openLocator(len(packs) > 0); err != nil {
 		return err
 	}

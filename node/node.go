@@ -159,7 +159,14 @@ func (n *Node) openStores(ctx context.Context) error {
 	if n.db, err = openIndex(h.path("index")); err != nil {
 		return fmt.Errorf("the index in %s cannot be opened: %w", h.path("index"), err)
 	}
-	n.closers = append(n.closers, n.db.Close)
+	n.closers = append(n.closers, func() error {
+		if err := n.disk.canOpen(); err != nil {
+			// To close it is to write it, through a mapping: better as after a crash.
+			n.Log.Warn("the disk is full, so the index is left as it is, with nothing lost")
+			return nil
+		}
+		return n.db.Close()
+	})
 	if err := archive.CheckIndex(n.db); err != nil {
 		return err
 	}
