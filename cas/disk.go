@@ -351,8 +351,9 @@ func (d *Disk) Close() error {
 		// To close it is to write it, and on a full disk that is the end of the
 		// process. Left as a crash leaves it nothing is lost; this process cannot
 		// open the store again.
+		d.log.Warn("block store: the locator is left as it is, with nothing lost", "err", err)
 		d.f.close()
-		return errors.Join(err, d.lock.Close())
+		return d.lock.Close()
 	}
 	err := d.finish()
 	if err == nil {
