@@ -794,6 +794,17 @@ func TestAFurtherNodeIsAdmittedAtItsTrust(t *testing.T) {
 	}
 }
 
+// What is elsewhere cannot be verified here, nor twice erased.
+func TestWhatIsNotKeptHere(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	r[1].imports(study("1.2.3.1", ada, "20240101", 1)...)
+	r[0].waitAvailability("1.2.3.1", "NEARLINE")
+	var said map[string]any
+	if code := r[0].operator("POST", "/api/v1/verifications", []byte(`{"study": "1.2.3.1"}`), &said); code != http.StatusNotFound || said["error"] != "nothing of it is kept here; RX2 has it" {
+		t.Errorf("verify: %d %v", code, said)
+	}
+}
+
 // A page from elsewhere that has its name resolve to this machine reads nothing.
 func TestANodeOnLoopbackHasNoOtherName(t *testing.T) {
 	r := region(t, "RX1")

@@ -86,6 +86,15 @@ func (c *findCmd) Run(p *program) error {
 			return err
 		}
 	}
+	damaged := 0
+	for _, s := range got.Studies {
+		if s.Damaged {
+			damaged++
+		}
+	}
+	if damaged > 0 && !p.json {
+		p.note("damaged: not all that was received here of %s can be read; `priormesh status` says why it is not repaired", plural(damaged, "study", "studies"))
+	}
 	if next := int(c.Offset) + len(got.Studies); next < got.Total && !p.json {
 		p.note("%d more: go on with --offset %d", got.Total-next, next)
 	}
@@ -122,6 +131,8 @@ func studyTable(out io.Writer, studies []api.Study) {
 		where := "elsewhere"
 		if s.Availability == "ONLINE" {
 			where = "here"
+		} else if s.Damaged {
+			where = "damaged"
 		}
 		patient := s.PatientID
 		if s.Issuer != "" {

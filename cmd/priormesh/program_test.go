@@ -251,6 +251,7 @@ func TestExitCodes(t *testing.T) {
 		"admit another's card":            {answers(), "admit --home HOME --fingerprint ABCD-ABCD-ABCD-ABCD " + file, "", 2, "", `nothing was endorsed`},
 		"admit, the node says no":         {answers("POST /api/v1/admissions", &api.Error{Status: 400, Text: api.ErrWrongUse.Error() + ": RX7 is a member already, with another key"}), "admit --home HOME " + file, "", 2, "", `^priormesh: RX7 is a member already, with another key\n$`},
 
+		"find damaged":               {answers("GET /api/v1/studies", api.Found{Total: 1, Studies: []api.Study{{Study: "1.2.3", Damaged: true, Availability: "NEARLINE"}}}), "find --home HOME", "", 0, ` damaged +1\.2\.3\n$`, `^damaged: .* of 1 study`},
 		"find":                       {answers("GET /api/v1/studies", found), "find --home HOME --patient 98 --since 2024-01-01", "", 0, `98 \(RX2\) +DOE\^JANE.+ 2024-03-31 +CT, SR +Head +42 +RX2 +elsewhere +1\.2\.3\n$`, `(?s)warning: RX3.*2 more: go on with --offset 1`},
 		"find in JSON":               {answers("GET /api/v1/studies", found), "find --home HOME --json", "", 0, `^\{"studies":\[\{"study":"1.2.3".*"warnings":\["RX3 has not been heard from since noon"\]\}\n$`, ""},
 		"find nothing":               {answers("GET /api/v1/studies", nothing), "find --home HOME", "", 4, "", `(?s)warning: RX3 .*no study matched.*not the whole region: RX3`},

@@ -67,6 +67,7 @@ type Study struct {
 	Availability string    `json:"availability"` // "ONLINE": whole and here; "NEARLINE": it has to be brought
 	Settled      bool      `json:"settled"`      // no instance has been added for a while
 	MixedPatient bool      `json:"mixed_patient,omitempty"`
+	Damaged      bool      `json:"damaged,omitempty"` // what was received here is not whole any more
 	Received     time.Time `json:"received,omitzero"`
 }
 

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -86,6 +88,8 @@ func (s *server) verify(w http.ResponseWriter, r *http.Request) error {
 	case err == nil:
 		v := VerifyJSON(report, s.Archive.Index.Roster(), s.Archive.Self)
 		say(Verification{Report: &v})
+	case !begun && errors.Is(err, archive.ErrNotFound):
+		return s.notKept(w, in.Study)
 	case !begun:
 		return err
 	case s.Stopping != nil && s.Stopping.Err() != nil:
@@ -94,6 +98,30 @@ func (s *server) verify(w http.ResponseWriter, r *http.Request) error {
 		s.Log.Error("a verification was broken off", "error", err)
 		say(Verification{Error: err.Error()})
 	}
+	return nil
+}
+
+// notKept answers where only what is kept here can be meant.
+func (s *server) notKept(w http.ResponseWriter, study string) error {
+	found, _, err := s.Archive.Studies(index.Query{StudyUIDs: []string{study}})
+	if err != nil {
+		return err
+	}
+	var who []string
+	for _, f := range found {
+		for _, t := range slices.Concat(f.Trusts, f.Copies) {
+			who = append(who, string(t))
+		}
+	}
+	switch len(who) {
+	case 0:
+		return archive.ErrNotFound
+	case 1:
+		who[0] += " has it"
+	default:
+		who[len(who)-1] += " have it"
+	}
+	fail(w, http.StatusNotFound, "nothing of it is kept here; "+strings.Join(who, ", "))
 	return nil
 }
 

@@ -749,15 +749,15 @@ func (a *Archive) awaitRepair(ctx context.Context, id sourceID, c cid.Cid) error
 		case <-changed:
 		case <-timer.C:
 			return &Unavailable{
-				Reason:     fmt.Sprintf("part of this study is damaged on this node's disk; it is being repaired from %s. Ask again shortly", a.holdersText(id)),
+				Reason:     fmt.Sprintf("part of this study is damaged on this node's disk; %s", a.repairText(id)),
 				RetryAfter: a.RetryMin,
 			}
 		}
 	}
 }
 
-// holdersText names for people who has a copy of a source.
-func (a *Archive) holdersText(id sourceID) string {
+// repairText says for people whether a damaged source can be repaired.
+func (a *Archive) repairText(id sourceID) string {
 	var names []string
 	for _, h := range a.Index.Holders(id.Study, id.Origin) {
 		if h.Node != a.Self && !slices.Contains(names, string(h.Trust)) {
@@ -765,9 +765,9 @@ func (a *Archive) holdersText(id sourceID) string {
 		}
 	}
 	if len(names) == 0 {
-		return "nobody: no other trust has a copy"
+		return "it cannot be repaired: no other trust has a copy; send it again from where it came"
 	}
-	return strings.Join(names, ", ")
+	return "it is being repaired from " + strings.Join(names, ", ") + ". Ask again shortly"
 }
 
 // restoring is a source's shelf for what is stored again: blocks that are there

@@ -13,6 +13,7 @@ import (
 type Found struct {
 	index.Study                 // as this node says it, else as the author with the most instances does
 	Here        bool            // whole in this node's store
+	Damaged     bool            // what was received here is not whole any more
 	Trusts      []index.TrustID // that received it
 	Copies      []index.TrustID // that hold a whole copy
 	Instances   int             // as many as any one author says
@@ -73,6 +74,7 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	} else if !errors.Is(err, errNoRecord) {
 		return f, err
 	}
+	f.Damaged = a.damage.ill(sourceID{s.UID, a.Self})
 	if f.Here, err = a.Here(s.UID); err != nil || !f.Here {
 		return f, err
 	}

@@ -238,7 +238,7 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 			out = append(out, fmt.Sprintf("%s has told of more of this study than is here yet", v.trust))
 		}
 		if a.damage.ill(v.id) {
-			out = append(out, fmt.Sprintf("part of the study as %s has it is damaged on this node's disk; it is being repaired from %s", v.trust, a.holdersText(v.id)))
+			out = append(out, fmt.Sprintf("part of the study as %s has it is damaged on this node's disk; %s", v.trust, a.repairText(v.id)))
 		}
 		if v.here.Conflicts > 0 {
 			out = append(out, fmt.Sprintf("%d instances of the study as %s has it are not shown: their SOP Instance UIDs are taken here by other bytes", v.here.Conflicts, v.trust))
