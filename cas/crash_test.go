@@ -186,13 +186,13 @@ func (c *crash) leave() error {
 func (c *crash) open() (err error) {
 	c.options.FS = c.drive.FS()
 	if c.rnd.IntN(4) == 0 {
-		c.drive.Fail(castest.OpRead, 0.2)
+		c.drive.Fail(castest.OpRead, 0.5)
 		s, err := cas.OpenDisk(c.dir, c.options)
+		c.drive.Heal()
 		if err == nil {
 			_ = s.Collect(context.Background())
 			err = s.Close()
 		}
-		c.drive.Heal()
 		if err != nil && !errors.Is(err, syscall.EIO) {
 			return fmt.Errorf("opening on a drive that does not read: %w", err)
 		}

@@ -129,7 +129,7 @@ func checkRecord(b []byte, id blockID) (data []byte, crc uint32, why string) {
 // scanResult is what a scan could not read.
 type scanResult struct {
 	damaged    int64 // bytes that belong to no whole record
-	unreadable int   // reads that failed
+	unreadable int   // places that could not be read
 }
 
 const (
@@ -161,14 +161,15 @@ func scanPack(f io.ReaderAt, from, size int64, data bool, fn func(offset int64, 
 			if try > 0 {
 				r.forget()
 			}
-			if b := r.bytes(at, recordHeader); b != nil {
-				h, ok = parseRecordHeader(b)
+			b := r.bytes(at, recordHeader)
+			if h, ok = parseRecordHeader(b); b == nil && try == scanTries-1 {
+				res.unreadable++
 			}
 		}
 		end := at + recordHeader + int64(h.length)
 		if !ok || end > size {
 			searching = true
-			next := r.search(at + 1)
+			next := r.search(at+1, &res)
 			res.damaged += next - at
 			at = next
 			continue
@@ -181,6 +182,9 @@ func scanPack(f io.ReaderAt, from, size int64, data bool, fn func(offset int64, 
 				}
 				b := r.bytes(at, recordHeader+h.length)
 				if b == nil {
+					if try == scanTries-1 {
+						res.unreadable++
+					}
 					continue
 				}
 				if d, _, why := checkRecord(b, h.id); why == "" && (!searching || sha256.Sum256(d) == h.id.digest) {
@@ -190,7 +194,7 @@ func scanPack(f io.ReaderAt, from, size int64, data bool, fn func(offset int64, 
 			if bytes == nil {
 				next := end
 				if searching {
-					next = r.search(at + 1)
+					next = r.search(at+1, &res)
 				}
 				res.damaged += next - at
 				at = next
@@ -202,18 +206,16 @@ func scanPack(f io.ReaderAt, from, size int64, data bool, fn func(offset int64, 
 		}
 		at = end
 	}
-	res.unreadable = r.failed
 	return res, nil
 }
 
 // scanReader reads a pack forward through one buffer.
 type scanReader struct {
-	f      io.ReaderAt
-	size   int64
-	ahead  int
-	buf    []byte // what is read, beginning at at
-	at     int64
-	failed int // reads
+	f     io.ReaderAt
+	size  int64
+	ahead int
+	buf   []byte // what is read, beginning at at
+	at    int64
 }
 
 // bytes returns n bytes at off, or nil when they cannot be read or end before.
@@ -227,7 +229,6 @@ func (r *scanReader) bytes(off int64, n int) []byte {
 				break
 			}
 			if want == int64(n) {
-				r.failed++
 				return nil
 			}
 		}
@@ -254,13 +255,14 @@ func (r *scanReader) forget() { r.buf = r.buf[:0] }
 
 // search returns where the next bytes are that begin like a record, or the
 // end. What cannot be read is stepped over.
-func (r *scanReader) search(from int64) int64 {
+func (r *scanReader) search(from int64, res *scanResult) int64 {
 	for at := from; at+recordHeader <= r.size; {
 		n := min(int64(r.ahead), r.size-at)
 		b := r.bytes(at, int(n))
 		if b == nil {
 			n = min(sector-at%sector, r.size-at)
 			if b = r.bytes(at, int(n)); b == nil {
+				res.unreadable++
 				at += n
 				continue
 			}

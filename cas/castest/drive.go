@@ -30,6 +30,7 @@ const (
 	OpReadDir  Op = "readdir"
 	OpSyncDir  Op = "syncdir"
 	OpFree     Op = "free"
+	OpStat     Op = "stat" // also Uncache
 	OpRead     Op = "read"
 	OpWrite    Op = "write"
 	OpSync     Op = "sync"
@@ -629,7 +630,7 @@ func (f *driveFile) change(from, to int64) {
 
 func (f *driveFile) Size() (int64, error) {
 	defer f.fs.end()
-	if err := f.begin(OpRead); err != nil {
+	if err := f.begin(OpStat); err != nil {
 		return 0, err
 	}
 	return int64(len(f.file.data)), nil
@@ -677,7 +678,7 @@ func (f *driveFile) write(sectors []int64) {
 // Uncache makes the file what is on disk where it is not changed.
 func (f *driveFile) Uncache() error {
 	defer f.fs.end()
-	if err := f.begin(OpRead); err != nil {
+	if err := f.begin(OpStat); err != nil {
 		return err
 	}
 	file := f.file
