@@ -803,6 +803,12 @@ func TestWhatIsNotKeptHere(t *testing.T) {
 	if code := r[0].operator("POST", "/api/v1/verifications", []byte(`{"study": "1.2.3.1"}`), &said); code != http.StatusNotFound || said["error"] != "nothing of it is kept here; RX2 has it" {
 		t.Errorf("verify: %d %v", code, said)
 	}
+	if said, code := eraseStudy(r[1], "1.2.3.1"); code != http.StatusOK {
+		t.Fatal(code, said)
+	}
+	if said, code := eraseStudy(r[1], "1.2.3.1"); code != http.StatusNotFound || !strings.Contains(said, "it was erased at 20") {
+		t.Errorf("erased again: %d %s", code, said)
+	}
 }
 
 // A page from elsewhere that has its name resolve to this machine reads nothing.

@@ -96,7 +96,10 @@ func erased(w io.Writer, e api.Erasure) {
 			plural(len(e.Copies), "trust that", "trusts that"), list(e.Copies))
 	}
 	if len(e.Others) > 0 {
-		fmt.Fprintf(w, "others: the study stays with %s (%s), which received it too, and is still found there\n", plural(len(e.Others), "trust", "trusts"), list(e.Others))
+		fmt.Fprintf(w, "others: what %s received of it (%s) stays there and is still found\n", plural(len(e.Others), "other trust", "other trusts"), list(e.Others))
+	}
+	if e.Siblings {
+		fmt.Fprintln(w, "siblings: what other nodes of this trust received of it stays; erase it there")
 	}
 	fmt.Fprintln(w, "backups: copies of this node's disk or keys that were made before are not touched")
 }

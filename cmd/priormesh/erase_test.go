@@ -26,7 +26,7 @@ func TestErase(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		"erase":               {yes, []string{"--yes", "--reason", "why", "1.2"}, 0, `(?s)^erased: 1\.2, 2 versions, 7 instances, .*copies: 2 trusts that said.*\(RX2, RX3\).*others: the study stays with 1 trust \(RX4\).*backups:`, ""},
+		"erase":               {yes, []string{"--yes", "--reason", "why", "1.2"}, 0, `(?s)^erased: 1\.2, 2 versions, 7 instances, .*copies: 2 trusts that said.*\(RX2, RX3\).*others: what 1 other trust received of it \(RX4\) stays there.*backups:`, ""},
 		"erase in JSON":       {yes, []string{"--yes", "--json", "--reason", "why", "1.2"}, 0, `^\{"study":"1.2","state":"erased".*"copies":\["RX2","RX3"\],"others":\["RX4"\]\}\n$`, ""},
 		"erase, slowly":       {slow, []string{"--yes", "--reason", "why", "1.2"}, 0, `^erased: 1\.2`, `could not go on: the disk is slow`},
 		"erase the unknown":   {none, []string{"--yes", "--reason", "why", "1.2"}, 4, "", `nothing is kept here of such a study`},

@@ -38,6 +38,10 @@ func (s *server) erase(w http.ResponseWriter, r *http.Request) error {
 	e, err := s.Archive.Erase(ctx, in.Study, reason)
 	switch {
 	case errors.Is(err, archive.ErrNotFound):
+		if before, eerr := s.Archive.Erased(in.Study); eerr == nil && before.Done {
+			fail(w, http.StatusNotFound, fmt.Sprintf("nothing is kept here of this study: it was erased at %s", before.When.Format(time.RFC3339)))
+			return nil
+		}
 		fail(w, http.StatusNotFound, "nothing is kept here of such a study, so there is nothing to erase; check the Study Instance UID")
 		return nil
 	case errors.Is(err, archive.ErrErasing), errors.Is(err, archive.ErrSiblings):
@@ -50,7 +54,7 @@ func (s *server) erase(w http.ResponseWriter, r *http.Request) error {
 	if !e.Done {
 		code = http.StatusAccepted
 	}
-	return answer(w, code, erasureJSON(in.Study, e))
+	return answer(w, code, s.erasureJSON(in.Study, e))
 }
 
 func (s *server) erasure(w http.ResponseWriter, r *http.Request) error {
@@ -63,19 +67,27 @@ func (s *server) erasure(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, http.StatusOK, erasureJSON(study, e))
+	return answer(w, http.StatusOK, s.erasureJSON(study, e))
 }
 
-func erasureJSON(study string, e archive.Erasure) Erasure {
+func (s *server) erasureJSON(study string, e archive.Erasure) Erasure {
 	out := Erasure{Study: study, State: "active", When: e.When, Reason: e.Reason, Versions: e.Versions, Instances: e.Instances, Bytes: e.Bytes,
 		Copies: []string{}, Others: []string{}, Problem: e.Problem}
 	if e.Done {
 		out.State = "erased"
 	}
+	own, _ := s.Archive.Index.Roster().Allowed(s.Archive.Self)
 	for _, t := range e.Copies {
+		if t == own {
+			continue // another node of this trust: it follows by itself
+		}
 		out.Copies = append(out.Copies, string(t))
 	}
 	for _, t := range e.Others {
+		if t == own {
+			out.Siblings = true
+			continue
+		}
 		out.Others = append(out.Others, string(t))
 	}
 	return out

@@ -103,9 +103,10 @@ type Erasure struct {
 	Versions  int       `json:"versions"` // of the study, that were here: what was received here, and copies
 	Instances int       `json:"instances"`
 	Bytes     int64     `json:"bytes"`
-	Copies    []string  `json:"copies"`            // trusts that said they hold a copy of what was received here: erased when they hear of it
-	Others    []string  `json:"others"`            // trusts that have received the study themselves: what is theirs stays
-	Problem   string    `json:"problem,omitempty"` // why it could not go on yet; it is tried again
+	Copies    []string  `json:"copies"`             // trusts that said they hold a copy of what was received here: erased when they hear of it
+	Others    []string  `json:"others"`             // trusts that have received the study themselves: what is theirs stays
+	Siblings  bool      `json:"siblings,omitempty"` // other nodes of this trust have received it too: what is theirs stays
+	Problem   string    `json:"problem,omitempty"`  // why it could not go on yet; it is tried again
 }
 
 // Status answers GET status.
