@@ -209,6 +209,16 @@ func readConfig(home string) (Config, error) {
 	c := DefaultConfig()
 	dec := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
+		var said struct {
+			Keys struct {
+				Command any `toml:"kek_command"`
+			} `toml:"keys"`
+		}
+		if toml.Unmarshal(b, &said) == nil {
+			if _, ok := said.Keys.Command.(string); ok {
+				return Config{}, fmt.Errorf("%s: keys.kek_command is a list of words and not one text: write kek_command = [\"/usr/bin/kms\", \"decrypt\"]", path)
+			}
+		}
 		var strict *toml.StrictMissingError
 		var bad *toml.DecodeError
 		switch {

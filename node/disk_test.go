@@ -66,6 +66,7 @@ func TestSettingsHaveUnits(t *testing.T) {
 		"[space]\nreserve = 5e9":                    "\"5e9\" has no unit",
 		"[verify]\nrate = 100":                      "verify.rate: \"100\" has no unit",
 		"[verify]\nevery = 30":                      "verify.every: \"30\" is not a duration",
+		"[keys]\nkek_command = '/bin/kms x'":        "keys.kek_command is a list of words",
 		"[space]\ncopies = 0":                       "",
 		"[space]\ncopies = '5GiB'":                  "",
 		"[verify]\nevery = 0\n[fetch]\nworkers = 3": "",

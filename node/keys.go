@@ -214,6 +214,8 @@ type Rekeyed struct {
 	Keyrings []string `json:"keyrings"`          // where they are
 	KEK      string   `json:"kek"`               // where the new one is
 	Setting  string   `json:"setting,omitempty"` // what config.toml must say from now on, if it does not
+	Old      string   `json:"old,omitempty"`     // the file of the old one, which stays
+	Same     bool     `json:"same,omitempty"`    // it is the one that was there before
 }
 
 // ErrNoNewKEK says that a new KEK has to be named.
@@ -266,12 +268,16 @@ func (h *Home) Rekey(ctx context.Context, o RekeyOptions) (Rekeyed, error) {
 		defer bucket.Close()
 	}
 	k := keyrings{fs: cas.OS(), source: source, cabinets: cabinets, rand: o.Rand, progress: o.Progress}
-	out := Rekeyed{KEK: source.String()}
+	now, nerr := source.Read(ctx)
+	out := Rekeyed{KEK: source.String(), Same: nerr == nil && now.Equal(next)}
 	for _, c := range cabinets {
 		out.Keyrings = append(out.Keyrings, c.String())
 	}
 	if source.File() != "" && from.File() == "" && o.New != "" {
 		// The KEK leaves its file: only config.toml can say where it is now.
+		if !out.Same {
+			out.Old = source.File()
+		}
 		if err := k.recover(ctx); err != nil {
 			return Rekeyed{}, err
 		}

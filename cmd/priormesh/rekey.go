@@ -60,8 +60,16 @@ func (c *rekeyCmd) Run(p *program) error {
 		node.Rekeyed
 		Keys int `json:"keys"`
 	}{done, keys}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s wrapped with the new KEK, in %s\n", plural(keys, "key is", "keys are"), list(done.Keyrings))
-		fmt.Fprintf(w, "the KEK is %s\n", done.KEK)
+		if done.Same && keys == 0 {
+			fmt.Fprintf(w, "this is the present KEK already (%s): no key was wrapped anew\n", done.KEK)
+		} else {
+			fmt.Fprintf(w, "%s wrapped with the new KEK, in %s\n", plural(keys, "key is", "keys are"), list(done.Keyrings))
+			fmt.Fprintf(w, "the KEK is %s\n", done.KEK)
+			fmt.Fprintln(w, "keep a copy of the new KEK apart from the home: without it nothing opens the images. Backups from before are opened by the old one alone: keep that as long as them")
+		}
+		if done.Old != "" {
+			fmt.Fprintf(w, "%s is the old KEK: it opens older backups only, and no backup of the home should hold it\n", done.Old)
+		}
 		if done.Setting != "" {
 			fmt.Fprintf(w, "next: write kek = %q under [keys] in %s/config.toml; until then the node does not start\n", done.Setting, home.Dir)
 		}
