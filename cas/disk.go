@@ -83,6 +83,9 @@ type Disk struct {
 	mu     sync.RWMutex // held for reading while the store is in use, so Close can wait
 	closed bool
 
+	ending sync.Mutex // by Close
+	ended  bool       // nothing is left to be closed
+
 	w writer    // the writing goroutine's
 	c collector // the collecting goroutine's
 }
@@ -338,28 +341,32 @@ func (s diskShelf) Size(ctx context.Context) (blocks int, bytes int64, err error
 
 // Close waits for what is under way and closes the store. It may be called twice.
 func (d *Disk) Close() error {
+	d.ending.Lock()
+	defer d.ending.Unlock()
 	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
+	first := !d.closed
+	d.closed = true
+	d.mu.Unlock()
+	if first {
+		close(d.quit)
+		d.own.Wait()
+		d.f.close()
+	}
+	if d.ended {
 		return nil
 	}
-	d.closed = true
-	close(d.quit)
-	d.mu.Unlock()
-	d.own.Wait()
 	if err := d.locatorRoom(); err != nil {
-		// To close it is to write it, and on a full disk that is the end of the
-		// process. Left as a crash leaves it nothing is lost; this process cannot
-		// open the store again.
+		// To close the locator is to write it, and on a full disk that is the end
+		// of the process. Left as a crash leaves it nothing is lost. Until the
+		// process ends, or Close finds room, nobody can open the store.
 		d.log.Warn("block store: the locator is left as it is, with nothing lost", "err", err)
-		d.f.close()
-		return d.lock.Close()
+		return nil
 	}
+	d.ended = true
 	err := d.finish()
 	if err == nil {
 		err = d.l.sync()
 	}
-	d.f.close()
 	return errors.Join(err, d.l.close(), d.lock.Close())
 }
 
