@@ -158,7 +158,7 @@ func (h *hearing) silence() []string {
 		case !t.Heard:
 			out = append(out, h.silent(t))
 		case t.Behind > 0:
-			out = append(out, fmt.Sprintf("%s has announced %d facts that have not arrived here yet", t.Trust, t.Behind))
+			out = append(out, fmt.Sprintf("%s has announced %s not arrived here yet", t.Trust, counted(t.Behind, "fact that has", "facts that have")))
 		}
 	}
 	lags := h.n.index.Lags() // by node, then epoch

@@ -509,6 +509,14 @@ func (n *Node) Peers() []api.Peer {
 	return out
 }
 
+// counted is a number with what it counts.
+func counted[N int | uint64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprint(n, " ", many)
+}
+
 // maxListed bounds lists in a status.
 const maxListed = 100
 
@@ -553,7 +561,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		return api.Status{}, err
 	}
 	if st.Damaged > 0 {
-		st.Warnings = append(st.Warnings, fmt.Sprintf("%d studies are damaged in part on this node's disk: see `damage`; what other trusts hold copies of is repaired by itself, the rest must be sent here again or restored", st.Damaged))
+		st.Warnings = append(st.Warnings, fmt.Sprintf("%s damaged in part here: see the list of damage above (--json: `damage`); what other trusts hold copies of is repaired by itself, the rest must be sent here again or restored", counted(st.Damaged, "study is", "studies are")))
 	}
 	for _, f := range n.index.Forks() {
 		st.Forks = append(st.Forks, f.Node.String())
@@ -577,7 +585,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("copies of other trusts' studies take %s, their quota is %s, and all of them are pinned, lately used, or nowhere else to be had: raise space.copies or unpin some", Size(st.Space.Copies.Stored), Size(st.Space.Quota)))
 	}
 	if st.Space.Damaged > 0 {
-		st.Warnings = append(st.Warnings, fmt.Sprintf("%d studies keep what they no longer need, because not all of them can be read; `priormesh verify` says what is damaged", st.Space.Damaged))
+		st.Warnings = append(st.Warnings, fmt.Sprintf("%s no longer needed, because not all of it can be read; `priormesh verify` says what is damaged", counted(st.Space.Damaged, "study keeps what is", "studies keep what is")))
 	}
 	return st, nil
 }

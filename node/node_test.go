@@ -658,7 +658,7 @@ func TestConflictingCopyIsKeptOutAndNamed(t *testing.T) {
 	_, _, parts := r[0].retrieve("studies/1.2.3.1")
 	same(t, parts, mine)
 	code, header, parts := r[0].retrieve("studies/1.2.3.2")
-	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "1 instances of the study as RX2 has it are not shown") {
+	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "1 instance of the study as RX2 has it is not shown") {
 		t.Errorf("a study without an instance: %d, Warning %q", code, w)
 	}
 	same(t, parts, theirs[1:])

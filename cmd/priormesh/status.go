@@ -62,7 +62,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 		w.Flush()
 	}
 	if len(s.Fetches) > 0 {
-		fmt.Fprintf(out, "\nbringing %d studies:\n", len(s.Fetches))
+		fmt.Fprintf(out, "\nbringing %s:\n", plural(len(s.Fetches), "study", "studies"))
 		for _, f := range s.Fetches {
 			fmt.Fprintf(out, "  %s  %s, %d of %d instances", plain(f.Study), f.State, f.InstancesHere, f.Instances)
 			if f.Error != "" {

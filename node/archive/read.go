@@ -241,7 +241,11 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 			out = append(out, fmt.Sprintf("part of the study as %s has it is damaged on this node's disk; %s", v.trust, a.repairText(v.id)))
 		}
 		if v.here.Conflicts > 0 {
-			out = append(out, fmt.Sprintf("%d instances of the study as %s has it are not shown: their SOP Instance UIDs are taken here by other bytes", v.here.Conflicts, v.trust))
+			what := fmt.Sprintf("%d instances of the study as %s has it are not shown: their SOP Instance UIDs are", v.here.Conflicts, v.trust)
+			if v.here.Conflicts == 1 {
+				what = fmt.Sprintf("1 instance of the study as %s has it is not shown: its SOP Instance UID is", v.trust)
+			}
+			out = append(out, what+" taken here by other bytes")
 		}
 	}
 	return out, nil
