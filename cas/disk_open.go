@@ -107,7 +107,7 @@ func (d *Disk) prepare() error {
 		return fmt.Errorf("opening the block store: %w", err)
 	}
 	if slices.Contains(names, "MANIFEST") {
-		return fmt.Errorf("block store: %w: %s was written by a version before packs; export its studies with that version and import them here", ErrVersion, d.dir)
+		return fmt.Errorf("block store: %w: %s was written by a version before packs; read its studies with that version and store them here again", ErrVersion, d.dir)
 	}
 	packs := filepath.Join(d.dir, "packs")
 	if err := d.fs.MkdirAll(packs); err != nil {
