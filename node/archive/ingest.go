@@ -55,7 +55,8 @@ func (a *Archive) Ingest(ctx context.Context, r io.Reader, o IngestOptions) (Rec
 }
 
 // Receive reads one instance to its end. What it returns must be called, once
-// and from any goroutine: it finishes what Ingest does. So a sender of many
+// and from any goroutine: it finishes what Ingest does, and beside an error names
+// the instance as far as it became known. So a sender of many
 // instances need not wait for the disk between two of them.
 func (a *Archive) Receive(ctx context.Context, r io.Reader, o IngestOptions) func() (Receipt, error) {
 	in := &ingest{a: a, ctx: ctx, o: o}
@@ -63,12 +64,13 @@ func (a *Archive) Receive(ctx context.Context, r io.Reader, o IngestOptions) fun
 	if err != nil {
 		err = in.why(err)
 		in.end()
-		return func() (Receipt, error) { return Receipt{}, err }
+		return func() (Receipt, error) { return Receipt{UIDs: in.uids}, err }
 	}
 	in.inst = inst
 	return func() (Receipt, error) {
 		defer in.end()
 		r, err := in.finish(inst)
+		r.UIDs = in.uids
 		return r, in.why(err)
 	}
 }
