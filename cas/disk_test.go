@@ -641,7 +641,10 @@ func openFilesBelow(t *testing.T, dir string) (n int) {
 	t.Helper()
 	names, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		t.Skip("no list of open files here: ", err)
+		if os.Getenv("CI") == "true" {
+			t.Fatal("the system lists no open files: ", err)
+		}
+		t.Skip("NOT COUNTED: this system lists no open files: ", err)
 	}
 	for _, e := range names {
 		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(to, dir) {
