@@ -363,7 +363,7 @@ func grantBytes(t *testing.T, key ed25519.PrivateKey, change func(map[int]any)) 
 func TestFakeHolder(t *testing.T) {
 	t.Parallel()
 	_, me, friend, villain, h := hostile(t)
-	eventually(t, "the node sees the villain", func() bool { return me.peer(villain).Connected })
+	eventually(t, "the node has a connection to the villain", func() bool { return me.mesh.Counters().ConnectedNow == 2 })
 	honest := func(g map[int]any) { g[2], g[3], g[4] = villain.id[:], villain.id[:], me.id[:] }
 	blocks := blocksOf(4, 1000)
 	block := func(c, data []byte) []byte {
@@ -459,8 +459,8 @@ func TestFakeHolder(t *testing.T) {
 // Wants of bitswap are shown to the granting holders and to no bystander.
 func TestBitswapShowsWantsToNobodyElse(t *testing.T) {
 	t.Parallel()
-	r, me, friend, villain, h := hostile(t)
-	eventually(t, "the node sees the villain", func() bool { return me.peer(villain).Connected })
+	r, me, friend, _, h := hostile(t)
+	eventually(t, "the node has a connection to the villain", func() bool { return me.mesh.Counters().ConnectedNow == 2 })
 	var seen atomic.Int64
 	for _, p := range []string{"/ipfs/bitswap/1.2.0", "/ipfs/bitswap/1.1.0", "/ipfs/bitswap/1.0.0", "/ipfs/bitswap"} {
 		h.SetStreamHandler(protocolID(p), func(s network.Stream) {
@@ -482,4 +482,20 @@ func TestBitswapShowsWantsToNobodyElse(t *testing.T) {
 		t.Fatalf("a bystander was sent %d bytes of bitswap", n)
 	}
 	r.well(me, friend)
+}
+
+// Who has a connection and says nothing may be about to close it: it counts
+// as connected from its first word.
+func TestSilentConnection(t *testing.T) {
+	t.Parallel()
+	_, me, friend, villain, h := hostile(t)
+	eventually(t, "both have a connection", func() bool { return me.mesh.Counters().ConnectedNow == 2 })
+	eventually(t, "the one that speaks is connected", func() bool { return me.peer(friend).Connected })
+	if me.peer(villain).Connected {
+		t.Fatal("a node that has said nothing counts as connected")
+	}
+	s := stream(t, h, me, logs)
+	_, err := s.Write(frame(nil))
+	must(t, err)
+	eventually(t, "it is connected after its first word", func() bool { return me.peer(villain).Connected })
 }

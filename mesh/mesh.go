@@ -87,7 +87,7 @@ type Logs interface {
 // Peer is a known member as this node sees it.
 type Peer struct {
 	ID          index.NodeID
-	Connected   bool          // there is an authenticated connection
+	Connected   bool          // there is an authenticated connection and a word was heard on it
 	Alive       bool          // gossip holds it for running: a hint, not a promise
 	LastHeard   time.Time     // last authenticated word of any kind; zero if none
 	RTT         time.Duration // of the last probe it answered; zero if unknown

@@ -44,7 +44,8 @@ type contact struct {
 type link struct {
 	id       index.NodeID
 	peer     peer.ID
-	since    time.Time
+	since    time.Time // the steward made the link
+	opened   time.Time // its first connection, which is earlier
 	conns    map[string]bool
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -119,9 +120,13 @@ func (m *Mesh) Peers() []Peer {
 		if !m.allowed(id) {
 			continue
 		}
-		p := Peer{ID: id, Addrs: slices.Clone(addrs), Connected: m.peers.link(id) != nil}
+		p := Peer{ID: id, Addrs: slices.Clone(addrs)}
 		m.peers.mu.Lock()
 		if c := m.peers.contacts[id]; c != nil {
+			// A connection alone says little: who dials has one before the
+			// other side has looked at the roster and closes it.
+			l := m.peers.links[id]
+			p.Connected = l != nil && c.heardAt.After(l.opened)
 			p.Alive, p.LastHeard, p.RTT, p.WrongBlocks = c.alive, c.lastHeard, c.rtt, c.wrong
 		}
 		m.peers.mu.Unlock()
@@ -141,10 +146,10 @@ func cloneWith(known map[index.NodeID][]string, id index.NodeID) map[index.NodeI
 }
 
 // startLink begins sending to a peer that has just connected.
-func (m *Mesh) startLink(id index.NodeID, conns map[string]bool) *link {
+func (m *Mesh) startLink(id index.NodeID, conns map[string]bool, opened time.Time) *link {
 	ctx, cancel := context.WithCancel(m.ctx)
 	l := &link{
-		id: id, peer: peerOf(id), since: time.Now(), conns: conns, ctx: ctx, cancel: cancel,
+		id: id, peer: peerOf(id), since: time.Now(), opened: opened, conns: conns, ctx: ctx, cancel: cancel,
 		packets:  newQueue(queuedPackets, queuedBytes),
 		messages: newQueue(queuedMessages, queuedBytes),
 	}

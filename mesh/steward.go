@@ -92,6 +92,7 @@ func (m *Mesh) dropStrangers() {
 
 func (m *Mesh) reconcile() {
 	connected := make(map[index.NodeID]map[string]bool)
+	opened := make(map[index.NodeID]time.Time)
 	for _, c := range m.host.Network().Conns() {
 		id, ok := nodeOf(c.RemotePeer())
 		if !ok || c.IsClosed() {
@@ -99,6 +100,9 @@ func (m *Mesh) reconcile() {
 		}
 		if connected[id] == nil {
 			connected[id] = make(map[string]bool)
+		}
+		if at := c.Stat().Opened; opened[id].IsZero() || at.Before(opened[id]) {
+			opened[id] = at
 		}
 		connected[id][c.ID()] = true
 	}
@@ -115,7 +119,7 @@ func (m *Mesh) reconcile() {
 	}
 	for id, conns := range connected {
 		m.log.Info("a node is connected", "node", id.String())
-		m.startLink(id, conns)
+		m.startLink(id, conns, opened[id])
 		m.gossip.look()
 	}
 }
