@@ -85,9 +85,11 @@ func (a *Archive) statement(id sourceID, s source, series []dicom.Dataset) (inde
 	if err != nil {
 		return index.Study{}, err
 	}
-	manifest, err := s.Manifest.MarshalCBOR()
-	if err != nil {
-		return index.Study{}, err
+	var manifest []byte
+	if s.Manifest != nil { // there is none before the first publication
+		if manifest, err = s.Manifest.MarshalCBOR(); err != nil {
+			return index.Study{}, err
+		}
 	}
 	st := index.Study{
 		UID: id.Study, Name: d.String(dicom.TagPatientName), BirthDate: tidy(d.String(dicom.TagPatientBirthDate)), Sex: d.String(dicom.TagPatientSex),

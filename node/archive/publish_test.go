@@ -124,3 +124,19 @@ func TestAnErasureWaitsForWhoIsSettlingTheStudy(t *testing.T) {
 		t.Errorf("the study is still named in tables %x", where)
 	}
 }
+
+// What has been taken and is not published yet can be asked about: a fetch of the same study may be under way.
+func TestAStudyIsAskedAboutBeforeItIsPublished(t *testing.T) {
+	h := furnished(t)
+	const study = "1.2.9.4"
+	if err := h.take(image(study, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if here, err := h.Here(study); err != nil || !here {
+		t.Errorf("here %v, %v", here, err)
+	}
+	all, err := h.versions(study)
+	if err != nil || len(all) != 1 || all[0].said.UID != study || all[0].said.Instances != 1 {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
