@@ -1,27 +1,33 @@
 package index
 
 import (
-	"bytes"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 )
 
 // writing is one transaction in which batches and all they bring about become visible together.
 type writing struct {
-	x      *Index
-	txn    *badger.Txn
-	rows   int
-	bytes  int
-	states map[logID]logState
-	events []Fact
-	votes  []Vote
-	nodes  []nodeWord
-	epoch  Epoch // the own log's, when it moves
+	x        *Index
+	txn      *badger.Txn
+	read     *runCache
+	rows     int
+	bytes    int
+	states   map[logID]logState
+	authors  []author          // new ones
+	droppers map[authorNo]bool // whose facts were taken back
+	events   []Fact
+	votes    []Vote
+	nodes    []nodeWord
+	epoch    Epoch // the own log's, when it moves
 }
 
 func (x *Index) begin() *writing {
-	return &writing{x: x, txn: x.db.NewTransaction(true), states: map[logID]logState{}}
+	w := &writing{x: x, txn: x.db.NewTransaction(true), states: map[logID]logState{}, droppers: map[authorNo]bool{}}
+	w.read = x.reading(w.txn)
+	return w
 }
 
 func (w *writing) discard() { w.txn.Discard() }
@@ -39,8 +45,17 @@ func (w *writing) delete(k []byte) error {
 }
 
 func (w *writing) has(k []byte) (bool, error) {
-	_, ok, err := get(w.txn, k)
-	return ok, err
+	_, err := w.txn.Get(k)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (w *writing) setRun(r *run) error {
+	k := r.key()
+	w.read.runs[string(k)] = r
+	return w.set(k, r.encode())
 }
 
 func (w *writing) state(id logID) logState {
@@ -50,6 +65,85 @@ func (w *writing) state(id logID) logState {
 	return w.x.state(id)
 }
 
+// author is a node whose log is here. Trust is whose it was when it was first heard.
+type author struct {
+	no    authorNo
+	node  NodeID
+	trust TrustID
+}
+
+func (a author) encode() []byte { return append(a.node[:], a.trust...) }
+
+func readAuthor(no authorNo, v []byte) (author, error) {
+	if len(v) < 32 {
+		return author{}, errDamaged("an author")
+	}
+	return author{no, NodeID(v[:32]), TrustID(v[32:])}, nil
+}
+
+// author returns the author with a number.
+func (x *Index) author(txn *badger.Txn, no authorNo) (author, error) {
+	x.mu.RLock()
+	if int(no) <= len(x.authors) && no > 0 {
+		a := x.authors[no-1]
+		x.mu.RUnlock()
+		return a, nil
+	}
+	x.mu.RUnlock()
+	v, ok, err := get(txn, authorKey(tabAuthor, no)) // one that is being committed
+	if err != nil {
+		return author{}, err
+	}
+	if !ok {
+		return author{}, errDamaged("an author")
+	}
+	return readAuthor(no, v)
+}
+
+// known returns the author that a node is, if a log of it is here.
+func (x *Index) known(n NodeID) (author, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	no, ok := x.numbers[n]
+	if !ok {
+		return author{}, false
+	}
+	return x.authors[no-1], true
+}
+
+func (w *writing) author(no authorNo) (author, error) {
+	for _, a := range w.authors {
+		if a.no == no {
+			return a, nil
+		}
+	}
+	return w.x.author(w.txn, no)
+}
+
+// known returns the author that a node is, with a number of its own from now on.
+func (w *writing) known(n NodeID, trust TrustID) (author, error) {
+	if a, ok := w.x.known(n); ok {
+		return a, nil
+	}
+	for _, a := range w.authors {
+		if a.node == n {
+			return a, nil
+		}
+	}
+	w.x.mu.RLock()
+	next := len(w.x.authors) + len(w.authors) + 1
+	w.x.mu.RUnlock()
+	if next > maxAuthors {
+		return author{}, &LimitError{What: "nodes whose logs are kept", Got: next, Limit: maxAuthors}
+	}
+	a := author{authorNo(next), n, trust}
+	w.authors = append(w.authors, a)
+	return a, w.set(authorKey(tabAuthor, a.no), a.encode())
+}
+
+// maxAuthors is how many nodes there can be in the life of a region.
+const maxAuthors = 1<<16 - 1
+
 // room says whether a batch surely fits into the transaction beside what is in it.
 func (w *writing) room(v Verified) bool {
 	rows := w.rows + factEntries*len(v.link.commit)
@@ -57,33 +151,57 @@ func (w *writing) room(v Verified) bool {
 	return int64(rows) < w.x.db.MaxBatchCount() && int64(bytes) < w.x.db.MaxBatchSize()
 }
 
-// maxFactBytes is what the query tables take for one fact beside its body: about 15 KB for the fullest study.
-const maxFactBytes = 16 << 10
+const (
+	// maxFactBytes is what the query tables take for one fact beside its body: about 15 KB for the fullest study.
+	maxFactBytes = 16 << 10
+	// factEntries bounds the rows one fact may write: those of the old statement and of the new, or what a retraction names, and a few
+	// for the log.
+	factEntries = 2*(2*maxList+nameWords+nameGroups+9) + 3*MaxRetracted + 12
+)
 
 // append stores a batch that follows on its log, and applies its facts.
 func (w *writing) append(v Verified, trust TrustID) error {
 	id := logID{v.link.head.Node, v.link.head.Epoch}
-	st := w.state(id)
-	st.trust = trust
-	if err := w.set(logKey(tabBatch, id, v.link.head.Seq), encode(storedBatch{Header: v.batch.Header, Sig: v.batch.Sig})); err != nil {
+	a, err := w.known(id.Node, trust)
+	if err != nil {
 		return err
 	}
+	st := w.state(id)
+	st.trust = trust
+	// What its author has retracted is not stored, nor what a retraction has named.
+	payloads := make([]Payload, len(v.batch.Payloads))
 	for i, p := range v.batch.Payloads {
-		seq := v.link.first + Seq(i)
+		pos := Position{id.Epoch, v.link.first + Seq(i)}
 		if p.dropped() {
-			if gone, err := w.has(logKey(tabDropped, id, seq)); err != nil || gone {
-				if err != nil {
+			gone, err := w.dropped(a.no, pos)
+			if err != nil {
+				return err
+			}
+			if !gone {
+				st.missing++
+				if err := w.set(logKey(tabHole, a.no, pos), nil); err != nil {
 					return err
 				}
-				continue
-			}
-			st.missing++
-			if err := w.set(logKey(tabHole, id, seq), nil); err != nil {
-				return err
 			}
 			continue
 		}
-		if err := w.payload(id, seq, p, trust, &st); err != nil {
+		keep, err := w.wanted(a.no, pos, p)
+		if err != nil {
+			return err
+		}
+		if keep {
+			payloads[i] = p
+		}
+	}
+	if err := w.setRun(newRun(a.no, v, payloads)); err != nil {
+		return err
+	}
+	for i, p := range payloads {
+		if p.dropped() {
+			continue
+		}
+		at := loc{Position{id.Epoch, v.link.first + Seq(i)}, v.link.head.Seq}
+		if err := w.payload(id, a, at, p, trust, &st); err != nil {
 			return err
 		}
 	}
@@ -102,83 +220,129 @@ func (w *writing) append(v Verified, trust TrustID) error {
 func (w *writing) fill(v Verified) (bool, error) {
 	id := logID{v.link.head.Node, v.link.head.Epoch}
 	st := w.state(id)
-	if st.missing == 0 {
-		if any, err := w.anyDropped(id); err != nil || !any {
-			return false, err
-		}
+	a, ok := w.x.known(id.Node)
+	if !ok || st.missing == 0 && !w.drops(a.no) {
+		return false, nil
 	}
-	filled := false
+	old, err := w.read.run(a.no, loc{Position{id.Epoch, v.link.first}, v.link.head.Seq})
+	if err != nil {
+		return false, err
+	}
+	filled := *old
+	filled.payloads = slices.Clone(old.payloads)
+	var fresh []int
+	any := false
 	for i, p := range v.batch.Payloads {
-		seq := v.link.first + Seq(i)
-		if p.dropped() {
+		pos := Position{id.Epoch, v.link.first + Seq(i)}
+		if p.dropped() || i >= len(filled.payloads) || !filled.payloads[i].dropped() {
 			continue
 		}
-		hole, err := w.has(logKey(tabHole, id, seq))
+		hole, err := w.has(logKey(tabHole, a.no, pos))
 		if err != nil {
 			return false, err
 		}
-		if !hole {
-			wanted, err := w.misnamed(id, seq, p)
-			if err != nil {
-				return false, err
-			}
-			if !wanted {
-				continue
-			}
-		} else {
-			if err := w.delete(logKey(tabHole, id, seq)); err != nil {
+		if hole {
+			if err := w.delete(logKey(tabHole, a.no, pos)); err != nil {
 				return false, err
 			}
 			st.missing--
+			any = true
 		}
-		filled = true
-		if err := w.payload(id, seq, p, st.trust, &st); err != nil {
+		keep, err := w.wanted(a.no, pos, p)
+		if err != nil {
+			return false, err
+		}
+		if keep {
+			filled.payloads[i] = p
+			fresh = append(fresh, i)
+			any = true
+		}
+	}
+	if !any {
+		return false, nil
+	}
+	if len(fresh) > 0 {
+		if err := w.setRun(&filled); err != nil {
 			return false, err
 		}
 	}
-	if !filled {
-		return false, nil
+	for _, i := range fresh {
+		at := loc{Position{id.Epoch, v.link.first + Seq(i)}, v.link.head.Seq}
+		if err := w.payload(id, a, at, filled.payloads[i], st.trust, &st); err != nil {
+			return false, err
+		}
 	}
 	return true, w.keep(id, st)
 }
 
 func (w *writing) keep(id logID, st logState) error {
+	a, err := w.known(id.Node, st.trust)
+	if err != nil {
+		return err
+	}
 	w.states[id] = st
-	return w.set(logPrefix(tabLog, id), encode(logRow{
+	return w.set(epochKey(tabLog, a.no, id.Epoch), encode(logRow{
 		Head: st.last.head, Trust: st.trust, Missing: st.missing, Unread: st.unread, Votes: st.votes,
 	}))
 }
 
-// payload stores one fact's bytes and applies the fact. What cannot be read stays stored and is relayed: a newer
-// version may understand it. What its author has retracted is not stored.
-func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logState) error {
+// drops says whether any position of an author's logs is not wanted.
+func (w *writing) drops(no authorNo) bool { return w.droppers[no] || w.x.drops(no) }
+
+func (x *Index) drops(no authorNo) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.droppers[no]
+}
+
+// dropped says whether a position is one that is not wanted.
+func (w *writing) dropped(no authorNo, p Position) (bool, error) {
+	if !w.drops(no) {
+		return false, nil
+	}
+	return w.has(logKey(tabDropped, no, p))
+}
+
+func (w *writing) setDropped(no authorNo, p Position) error {
+	w.droppers[no] = true
+	return w.set(logKey(tabDropped, no, p), nil)
+}
+
+// wanted says whether a payload that comes is to be stored: not if its author has taken it back. A position that a retraction of
+// something else has named is wanted all the same.
+func (w *writing) wanted(no authorNo, p Position, pl Payload) (bool, error) {
+	if !w.drops(no) {
+		return true, nil // nothing was ever taken back
+	}
+	named, err := w.dropped(no, p)
+	if err != nil {
+		return false, err
+	}
+	gone := false
+	if s, err := decodePayload(pl.Data); err == nil {
+		if gone, err = w.retracted(no, p, s); err != nil {
+			return false, err
+		}
+	}
+	switch {
+	case gone && !named:
+		return false, w.setDropped(no, p)
+	case named && !gone:
+		return true, w.delete(logKey(tabDropped, no, p))
+	}
+	return !gone, nil
+}
+
+// payload applies one fact. What cannot be read stays stored and is relayed: a newer version may understand it.
+func (w *writing) payload(id logID, a author, at loc, p Payload, trust TrustID, st *logState) error {
 	s, err := decodePayload(p.Data)
-	if err == nil {
-		gone, rerr := w.retracted(id, seq, s)
-		if rerr != nil {
-			return rerr
-		}
-		if gone {
-			return w.set(logKey(tabDropped, id, seq), nil)
-		}
-	}
-	if named, err := w.has(logKey(tabDropped, id, seq)); err != nil {
-		return err
-	} else if named { // by a retraction of something else
-		if err := w.delete(logKey(tabDropped, id, seq)); err != nil {
-			return err
-		}
-	}
-	if err := w.set(logKey(tabPayload, id, seq), append(bytes.Clone(p.Salt), p.Data...)); err != nil {
-		return err
-	}
 	var retraction Retraction
 	if err == nil {
 		err = understand(s)
 	}
 	if err == nil && s.Kind == KindRetraction {
 		retraction, err = decodeRetraction(s.Subject, s.Body)
-		if err == nil && retraction.Through.compare(Position{id.Epoch, seq}) >= 0 {
+		if err == nil && retraction.Through.compare(at.Position) >= 0 {
 			err = &MalformedError{What: "retraction", Why: "it is of what has not been said yet"}
 		}
 	}
@@ -186,8 +350,26 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 		st.unread++
 		return nil
 	}
-	w.events = append(w.events, Fact{Author: id.Node, Epoch: id.Epoch, Seq: seq, Kind: s.Kind, Subject: s.Subject, Body: s.Body})
-	if s.Kind == KindVote {
+	w.events = append(w.events, Fact{Author: id.Node, Epoch: id.Epoch, Seq: at.Seq, Kind: s.Kind, Subject: s.Subject, Body: s.Body})
+	switch s.Kind {
+	case KindStudy:
+		study, err := decodeStudy(s.Subject, s.Body)
+		if err != nil {
+			return err
+		}
+		if err = w.applyStudy(a, at, trust, study); errors.Is(err, errMet) {
+			w.x.opt.Log.Error("a study is not shown: its UID has the same hash as another's", "node", id.Node.String())
+			st.unread++
+			return nil
+		}
+		return err
+	case KindHolding:
+		h, err := decodeHolding(s.Subject, s.Body)
+		if err != nil {
+			return err
+		}
+		return w.applyHolding(a, at, trust, h)
+	case KindVote:
 		// Counted by position in the log, so that all nodes look at the same ones.
 		if st.votes++; st.votes <= maxLogVotes {
 			v, err := DecodeVote(s.Body)
@@ -195,17 +377,16 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 				return err
 			}
 			w.votes = append(w.votes, v)
-			if err := w.set(logKey(tabVote, id, seq), s.Body); err != nil {
+			if err := w.set(logKey(tabVote, a.no, at.Position), s.Body); err != nil {
 				return err
 			}
 		}
-	}
-	if s.Kind == KindRetraction {
-		if err := w.retract(id, s.Subject, retraction, st); err != nil {
+	case KindRetraction:
+		if err := w.retract(id, a, s.Subject, retraction, st); err != nil {
 			return err
 		}
 	}
-	key := factKey(s.Kind, s.Subject, id.Node)
+	key := factKey(s.Kind, s.Subject, a.no)
 	v, ok, err := get(w.txn, key)
 	if err != nil {
 		return err
@@ -215,20 +396,11 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 		if err != nil {
 			return err
 		}
-		if !r.older(id.Epoch, seq) {
+		if !r.at.older(at.Position) {
 			return nil
 		}
 	}
-	switch s.Kind {
-	case KindStudy:
-		study, err := decodeStudy(s.Subject, s.Body)
-		if err != nil {
-			return err
-		}
-		if err := w.applyStudy(id.Node, trust, study); err != nil {
-			return err
-		}
-	case KindNode:
+	if s.Kind == KindNode {
 		n, err := decodeNode(s.Body)
 		if err != nil {
 			return err
@@ -237,7 +409,11 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 			w.nodes = append(w.nodes, nodeWord{author: id.Node, fact: n})
 		}
 	}
-	return w.set(key, record{epoch: id.Epoch, seq: seq, trust: trust, body: s.Body}.encode())
+	r := record{at: at, body: s.Body}
+	if trust != a.trust {
+		r.trust = trust
+	}
+	return w.set(key, r.encode())
 }
 
 // commit makes everything durable and visible, and queues the facts for the watchers.
@@ -258,6 +434,10 @@ func (w *writing) commit() error {
 		st.heard, st.hole = now.heard, now.hole
 		x.logs[id] = st
 	}
+	for _, a := range w.authors {
+		x.authors, x.numbers[a.node] = append(x.authors, a), a.no
+	}
+	maps.Copy(x.droppers, w.droppers)
 	x.epoch = max(x.epoch, w.epoch)
 	for _, v := range w.votes {
 		x.hearVote(v)

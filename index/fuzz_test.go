@@ -55,7 +55,9 @@ func FuzzFact(f *testing.F) {
 			if s, err = decodeStudy(s.UID, body); err != nil {
 				return
 			}
-			_ = studyKeys(testFold, s, "RAA")
+			x := &Index{fold: testFold}
+			_, person, pk := x.rows(s, 1, "RAA")
+			_ = x.personRows(person, pk)
 			st, err = StudyStatement(s)
 		case "holding":
 			var h Holding

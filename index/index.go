@@ -1,15 +1,18 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +42,7 @@ type Index struct {
 	opt    Options
 	self   NodeID
 	fold   folder
+	secret [32]byte // keys the hashes in this database's keys
 	roster atomic.Pointer[Roster]
 
 	write  sync.Mutex    // held by whoever writes
@@ -52,6 +56,9 @@ type Index struct {
 
 	mu       sync.RWMutex // guards what follows; never held during I/O
 	epoch    Epoch        // of the own log
+	authors  []author     // by their number less one
+	numbers  map[NodeID]authorNo
+	droppers map[authorNo]bool // those whose facts were taken back
 	logs     map[logID]logState
 	nodes    map[NodeID][]nodeWord
 	words    map[NodeID]int    // how many nodes an author speaks of
@@ -106,7 +113,7 @@ type nodeWord struct {
 const maxWords = 4 * MaxNodes
 
 const (
-	formatVersion = 1
+	formatVersion = 2
 	maxLogVotes   = 512     // votes of one log that are looked at
 	minTxn        = 2 << 20 // bytes a transaction must hold, so that the fullest batch fits into one
 )
@@ -117,6 +124,7 @@ var (
 	metaRegion  = []byte{tabMeta, 'r'}
 	metaEpoch   = []byte{tabMeta, 'e'}
 	metaRestate = []byte{tabMeta, 's'} // there while NewEpoch is at work
+	metaSecret  = []byte{tabMeta, 'k'}
 )
 
 // Open opens the index in db. The db must be opened with SyncWrites (or in memory), so that what Append returned is on disk, and a
@@ -136,7 +144,7 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 	}
 	x := &Index{
 		db: db, opt: opt, self: NodeIDOf(opt.Self), fold: opt.FoldName,
-		checked: signatures{}, epoch: 1, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
+		checked: signatures{}, epoch: 1, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
 		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]Vote{},
 	}
 	for _, v := range opt.Votes {
@@ -205,6 +213,22 @@ func (x *Index) openMeta() error {
 				return err
 			}
 		}
+		v, ok, err = get(txn, metaSecret)
+		switch {
+		case err != nil:
+			return err
+		case ok && len(v) != len(x.secret):
+			return errDamaged("its secret")
+		case ok:
+			copy(x.secret[:], v)
+		default:
+			if _, err := io.ReadFull(x.opt.Rand, x.secret[:]); err != nil {
+				return fmt.Errorf("a secret for the index: %w", err)
+			}
+			if err := txn.Set(metaSecret, x.secret[:]); err != nil {
+				return err
+			}
+		}
 		v, ok, err = get(txn, metaEpoch)
 		if err == nil && ok {
 			if len(v) != 1 || v[0] == 0 {
@@ -217,17 +241,41 @@ func (x *Index) openMeta() error {
 }
 
 func (x *Index) loadLogs(txn *badger.Txn) error {
-	err := scan(txn, []byte{tabLog}, []byte{tabLog}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+	err := scan(txn, []byte{tabAuthor}, []byte{tabAuthor}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+		v, err := value()
+		if err != nil {
+			return false, err
+		}
+		if len(k) != 3 || int(binary.BigEndian.Uint16(k[1:])) != len(x.authors)+1 {
+			return false, errDamaged("the number of an author")
+		}
+		a, err := readAuthor(authorNo(len(x.authors)+1), v)
+		x.authors, x.numbers[a.node] = append(x.authors, a), a.no
+		return err == nil, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, a := range x.authors { // a retraction is there before what it drops
+		prefix := authorKey(tabRetract, a.no)
+		if err := scan(txn, prefix, prefix, false, func([]byte, func() ([]byte, error)) (bool, error) {
+			x.droppers[a.no] = true
+			return false, nil
+		}); err != nil {
+			return err
+		}
+	}
+	err = scan(txn, []byte{tabLog}, []byte{tabLog}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 		v, err := value()
 		if err != nil {
 			return false, err
 		}
 		var row logRow
-		if decode(factMode, "log", v, &row) != nil || len(k) != 41 {
+		if decode(factMode, "log", v, &row) != nil || len(k) != 4 || x.numbers[row.Head.Node] != authorNo(binary.BigEndian.Uint16(k[1:])) {
 			return false, errDamaged("a log")
 		}
 		id := logID{row.Head.Node, row.Head.Epoch}
-		last, ok, err := coverIn(txn, id, row.Head.Seq)
+		last, ok, err := x.coverIn(txn, id, row.Head.Seq)
 		if err != nil {
 			return false, err
 		}
@@ -391,34 +439,34 @@ func (x *Index) restate(ctx context.Context) error {
 		st, size = nil, 0
 		return err
 	}
+	a, ok := x.known(x.self)
+	if !ok {
+		return x.Update(func(txn *badger.Txn) error { return txn.Delete(metaRestate) })
+	}
+	again := func(old Statement) error {
+		if len(st) == MaxFacts || size+len(old.Subject)+len(old.Body) > MaxBatch/2 {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		st = append(st, old)
+		size += len(old.Subject) + len(old.Body) + 128
+		return nil
+	}
 	err := x.View(func(txn *badger.Txn) error {
 		st, size = nil, 0
-		return scan(txn, []byte{tabFact}, []byte{tabFact}, false, func(k []byte, value func() ([]byte, error)) (bool, error) {
-			kind, subject, author, ok := readFactKey(k)
-			if !ok {
-				return false, errDamaged("the key of a fact")
-			}
-			if author != x.self {
-				return true, nil
-			}
+		return x.ownWords(txn, a, func(now func(*badger.Txn) (*Statement, error)) error {
 			// A newer word may have been said since this view began: the row as it is now decides.
-			v, ok, err := x.row(k)
-			if err != nil || !ok {
-				return err == nil, err
+			var old *Statement
+			err := x.View(func(txn *badger.Txn) (err error) {
+				old, err = now(txn)
+				return err
+			})
+			if err != nil || old == nil {
+				return err
 			}
-			r, err := readRecord(v)
-			if err != nil || r.epoch >= epoch {
-				return err == nil, err
-			}
-			if len(st) == MaxFacts || size+len(subject)+len(r.body) > MaxBatch/2 {
-				if err := flush(); err != nil {
-					return false, err
-				}
-			}
-			st = append(st, Statement{Kind: kind, Subject: subject, Body: r.body})
-			size += len(subject) + len(r.body) + 128
-			return true, nil
-		})
+			return again(*old)
+		}, epoch)
 	})
 	if err == nil {
 		err = flush()
@@ -427,6 +475,72 @@ func (x *Index) restate(ctx context.Context) error {
 		return err
 	}
 	return x.Update(func(txn *badger.Txn) error { return txn.Delete(metaRestate) })
+}
+
+// ownWords calls fn for everything that this node has said before an epoch and that still holds, with a function that reads it anew:
+// nil when it has been said again since.
+func (x *Index) ownWords(txn *badger.Txn, a author, fn func(now func(*badger.Txn) (*Statement, error)) error, before Epoch) error {
+	// newest reads a row again and returns what it says, if that is still of an earlier epoch.
+	word := func(key []byte, find func(v []byte) (loc, bool, error)) error {
+		key = bytes.Clone(key)
+		return fn(func(txn *badger.Txn) (*Statement, error) {
+			v, ok, err := get(txn, key)
+			if err != nil || !ok {
+				return nil, err
+			}
+			at, ok, err := find(v)
+			if err != nil || !ok || at.Epoch >= before {
+				return nil, err
+			}
+			s, err := x.reading(txn).statement(a.no, at)
+			return &s, err
+		})
+	}
+	for _, table := range []struct {
+		tab  byte
+		mine func(k []byte) bool
+		find func(v []byte) (loc, bool, error)
+	}{
+		{tabFact, func(k []byte) bool { return authorNo(binary.BigEndian.Uint16(k[len(k)-2:])) == a.no }, func(v []byte) (loc, bool, error) {
+			r, err := readRecord(v)
+			return r.at, true, err
+		}},
+		{tabStudy, func([]byte) bool { return true }, func(v []byte) (loc, bool, error) {
+			list, err := readSaid(v)
+			for _, s := range list {
+				if s.author == a.no {
+					return s.at, true, err
+				}
+			}
+			return loc{}, false, err
+		}},
+		{tabHolding, func(k []byte) bool { return authorNo(binary.BigEndian.Uint16(k[9:])) == a.no }, func(v []byte) (loc, bool, error) {
+			h, err := readHeld(v)
+			return h.at, true, err
+		}},
+	} {
+		err := scan(txn, []byte{table.tab}, []byte{table.tab}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+			if len(k) < 9 && table.tab == tabStudy || len(k) != holdingKeySize && table.tab == tabHolding || len(k) < 5 {
+				return false, errDamaged("a key")
+			}
+			if !table.mine(k) {
+				return true, nil
+			}
+			v, err := value()
+			if err != nil {
+				return false, err
+			}
+			if at, ok, err := table.find(v); err != nil || !ok || at.Epoch >= before {
+				return err == nil, err
+			}
+			err = word(k, table.find)
+			return err == nil, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (x *Index) row(k []byte) (v []byte, ok bool, err error) {
@@ -509,13 +623,17 @@ func (x *Index) Heard(h Head) (after Seq, behind bool, err error) {
 // nextHole returns the position before a fact whose payload is missing: each time another, round and round.
 func (x *Index) nextHole(id logID) (Seq, bool, error) {
 	var hole Seq
+	a, ok := x.known(id.Node)
+	if !ok {
+		return 0, false, nil
+	}
 	err := x.View(func(txn *badger.Txn) error {
 		hole = 0
-		prefix := logPrefix(tabHole, id)
+		prefix := epochKey(tabHole, a.no, id.Epoch)
 		from := x.state(id).hole + 1
 		for range 2 {
-			err := scan(txn, prefix, logKey(tabHole, id, from), false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
-				hole = keySeq(k)
+			err := scan(txn, prefix, logKey(tabHole, a.no, Position{id.Epoch, from}), false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
+				hole = keyPosition(k).Seq
 				return false, nil
 			})
 			if err != nil || hole > 0 {
@@ -549,45 +667,29 @@ func (x *Index) certified(n NodeID) (TrustID, error) {
 
 func (x *Index) chain(id logID, st logState) chain {
 	return chain{last: st.last, cover: func(seq Seq) (l link, ok bool, err error) {
+		if seq >= st.last.first && seq <= st.last.head.Seq {
+			return st.last, true, nil
+		}
 		err = x.View(func(txn *badger.Txn) error {
-			l, ok, err = coverIn(txn, id, seq)
+			l, ok, err = x.coverIn(txn, id, seq)
 			return err
 		})
 		return l, ok, err
 	}}
 }
 
-// coverIn reads the stored batch that contains a position: batches are keyed by their last.
-func coverIn(txn *badger.Txn, id logID, seq Seq) (l link, ok bool, err error) {
-	err = scan(txn, logPrefix(tabBatch, id), logKey(tabBatch, id, seq), true, func(_ []byte, value func() ([]byte, error)) (bool, error) {
-		v, err := value()
-		if err != nil {
-			return false, err
-		}
-		l, err = readStored(v)
-		ok = err == nil && l.first <= seq
-		return false, err
-	})
-	return l, ok, err
-}
-
-// storedBatch is a row of the batch table.
-type storedBatch struct {
-	_      struct{} `cbor:",toarray"`
-	Header []byte
-	Sig    []byte
-}
-
-func readStored(v []byte) (link, error) {
-	var s storedBatch
-	if decode(batchMode, "batch", v, &s) != nil {
-		return link{}, errDamaged("a batch")
+// coverIn reads the stored batch that contains a position.
+func (x *Index) coverIn(txn *badger.Txn, id logID, seq Seq) (l link, ok bool, err error) {
+	a, known := x.known(id.Node)
+	if !known {
+		return link{}, false, nil
 	}
-	l, err := parseLink(s.Header, s.Sig)
-	if err != nil {
-		return link{}, errDamaged("a batch")
+	r, err := cover(txn, a.no, Position{id.Epoch, seq})
+	if err != nil || r == nil {
+		return link{}, false, err
 	}
-	return l, nil
+	l, err = r.link(id.Node)
+	return l, err == nil, err
 }
 
 // quarantine keeps the proof of a fork and returns it as the error it is. The first proof of an epoch is kept.
@@ -606,7 +708,9 @@ func (x *Index) quarantine(f *Fork) error {
 
 func (x *Index) keepFork(id logID, f *Fork) error {
 	f.Found = x.opt.Now().UTC().Truncate(time.Second)
-	err := x.Update(func(txn *badger.Txn) error { return txn.Set(logPrefix(tabFork, id), encode(f)) })
+	err := x.Update(func(txn *badger.Txn) error {
+		return txn.Set(append(append([]byte{tabFork}, id.Node[:]...), byte(id.Epoch)), encode(f))
+	})
 	if err != nil {
 		return err
 	}
@@ -622,19 +726,29 @@ func (x *Index) keepFork(id logID, f *Fork) error {
 
 // Range implements Logs.
 func (x *Index) Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batch, error) {
-	id := logID{node, epoch}
 	var out []Batch
+	a, ok := x.known(node)
+	if !ok {
+		return nil, nil
+	}
+	dropped := x.drops(a.no)
 	size := 0
 	err := x.View(func(txn *badger.Txn) error {
 		out, size = nil, 0
-		return scan(txn, logPrefix(tabBatch, id), logKey(tabBatch, id, after+1), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+		return scan(txn, epochKey(tabRun, a.no, epoch), logKey(tabRun, a.no, Position{epoch, after + 1}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 			v, err := value()
 			if err != nil {
 				return false, err
 			}
-			b, err := loadBatch(txn, id, v)
+			r, err := readRun(k, v)
 			if err != nil {
 				return false, err
+			}
+			b := r.batch(node)
+			if dropped {
+				if b.Payloads, err = withoutDropped(txn, r); err != nil {
+					return false, err
+				}
 			}
 			if size += b.size(); size > maxBytes && len(out) > 0 {
 				return false, nil
@@ -646,30 +760,22 @@ func (x *Index) Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batc
 	return out, err
 }
 
-func loadBatch(txn *badger.Txn, id logID, row []byte) (Batch, error) {
-	l, err := readStored(row)
-	if err != nil {
-		return Batch{}, err
-	}
-	b := Batch{Header: l.header, Sig: l.head.Sig}
-	for seq := l.first; seq <= l.head.Seq; seq++ {
-		v, ok, err := get(txn, logKey(tabPayload, id, seq))
-		var gone bool
-		if err == nil && ok { // a retracted one lies there until it is purged
-			_, gone, err = get(txn, logKey(tabDropped, id, seq))
+// withoutDropped leaves out what was retracted: it lies in its run until it is purged.
+func withoutDropped(txn *badger.Txn, r *run) ([]Payload, error) {
+	out := slices.Clone(r.payloads)
+	for i := range out {
+		if out[i].dropped() {
+			continue
 		}
-		switch {
-		case err != nil:
-			return Batch{}, err
-		case !ok, gone:
-			b.Payloads = append(b.Payloads, Payload{})
-		case len(v) < saltSize:
-			return Batch{}, errDamaged("a payload")
-		default:
-			b.Payloads = append(b.Payloads, Payload{Salt: v[:saltSize], Data: v[saltSize:]})
+		_, gone, err := get(txn, logKey(tabDropped, r.no, Position{r.epoch, r.first() + Seq(i)}))
+		if err != nil {
+			return nil, err
+		}
+		if gone {
+			out[i] = Payload{}
 		}
 	}
-	return b, nil
+	return out, nil
 }
 
 // Forks lists the proofs that nodes signed two histories, sorted by node and epoch.
@@ -823,6 +929,14 @@ func (x *Index) Facts(kind Kind, subject string) ([]Authored[[]byte], error) {
 	var out []Authored[[]byte]
 	err := x.View(func(txn *badger.Txn) error {
 		out = nil
+		c := x.reading(txn)
+		if kind == KindStudy || kind == KindHolding {
+			return c.typedFacts(kind, subject, func(a author, at loc, trust TrustID) error {
+				s, err := c.statement(a.no, at)
+				out = append(out, authored(x, a.node, trust, at, s.Body))
+				return err
+			})
+		}
 		prefix := factPrefix(kind, subject)
 		return scan(txn, prefix, prefix, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 			v, err := value()
@@ -833,17 +947,56 @@ func (x *Index) Facts(kind Kind, subject string) ([]Authored[[]byte], error) {
 			if err != nil {
 				return false, err
 			}
-			out = append(out, authored(x, NodeID(k[len(k)-32:]), r, r.body))
-			return true, nil
+			_, _, no, ok := readFactKey(k)
+			if !ok {
+				return false, errDamaged("the key of a fact")
+			}
+			a, err := x.author(txn, no)
+			if err != nil {
+				return false, err
+			}
+			body, err := c.body(no, r)
+			out = append(out, authored(x, a.node, or(r.trust, a.trust), r.at, body))
+			return err == nil, err
 		})
 	})
+	slices.SortFunc(out, func(a, b Authored[[]byte]) int { return a.Author.Compare(b.Author) })
 	return out, err
 }
 
-func authored[T any](x *Index, author NodeID, r record, v T) Authored[T] {
+// typedFacts calls fn for each author's current word on a study, or on a copy of one.
+func (c *runCache) typedFacts(kind Kind, subject string, fn func(a author, at loc, trust TrustID) error) error {
+	if kind == KindStudy {
+		all, err := c.studyStatements(subject)
+		for _, st := range all {
+			if err := fn(author{st.no, st.author, st.trust}, st.at, st.trust); err != nil {
+				return err
+			}
+		}
+		return err
+	}
+	uid, text, _ := strings.Cut(subject, "@")
+	origin, err := ParseNodeID(text)
+	if err != nil {
+		return nil // nobody has said such a thing
+	}
+	hs := newHoldings(c)
+	defer hs.close()
+	return hs.of(uid, origin, func(h heldBy) error { return fn(h.author, h.at, h.trust) })
+}
+
+func or[T comparable](a, b T) T {
+	var zero T
+	if a == zero {
+		return b
+	}
+	return a
+}
+
+func authored[T any](x *Index, node NodeID, trust TrustID, at loc, v T) Authored[T] {
 	return Authored[T]{
-		Author: author, Trust: r.trust, Epoch: r.epoch, Seq: r.seq,
-		Quarantined: x.state(logID{author, r.epoch}).fork != nil, Value: v,
+		Author: node, Trust: trust, Epoch: at.Epoch, Seq: at.Seq,
+		Quarantined: x.state(logID{node, at.Epoch}).fork != nil, Value: v,
 	}
 }
 
@@ -865,6 +1018,7 @@ func (x *Index) loadRoster(txn *badger.Txn) error {
 		return err
 	}
 	prefix := append(append([]byte{tabFact}, KindNode...), 0)
+	c := x.reading(txn)
 	return scan(txn, prefix, prefix, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 		v, err := value()
 		if err != nil {
@@ -874,12 +1028,24 @@ func (x *Index) loadRoster(txn *badger.Txn) error {
 		if err != nil {
 			return false, err
 		}
-		n, err := decodeNode(r.body)
+		_, _, no, ok := readFactKey(k)
+		if !ok {
+			return false, errDamaged("the key of a fact")
+		}
+		a, err := x.author(txn, no)
+		if err != nil {
+			return false, err
+		}
+		body, err := c.body(no, r)
+		if err != nil {
+			return false, err
+		}
+		n, err := decodeNode(body)
 		if err != nil {
 			return false, errDamaged("a node")
 		}
-		if r.trust == n.Cert.Trust {
-			x.hearNode(nodeWord{author: NodeID(k[len(k)-32:]), fact: n})
+		if or(r.trust, a.trust) == n.Cert.Trust {
+			x.hearNode(nodeWord{author: a.node, fact: n})
 		}
 		return true, nil
 	})

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ func (x *Index) Patient(uid string) (Patient, error) {
 	}
 	var p Patient
 	err := x.View(func(txn *badger.Txn) error {
-		g := grouping{x: x, txn: txn, seen: map[string]bool{}, queued: map[identifier]bool{}}
+		g := grouping{x: x, txn: txn, runs: x.reading(txn), seen: map[string]bool{}, queued: map[identifier]bool{}}
 		var err error
 		p, err = g.group(uid)
 		return err
@@ -52,6 +53,7 @@ type identifier struct{ id, issuer string }
 type grouping struct {
 	x      *Index
 	txn    *badger.Txn
+	runs   *runCache
 	start  []statement
 	seen   map[string]bool // studies decided
 	queued map[identifier]bool
@@ -61,7 +63,7 @@ type grouping struct {
 
 func (g *grouping) group(uid string) (Patient, error) {
 	var err error
-	if g.start, err = studyStatements(g.txn, uid); err != nil || len(g.start) == 0 {
+	if g.start, err = g.runs.studyStatements(uid); err != nil || len(g.start) == 0 {
 		return Patient{}, err
 	}
 	g.seen[uid] = true
@@ -108,7 +110,7 @@ func (g *grouping) read(uid string) (all []statement, ok bool, err error) {
 		return nil, false, nil
 	}
 	g.seen[uid] = true
-	all, err = studyStatements(g.txn, uid)
+	all, err = g.runs.studyStatements(uid)
 	return all, err == nil && len(all) > 0, err
 }
 
@@ -147,7 +149,7 @@ func (g *grouping) bearers(id identifier) ([]candidate, error) {
 	}
 	var out []candidate
 	for _, c := range found {
-		all, err := studyStatements(g.txn, c.uid)
+		all, err := g.runs.studyStatements(c.uid)
 		if err != nil {
 			return nil, err
 		}
@@ -161,16 +163,35 @@ func (g *grouping) bearers(id identifier) ([]candidate, error) {
 }
 
 func (g *grouping) rows(prefix []byte) ([]candidate, error) {
+	sr := (&matcher{x: g.x}).search(g.txn)
+	persons, all, err := sr.collectPersons([]span{prefixSpan(prefix)}, MaxPatient)
+	if err != nil || !all {
+		g.full = true
+		return nil, err
+	}
+	places, all, err := sr.ofPersons(persons, MaxPatient)
+	if err != nil || !all {
+		g.full = true
+		return nil, err
+	}
 	var found []candidate
-	err := prefixSpan(prefix).keys(g.txn, func(c candidate) (bool, error) {
-		if len(found) >= MaxPatient {
-			g.full = true
-			return false, nil
+	for _, p := range places {
+		sts, err := g.runs.statements(p.study)
+		if err != nil {
+			return nil, err
 		}
-		found = append(found, c)
-		return true, nil
-	})
-	return found, err
+		for _, st := range sts {
+			if st.no == p.author {
+				found = append(found, candidate{p.when, st.study.UID})
+			}
+		}
+	}
+	return found, nil
+}
+
+type candidate struct {
+	place when
+	uid   string
 }
 
 // namesakes lists the studies not decided yet that agree with the start in birth date and name both.
@@ -262,8 +283,8 @@ func (fold folder) parts(name string) (family, given string) {
 
 func (g *grouping) place(uid string, all []statement) candidate {
 	c := candidate{uid: uid}
-	for _, st := range all {
-		if p := st.place(); c.place == "" || p < c.place {
+	for i, st := range all {
+		if p := st.study.when(); i == 0 || bytes.Compare(p[:], c.place[:]) < 0 {
 			c.place = p
 		}
 	}
@@ -272,7 +293,7 @@ func (g *grouping) place(uid string, all []statement) candidate {
 
 func inPlace(found []candidate) []string {
 	slices.SortFunc(found, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.place, b.place), cmp.Compare(a.uid, b.uid))
+		return cmp.Or(bytes.Compare(a.place[:], b.place[:]), cmp.Compare(a.uid, b.uid))
 	})
 	out := make([]string, 0, len(found))
 	for _, c := range found {

@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -118,10 +119,10 @@ func (x *Index) Purge(ctx context.Context) error {
 			return err
 		}
 		// Two steps: the payloads say what else has to go, so they go last.
-		if err := x.purge(ctx, nil, work.dead, nil); err != nil {
+		if err := x.purge(ctx, doomedKeys{keys: work.dead, kind: unlessLive}); err != nil {
 			return err
 		}
-		if err := x.purge(ctx, work.payloads, nil, nil); err != nil {
+		if err := x.purge(ctx, doomedKeys{keys: work.runs, kind: rewritten, rewrite: x.withoutDoomed}); err != nil {
 			return err
 		}
 		if err := x.Update(func(txn *badger.Txn) error {
@@ -139,9 +140,9 @@ func (x *Index) Purge(ctx context.Context) error {
 
 // doomed is what a purge has to remove.
 type doomed struct {
-	at       [][]byte // rows of the table of doomed payloads
-	payloads [][]byte
-	dead     [][]byte // rows that the facts brought about; one that is there again stays
+	at   [][]byte // rows of the table of doomed payloads
+	runs [][]byte // rows of the runs that hold them
+	dead [][]byte // rows that the facts brought about; one that is there again stays
 }
 
 func (x *Index) doomed() (d doomed, err error) {
@@ -155,38 +156,90 @@ func (x *Index) doomed() (d doomed, err error) {
 			return err
 		}
 		seen := map[string]bool{}
+		add := func(list *[][]byte, k []byte) {
+			if !seen[string(k)] {
+				seen[string(k)] = true
+				*list = append(*list, k)
+			}
+		}
 		for _, at := range d.at {
-			key := append([]byte{tabPayload}, at[1:]...)
-			d.payloads = append(d.payloads, key)
-			v, ok, err := get(txn, key)
+			if len(at) != 1+2+positionSize {
+				return errDamaged("the key of a retracted fact")
+			}
+			no, p := authorNo(binary.BigEndian.Uint16(at[1:])), keyPosition(at)
+			a, err := x.author(txn, no)
 			if err != nil {
 				return err
 			}
-			if !ok || len(v) < saltSize || len(at) != 1+32+8+8 {
+			r, err := cover(txn, no, p)
+			if err != nil {
+				return err
+			}
+			payload := r.here(p.Seq)
+			if payload == nil {
 				continue
 			}
-			s, err := decodePayload(v[saltSize:])
+			add(&d.runs, r.key())
+			s, err := decodePayload(payload.Data)
 			if err != nil {
 				continue
 			}
-			author := NodeID(at[1:33])
-			keys := [][]byte{factKey(s.Kind, s.Subject, author)}
-			if study, err := decodeStudy(s.Subject, s.Body); s.Kind == KindStudy && err == nil {
-				keys = append(keys, append([]byte{tabStudy}, study.UID...))
-				for _, t := range x.trustsOf(author) {
-					keys = append(keys, studyKeys(x.fold, study, t)...)
-				}
-			}
-			for _, k := range keys {
-				if !seen[string(k)] {
-					seen[string(k)] = true
-					d.dead = append(d.dead, k)
-				}
+			for _, k := range x.trail(a, s) {
+				add(&d.dead, k)
 			}
 		}
 		return nil
 	})
 	return d, err
+}
+
+// trail lists the rows that a fact may have brought about.
+func (x *Index) trail(a author, s Statement) (keys [][]byte) {
+	switch s.Kind {
+	case KindStudy:
+		study, err := decodeStudy(s.Subject, s.Body)
+		if err != nil {
+			return nil
+		}
+		keys = append(keys, studyRow(x.studyKey(study.UID)))
+		for _, t := range x.trustsOf(a.node) {
+			rows, person, pk := x.rows(study, a.no, t)
+			for _, r := range rows {
+				keys = append(keys, r.key)
+			}
+			keys = append(append(keys, personRow(pk)), x.personRows(person, pk)...)
+		}
+	case KindHolding:
+		if h, err := decodeHolding(s.Subject, s.Body); err == nil {
+			keys = append(keys, holdingKey(x.studyKey(h.Study), a.no, h.Origin))
+		}
+	default:
+		keys = append(keys, factKey(s.Kind, s.Subject, a.no))
+	}
+	return keys
+}
+
+// withoutDoomed returns a run's row without the payloads that are to go.
+func (x *Index) withoutDoomed(txn *badger.Txn, k, v []byte) ([]byte, error) {
+	r, err := readRun(k, v)
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.payloads {
+		p := &r.payloads[i]
+		if p.dropped() {
+			continue
+		}
+		_, gone, err := get(txn, logKey(tabDoomed, r.no, Position{r.epoch, r.first() + Seq(i)}))
+		if err != nil {
+			return nil, err
+		}
+		if gone {
+			c := p.commitment()
+			r.absent[i], *p = c[:], Payload{}
+		}
+	}
+	return r.encode(), nil
 }
 
 // trustsOf lists whose a node has been while its logs were taken.
@@ -205,14 +258,15 @@ func (x *Index) trustsOf(n NodeID) (out []TrustID) {
 // those whose keys begin with one of the prefixes. It is for tables of others who share the database. While it works nobody writes,
 // and who reads by View begins anew when it is over.
 func (x *Index) Drop(ctx context.Context, keys, prefixes [][]byte) error {
-	return x.purge(ctx, keys, nil, prefixes)
+	return x.purge(ctx, doomedKeys{keys: keys, kind: single}, doomedKeys{keys: prefixes, kind: whole})
 }
 
-// purge drops exact keys, keys under which no row is, and whole prefixes.
-func (x *Index) purge(ctx context.Context, exact, dead, below [][]byte) error {
-	for _, list := range []doomedKeys{{exact, single}, {dead, unlessLive}, {below, whole}} {
+func (x *Index) purge(ctx context.Context, lists ...doomedKeys) error {
+	for _, list := range lists {
 		for part := range slices.Chunk(list.keys, purgeKeys) {
-			if err := x.purgeSome(ctx, doomedKeys{part, list.kind}); err != nil {
+			some := list
+			some.keys = part
+			if err := x.purgeSome(ctx, some); err != nil {
 				return err
 			}
 		}
@@ -222,8 +276,9 @@ func (x *Index) purge(ctx context.Context, exact, dead, below [][]byte) error {
 
 // doomedKeys are keys to be dropped, and in which way.
 type doomedKeys struct {
-	keys [][]byte
-	kind keyKind
+	keys    [][]byte
+	kind    keyKind
+	rewrite func(txn *badger.Txn, k, v []byte) ([]byte, error) // of rewritten: the value that stays
 }
 
 type keyKind byte
@@ -231,6 +286,7 @@ type keyKind byte
 const (
 	single     keyKind = iota
 	unlessLive         // single, but one that is there again stays
+	rewritten          // single, but its row comes back with another value
 	whole              // with all that begin with it
 )
 
@@ -289,11 +345,15 @@ func (x *Index) dropOnce(d doomedKeys) (any bool, rest [][]byte, left bool, err 
 	}
 	err = x.db.View(func(txn *badger.Txn) error {
 		for _, k := range p.keys {
+			versions := 0
 			if err := anyVersion(txn, k, func(found []byte) {
-				left = left || d.kind == whole || bytes.Equal(found, k)
+				if d.kind == whole || bytes.Equal(found, k) {
+					versions++
+				}
 			}); err != nil {
 				return err
 			}
+			left = left || versions > 1 || versions == 1 && d.kind != rewritten
 		}
 		return nil
 	})
@@ -368,7 +428,7 @@ func planDrop(txn *badger.Txn, d doomedKeys) (p dropPlan, err error) {
 			if d.kind == whole {
 				return false, nil
 			}
-			if goes[string(k)] {
+			if goes[string(k)] && d.kind != rewritten {
 				return true, nil
 			}
 			r := row{key: bytes.Clone(k)}
@@ -376,6 +436,11 @@ func planDrop(txn *badger.Txn, d doomedKeys) (p dropPlan, err error) {
 				var err error
 				if r.value, err = value(); err != nil {
 					return false, err
+				}
+				if goes[string(k)] {
+					if r.value, err = d.rewrite(txn, k, r.value); err != nil {
+						return false, err
+					}
 				}
 			}
 			stay = append(stay, r)

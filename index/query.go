@@ -1,11 +1,12 @@
 package index
 
 import (
-	"bytes"
 	"cmp"
+	"encoding/binary"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -17,6 +18,7 @@ type Range struct{ From, To string }
 //
 // Texts may hold the wildcards * (any run of characters) and ? (any one). Name, Referring and Description are compared without
 // regard to case and accents, all other texts as they are. A name without ^ and wildcards also finds all who bear it as family name.
+// A range of times whose end is before its start goes over midnight.
 type Query struct {
 	StudyUIDs       []string // any of these
 	PatientID       string
@@ -36,17 +38,25 @@ type Query struct {
 	Referring       string
 	BodyPart        string
 	Trust           TrustID // said by a node of this trust
+	Zone            string  // "+HHMM" or "-HHMM": Date and Time are meant there, and studies that name another are converted
+	Combined        bool    // Date and Time are one range: from the first time of the first date to the last of the last
+	HeldBy          NodeID  // said by this node, or a copy is there
+	Oldest          bool    // oldest first; else newest first
+	After           Cursor  // go on after an earlier answer
 	Offset, Limit   int     // Limit 0 is MaxPage
 }
+
+// Cursor is where an answer ended: what comes after it is the same whatever has come in since. It is a text for a URL.
+type Cursor string
 
 // Limits on queries.
 const (
 	MaxPage     = 1000    // studies in an answer
 	MaxUIDs     = 4096    // study UIDs in a query
-	MaxExamined = 100_000 // records a query looks at before it gives up
+	MaxExamined = 100_000 // records a query reads before it gives up
 
-	maxCandidates = 200_000 // keys a query collects; a row of a table takes about 80 bytes while it does
-	probe         = 256     // keys counted to tell a narrow table from a wide one
+	maxWalked     = 4_000_000 // rows a query passes over before it gives up
+	maxCandidates = 200_000   // rows a query collects
 )
 
 // StudyAnswer is a study with what each author says of it and where copies are.
@@ -57,11 +67,12 @@ type StudyAnswer struct {
 	Holdings   []Authored[Holding] // copies there are now
 }
 
-// Answer is a page of studies, by date and time of the newest matching statement, newest first, then by UID.
+// Answer is a page of studies, by date and time of the newest matching statement, and where these are equal in an order that stays.
 type Answer struct {
 	Studies    []StudyAnswer
-	More       bool // there are further studies after this page
-	Incomplete bool // the search was given up at MaxExamined records: studies may be missing, narrow the query
+	More       bool   // there are further studies after this page
+	Next       Cursor // for those
+	Incomplete bool   // the search was given up: studies may be missing, narrow the query
 }
 
 // Study returns what each author says of a study, sorted by author, and whether anybody does. A database that cannot be read is
@@ -73,9 +84,9 @@ func (x *Index) Study(uid string) ([]Authored[Study], bool) {
 	var out []Authored[Study]
 	err := x.View(func(txn *badger.Txn) error {
 		out = nil
-		all, err := studyStatements(txn, uid)
+		all, err := x.reading(txn).studyStatements(uid)
 		for _, st := range all {
-			out = append(out, authored(x, st.author, st.record, st.study))
+			out = append(out, st.authored(x))
 		}
 		return err
 	})
@@ -84,6 +95,10 @@ func (x *Index) Study(uid string) ([]Authored[Study], bool) {
 		return nil, false
 	}
 	return out, len(out) > 0
+}
+
+func (st statement) authored(x *Index) Authored[Study] {
+	return authored(x, st.author, st.trust, st.at, st.study)
 }
 
 // Studies answers a query.
@@ -100,23 +115,29 @@ func (x *Index) Studies(q Query) (Answer, error) {
 	err = x.View(func(txn *badger.Txn) error {
 		skip := q.Offset
 		a = Answer{}
-		holdings := newHoldings(txn)
+		var last placed
+		s := m.search(txn)
+		holdings := newHoldings(s.runs)
 		defer holdings.close()
-		complete, err := m.each(txn, func(uid string, all []statement, matching int) (bool, error) {
+		complete, err := s.each(func(f found) (bool, error) {
 			if skip > 0 {
 				skip--
 				return true, nil
 			}
 			if len(a.Studies) == limit {
-				a.More = true
+				a.More, a.Next = true, last.cursor()
 				return false, nil
 			}
-			s := StudyAnswer{UID: uid, Matching: matching}
-			for _, st := range all {
-				s.Statements = append(s.Statements, authored(x, st.author, st.record, st.study))
+			last = f.at
+			s := StudyAnswer{UID: f.uid, Matching: f.matching}
+			for _, st := range f.all {
+				s.Statements = append(s.Statements, st.authored(x))
 			}
-			err := holdings.of(uid, NodeID{}, func(author NodeID, r record, h Holding) {
-				s.Holdings = append(s.Holdings, authored(x, author, r, h))
+			err := holdings.of(f.uid, NodeID{}, func(h heldBy) error {
+				if h.instances > 0 {
+					s.Holdings = append(s.Holdings, authored(x, h.author.node, h.trust, h.at, h.holding(f.uid)))
+				}
+				return nil
 			})
 			a.Studies = append(a.Studies, s)
 			return true, err
@@ -143,7 +164,7 @@ func (x *Index) Count(q Query) (n int, exact bool, err error) {
 	}
 	err = x.View(func(txn *badger.Txn) (err error) {
 		n = 0
-		exact, err = m.each(txn, func(string, []statement, int) (bool, error) {
+		exact, err = m.search(txn).each(func(found) (bool, error) {
 			n++
 			return true, nil
 		})
@@ -155,7 +176,7 @@ func (x *Index) Count(q Query) (n int, exact bool, err error) {
 // onlyTrust says whether the query asks for nothing but a trust, or for nothing.
 func (q Query) onlyTrust() (TrustID, bool) {
 	t := q.Trust
-	q.Trust, q.Offset, q.Limit, q.Fuzzy = "", 0, 0, false
+	q.Trust, q.Offset, q.Limit, q.Fuzzy, q.Oldest, q.Zone = "", 0, 0, false, false, ""
 	return t, reflect.ValueOf(q).IsZero()
 }
 
@@ -178,23 +199,25 @@ func (x *Index) Holders(study string, origin NodeID) []Holder {
 	var out []Holder
 	err := x.View(func(txn *badger.Txn) error {
 		out = nil
-		all, err := studyStatements(txn, study)
+		c := x.reading(txn)
+		all, err := c.studyStatements(study)
 		if err != nil {
 			return err
 		}
 		for _, st := range all {
 			if st.author == origin {
-				a := authored(x, st.author, st.record, st.study)
+				a := st.authored(x)
 				out = append(out, Holder{Node: a.Author, Trust: a.Trust, Revision: a.Value.Revision, Instances: a.Value.Instances, Origin: true, Quarantined: a.Quarantined})
 			}
 		}
-		holdings := newHoldings(txn)
+		holdings := newHoldings(c)
 		defer holdings.close()
-		return holdings.of(study, origin, func(author NodeID, r record, h Holding) {
-			if author != origin {
-				a := authored(x, author, r, h)
-				out = append(out, Holder{Node: author, Trust: a.Trust, Revision: h.Revision, Instances: h.Instances, Quarantined: a.Quarantined})
+		return holdings.of(study, origin, func(h heldBy) error {
+			if h.author.node != origin && h.instances > 0 {
+				a := authored(x, h.author.node, h.trust, h.at, h.holding(study))
+				out = append(out, Holder{Node: a.Author, Trust: a.Trust, Revision: a.Value.Revision, Instances: a.Value.Instances, Quarantined: a.Quarantined})
 			}
+			return nil
 		})
 	})
 	if err != nil {
@@ -213,47 +236,80 @@ func (x *Index) Holders(study string, origin NodeID) []Holder {
 	return out
 }
 
-// holdings reads holding facts with one iterator for a whole page.
+// holdings reads the holding table with one iterator for a whole page.
 type holdings struct {
+	c  *runCache
 	it *badger.Iterator
 }
 
-func newHoldings(txn *badger.Txn) holdings {
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = append(append([]byte{tabFact}, KindHolding...), 0)
-	opt.PrefetchValues = false
-	return holdings{txn.NewIterator(opt)}
+func newHoldings(c *runCache) holdings {
+	return holdings{c, c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tabHolding}})}
 }
 
 func (h holdings) close() { h.it.Close() }
 
-// of calls fn for each copy there is now: of any origin's study, or of one origin's.
-func (h holdings) of(study string, origin NodeID, fn func(author NodeID, r record, h Holding)) error {
-	prefix := append(append([]byte{tabFact}, KindHolding...), 0)
-	prefix = append(append(prefix, study...), '@')
-	if !origin.IsZero() {
-		prefix = append(append(prefix, origin.String()...), 0)
+// heldBy is what somebody says of a copy: that it is there, or (instances 0) no more.
+type heldBy struct {
+	held
+	author author
+	origin NodeID
+	trust  TrustID
+}
+
+func (h heldBy) holding(uid string) Holding {
+	return Holding{Study: uid, Origin: h.origin, Revision: h.revision, Instances: h.instances}
+}
+
+// of calls fn with what is said of copies of a study: of any origin's, or of one origin's.
+func (h holdings) of(uid string, origin NodeID, fn func(heldBy) error) error {
+	return h.each(uid, func(b heldBy) error {
+		if !origin.IsZero() && b.origin != origin {
+			return nil
+		}
+		return fn(b)
+	})
+}
+
+// by calls fn with what one author says of copies of a study, or ("") of all.
+func (h holdings) by(uid string, no authorNo, fn func(heldBy) error) error {
+	return h.each(uid, func(b heldBy) error {
+		if b.author.no != no {
+			return nil
+		}
+		return fn(b)
+	})
+}
+
+func (h holdings) each(uid string, fn func(heldBy) error) error {
+	prefix := []byte{tabHolding}
+	if uid != "" {
+		k := h.c.x.studyKey(uid)
+		prefix = append(prefix, k[:]...)
 	}
 	for h.it.Seek(prefix); h.it.ValidForPrefix(prefix); h.it.Next() {
-		if Purged(h.it.Item()) {
+		item := h.it.Item()
+		if Purged(item) {
 			continue
 		}
-		k := h.it.Item().KeyCopy(nil)
-		v, err := h.it.Item().ValueCopy(nil)
+		k := item.Key()
+		if len(k) != holdingKeySize {
+			return errDamaged("the key of a holding")
+		}
+		b := heldBy{origin: NodeID(k[11:])}
+		no := authorNo(binary.BigEndian.Uint16(k[9:]))
+		v, err := item.ValueCopy(nil)
+		if err == nil {
+			b.held, err = readHeld(v)
+		}
+		if err == nil {
+			b.author, err = h.c.x.author(h.c.txn, no)
+		}
 		if err != nil {
 			return err
 		}
-		_, subject, author, ok := readFactKey(k)
-		r, err := readRecord(v)
-		if err != nil || !ok {
-			return errDamaged("a holding")
-		}
-		held, err := decodeHolding(subject, r.body)
-		if err != nil {
-			return errDamaged("a holding")
-		}
-		if held.Instances > 0 {
-			fn(author, r, held)
+		b.trust = or(b.held.trust, b.author.trust)
+		if err := fn(b); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -269,6 +325,9 @@ type matcher struct {
 	description string
 	date, birth Range
 	time        Range
+	zone        int // minutes east of UTC
+	zoned       bool
+	after       *placed
 }
 
 func (x *Index) matcher(q Query) (*matcher, error) {
@@ -312,6 +371,20 @@ func (x *Index) matcher(q Query) (*matcher, error) {
 	} else {
 		m.name = x.fold.namePattern(q.Name)
 	}
+	if q.Zone != "" {
+		var ok bool
+		if m.zone, ok = zoneMinutes(q.Zone); !ok {
+			return nil, &MalformedError{What: "timezone offset", Why: "want +HHMM or -HHMM, from -1200 to +1400"}
+		}
+		m.zoned = true
+	}
+	if q.After != "" {
+		at, err := q.After.placed()
+		if err != nil {
+			return nil, err
+		}
+		m.after = &at
+	}
 	m.referring = x.fold.namePattern(q.Referring)
 	m.description = x.fold.pattern(q.Description)
 	return m, nil
@@ -345,27 +418,67 @@ func (r Range) holds(s string) bool {
 
 func matchText(pattern, s string) bool { return pattern == "" || matchWild(pattern, s) }
 
+// zoneMinutes reads a timezone offset (PS3.3 C.12.1.1.8: &ZZXX).
+func zoneMinutes(s string) (minutes int, ok bool) {
+	if len(s) != 5 || s[0] != '+' && s[0] != '-' || !digits(s[1:]) {
+		return 0, false
+	}
+	minutes = 60*(10*int(s[1]-'0')+int(s[2]-'0')) + 10*int(s[3]-'0') + int(s[4]-'0')
+	if s[0] == '-' {
+		minutes = -minutes
+	}
+	return minutes, minutes >= -12*60 && minutes <= 14*60 && s[3] < '6'
+}
+
+// moment is a study's date and time as the query means them.
+func (m *matcher) moment(s *Study) (date, clock string) {
+	date, clock = cleanDate(s.Date), cleanTime(s.Time)
+	if !m.zoned || date == "" || clock == "" {
+		return date, clock
+	}
+	its, ok := zoneMinutes(s.TimezoneOffset)
+	if !ok || its == m.zone {
+		return date, clock
+	}
+	t, err := time.Parse("20060102150405", date+clock)
+	if err != nil {
+		return date, clock
+	}
+	moved := t.Add(time.Duration(m.zone-its) * time.Minute).Format("20060102150405")
+	return moved[:8], moved[8:]
+}
+
+// when says whether a date and time are in the ranges asked for.
+func (m *matcher) inTime(date, clock string) bool {
+	if m.q.Combined && m.date.set() && m.time.set() {
+		if !m.date.holds(date) {
+			return false
+		}
+		// A study without a time may lie anywhere in its day.
+		return clock == "" || (date != m.date.From || clock >= m.time.From) && (date != m.date.To || m.time.To == "" || clock <= m.time.To)
+	}
+	if m.date.set() && !m.date.holds(date) {
+		return false
+	}
+	if !m.time.set() {
+		return true
+	}
+	if m.time.To != "" && m.time.To < m.time.From { // over midnight
+		return clock != "" && (clock >= m.time.From || clock <= m.time.To)
+	}
+	return m.time.holds(clock)
+}
+
 // matches compares one statement with the whole query.
 func (m *matcher) matches(st statement) bool {
 	q, s := &m.q, &st.study
 	switch {
-	case q.Trust != "" && st.record.trust != q.Trust,
-		q.NHS != "" && s.NHS != q.NHS,
-		!matchText(q.Sex, s.Sex),
+	case q.Trust != "" && st.trust != q.Trust,
 		!matchText(q.Accession, s.Accession),
 		!matchText(q.AccessionIssuer, s.AccessionIssuer),
 		!matchText(q.StudyID, s.StudyID),
-		m.date.set() && !m.date.holds(cleanDate(s.Date)),
-		m.birth.set() && !m.birth.holds(cleanDate(s.BirthDate)),
-		m.time.set() && !m.time.holds(cleanTime(s.Time)):
+		!m.inTime(m.moment(s)):
 		return false
-	}
-	if q.PatientID != "" || q.Issuer != "" {
-		if !slices.ContainsFunc(s.Patient, func(p PatientID) bool {
-			return matchText(q.PatientID, p.ID) && matchText(q.Issuer, p.Issuer)
-		}) {
-			return false
-		}
 	}
 	if len(q.Modalities) > 0 && !slices.ContainsFunc(q.Modalities, func(p string) bool {
 		return slices.ContainsFunc(s.Modalities, func(v string) bool { return matchText(p, v) })
@@ -381,307 +494,42 @@ func (m *matcher) matches(st statement) bool {
 	if q.Referring != "" && !m.referring.matches(m.x.fold.canonical(s.Referring)) {
 		return false
 	}
+	return m.matchesPerson(s.person())
+}
+
+// ofPerson says whether the query asks for anything that a person says.
+func (m *matcher) ofPerson() bool {
+	q := &m.q
+	return q.PatientID != "" || q.Issuer != "" || q.NHS != "" || q.Name != "" || q.Sex != "" || m.birth.set()
+}
+
+// matchesPerson compares what is said of a patient with what is asked of him.
+func (m *matcher) matchesPerson(p Person) bool {
+	q := &m.q
+	switch {
+	case q.NHS != "" && p.NHS != q.NHS,
+		!matchText(q.Sex, p.Sex),
+		m.birth.set() && !m.birth.holds(cleanDate(p.BirthDate)):
+		return false
+	}
+	if q.PatientID != "" || q.Issuer != "" {
+		if !slices.ContainsFunc(p.Patient, func(id PatientID) bool {
+			return matchText(q.PatientID, id.ID) && matchText(q.Issuer, id.Issuer)
+		}) {
+			return false
+		}
+	}
 	if q.Name == "" {
 		return true
 	}
 	if !q.Fuzzy {
-		return m.name.matches(m.x.fold.canonical(s.Name))
+		return m.name.matches(m.x.fold.canonical(p.Name))
 	}
-	have := m.x.fold.nameWordsOf(s.Name)
+	have := m.x.fold.nameWordsOf(p.Name)
 	for _, w := range m.words {
 		if !slices.ContainsFunc(have, func(h string) bool { return strings.HasPrefix(h, w) }) {
 			return false
 		}
 	}
 	return true
-}
-
-// place is where a statement stands in an answer: its sort key.
-func (st statement) place() string {
-	return sortKey(cleanDate(st.study.Date), cleanTime(st.study.Time))
-}
-
-// examine reads a study and says whether it stands at place: at that of its newest matching statement. A study whose
-// authors name different dates has rows at each; this way it is answered once.
-func (m *matcher) examine(txn *badger.Txn, uid, place string) (all []statement, matching int, err error) {
-	all, err = studyStatements(txn, uid)
-	if err != nil {
-		return nil, 0, err
-	}
-	newest := ""
-	match := make(map[NodeID]bool, len(all))
-	for _, st := range all {
-		if m.matches(st) {
-			match[st.author] = true
-			if p := st.place(); newest == "" || p < newest {
-				newest = p
-			}
-		}
-	}
-	if len(match) == 0 || place != "" && newest != place {
-		return nil, 0, nil
-	}
-	slices.SortStableFunc(all, func(a, b statement) int {
-		if match[a.author] != match[b.author] {
-			if match[a.author] {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(a.place(), b.place())
-	})
-	return all, len(match), nil
-}
-
-// span is a run of keys of one table: those with prefix, from start (inclusive) to end (a prefix, inclusive).
-type span struct {
-	prefix, start, end []byte
-}
-
-func prefixSpan(prefix []byte) span { return span{prefix: prefix, start: prefix} }
-
-// plan is where candidates come from: spans of one table. Ordered, the one span is in the order of answers.
-type plan struct {
-	spans   []span
-	ordered bool
-}
-
-// dated narrows a span whose keys go on with the sort key to the dates asked for.
-func (m *matcher) dated(prefix []byte) span {
-	s := prefixSpan(prefix)
-	if m.date.To != "" {
-		s.start = append(bytes.Clone(prefix), turn(m.date.To, 8)...)
-	}
-	if m.date.From != "" {
-		s.end = append(bytes.Clone(prefix), turn(m.date.From, 8)...)
-	} else if m.date.set() {
-		s.end = append(bytes.Clone(prefix), '9') // no date is no match
-	}
-	return s
-}
-
-// plans lists the tables that can answer, the narrow ones by nature first. The last is all studies by date.
-func (m *matcher) plans() []plan {
-	q := &m.q
-	var out []plan
-	text := func(table byte, value, qualifier string) {
-		switch {
-		case value == "":
-		case wild(value):
-			if lit := literal(value); lit != "" {
-				out = append(out, plan{spans: []span{prefixSpan(append([]byte{table}, keyText(lit)...))}})
-			}
-		case qualifier == "" || wild(qualifier):
-			out = append(out, plan{spans: []span{prefixSpan(tableKey(table, value))}})
-		default:
-			out = append(out, plan{spans: []span{m.dated(tableKey(table, value, qualifier))}, ordered: true})
-		}
-	}
-	text(tabAccession, q.Accession, q.AccessionIssuer)
-	if q.NHS != "" {
-		out = append(out, plan{spans: []span{m.dated(tableKey(tabNHS, q.NHS))}, ordered: true})
-	}
-	text(tabPatient, q.PatientID, q.Issuer)
-	if q.Name != "" && q.Fuzzy {
-		for _, w := range m.words {
-			out = append(out, plan{spans: []span{prefixSpan(append([]byte{tabWord}, keyText(w)...))}})
-		}
-	}
-	if q.Name != "" && !q.Fuzzy && m.name.anyways {
-		// Rows end where a name does: without trailing ^.
-		if lit := strings.TrimRight(literal(m.name.groups[0]), "^"); lit != "" {
-			out = append(out, plan{spans: []span{prefixSpan(append([]byte{tabName}, keyText(lit)...))}})
-		}
-	}
-	if m.birth.set() {
-		if m.birth.From == m.birth.To {
-			out = append(out, plan{spans: []span{m.dated(tableKey(tabBirth, m.birth.From))}, ordered: true})
-		} else {
-			s := span{prefix: []byte{tabBirth}, start: append([]byte{tabBirth}, m.birth.From...)}
-			if m.birth.To != "" {
-				s.end = append([]byte{tabBirth}, m.birth.To...)
-			}
-			out = append(out, plan{spans: []span{s}})
-		}
-	}
-	if len(q.Modalities) > 0 && !slices.ContainsFunc(q.Modalities, wild) {
-		p := plan{ordered: len(q.Modalities) == 1}
-		for _, mod := range q.Modalities {
-			p.spans = append(p.spans, m.dated(tableKey(tabModality, mod)))
-		}
-		out = append(out, p)
-	}
-	if q.Trust != "" {
-		out = append(out, plan{spans: []span{m.dated(tableKey(tabTrust, string(q.Trust)))}, ordered: true})
-	}
-	return append(out, plan{spans: []span{m.dated([]byte{tabDate})}, ordered: true})
-}
-
-// candidate is a row of a query table: a study and one place of it.
-type candidate struct{ place, uid string }
-
-// keys calls fn with the candidates of a span.
-func (s span) keys(txn *badger.Txn, fn func(candidate) (bool, error)) error {
-	return scan(txn, s.prefix, s.start, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
-		if s.end != nil && bytes.Compare(k, s.end) > 0 && !bytes.HasPrefix(k, s.end) {
-			return false, nil
-		}
-		// The sort key begins after the last zero byte: neither it nor a UID holds one. In the date table, after the table byte.
-		i := bytes.LastIndexByte(k, 0) + 1
-		if i == 0 {
-			i = 1
-		}
-		if len(k) < i+sortSize+1 {
-			return false, errDamaged("a query table")
-		}
-		return fn(candidate{string(k[i : i+sortSize]), string(k[i+sortSize:])})
-	})
-}
-
-// choose picks the narrowest plan: it counts up to probe keys of each.
-func (m *matcher) choose(txn *badger.Txn) (plan, error) {
-	plans := m.plans()
-	best, least := plans[0], probe
-	for _, p := range plans {
-		n := 0
-		for _, s := range p.spans {
-			err := s.keys(txn, func(candidate) (bool, error) {
-				n++
-				return n < least, nil
-			})
-			if err != nil {
-				return best, err
-			}
-		}
-		if n < least {
-			best, least = p, n
-		}
-		if least <= probe/8 {
-			break
-		}
-	}
-	return best, nil
-}
-
-// each calls fn with every study that matches, in the order of answers. complete says that the search was not given up.
-func (m *matcher) each(txn *badger.Txn, fn func(uid string, all []statement, matching int) (more bool, err error)) (complete bool, err error) {
-	examined := 0
-	visit := func(c candidate) (bool, error) {
-		if examined++; examined > MaxExamined {
-			complete = false
-			return false, nil
-		}
-		all, matching, err := m.examine(txn, c.uid, c.place)
-		if err != nil || matching == 0 {
-			return err == nil, err
-		}
-		return fn(c.uid, all, matching)
-	}
-	complete = true
-	if len(m.q.StudyUIDs) > 0 {
-		found, err := m.listed(txn)
-		if err != nil {
-			return false, err
-		}
-		err = inOrder(found, visit)
-		return complete, err
-	}
-	p, err := m.choose(txn)
-	if err != nil {
-		return false, err
-	}
-	if !p.ordered {
-		found, all, err := collect(txn, p, maxCandidates)
-		if err != nil {
-			return false, err
-		}
-		if all {
-			if found, err = m.narrow(txn, p, found, probe); err != nil {
-				return false, err
-			}
-			err = inOrder(found, visit)
-			return complete, err
-		}
-		// Too many to sort: go through all studies by date instead.
-		p = m.plans()[len(m.plans())-1]
-	}
-	err = p.spans[0].keys(txn, visit)
-	return complete, err
-}
-
-// listed finds the places of the studies asked for by UID.
-func (m *matcher) listed(txn *badger.Txn) ([]candidate, error) {
-	var found []candidate
-	for _, uid := range m.q.StudyUIDs {
-		if checkUID(uid) != nil {
-			continue // names no study
-		}
-		all, matching, err := m.examine(txn, uid, "")
-		if err != nil {
-			return nil, err
-		}
-		if matching > 0 {
-			found = append(found, candidate{all[0].place(), uid})
-		}
-	}
-	return found, nil
-}
-
-// narrow keeps the candidates that other plans have too. A statement stands at the same place in every table, so one that matches is in
-// all of them; and reading keys costs a tenth of reading records. It stops when few enough are left.
-func (m *matcher) narrow(txn *badger.Txn, from plan, found []candidate, enough int) ([]candidate, error) {
-	plans := m.plans()
-	for _, p := range plans[:len(plans)-1] {
-		if len(found) <= enough {
-			break
-		}
-		if reflect.DeepEqual(p, from) {
-			continue
-		}
-		other, all, err := collect(txn, p, 8*len(found))
-		if err != nil {
-			return nil, err
-		}
-		if !all {
-			continue
-		}
-		in := make(map[candidate]bool, len(other))
-		for _, c := range other {
-			in[c] = true
-		}
-		found = slices.DeleteFunc(found, func(c candidate) bool { return !in[c] })
-	}
-	return found, nil
-}
-
-// collect reads the candidates of a plan; all is false when there are more than limit.
-func collect(txn *badger.Txn, p plan, limit int) (found []candidate, all bool, err error) {
-	all = true
-	for _, s := range p.spans {
-		err := s.keys(txn, func(c candidate) (bool, error) {
-			if len(found) == limit {
-				all = false
-				return false, nil
-			}
-			found = append(found, c)
-			return true, nil
-		})
-		if err != nil || !all {
-			return nil, all, err
-		}
-	}
-	return found, true, nil
-}
-
-func inOrder(found []candidate, visit func(candidate) (bool, error)) error {
-	slices.SortFunc(found, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.place, b.place), cmp.Compare(a.uid, b.uid))
-	})
-	for _, c := range slices.Compact(found) {
-		more, err := visit(c)
-		if err != nil || !more {
-			return err
-		}
-	}
-	return nil
 }

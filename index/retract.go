@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -134,8 +135,8 @@ func retractionHash(subject string) (h [32]byte, err error) {
 // retractable are the kinds that may be taken back: votes and nodes say who is in the region, and stay.
 func retractable(k Kind) bool { return k == KindStudy || k == KindHolding }
 
-func retractKey(author NodeID, hash [32]byte) []byte {
-	return append(append([]byte{tabRetract}, author[:]...), hash[:]...)
+func retractKey(no authorNo, hash [32]byte) []byte {
+	return append(authorKey(tabRetract, no), hash[:]...)
 }
 
 func readThrough(v []byte) (Position, error) {
@@ -150,50 +151,26 @@ func readThrough(v []byte) (Position, error) {
 }
 
 // retracted says whether the author of a fact has taken it back.
-func (w *writing) retracted(id logID, seq Seq, s Statement) (bool, error) {
+func (w *writing) retracted(no authorNo, p Position, s Statement) (bool, error) {
 	if !retractable(s.Kind) {
 		return false, nil
 	}
-	v, ok, err := get(w.txn, retractKey(id.Node, hashOf(s.Kind, s.Subject)))
+	v, ok, err := get(w.txn, retractKey(no, hashOf(s.Kind, s.Subject)))
 	if err != nil || !ok {
 		return false, err
 	}
 	through, err := readThrough(v)
-	return Position{id.Epoch, seq}.compare(through) <= 0, err
-}
-
-// anyDropped says whether a payload of a log is known to be dropped.
-func (w *writing) anyDropped(id logID) (any bool, err error) {
-	prefix := logPrefix(tabDropped, id)
-	err = scan(w.txn, prefix, prefix, false, func([]byte, func() ([]byte, error)) (bool, error) {
-		any = true
-		return false, nil
-	})
-	return any, err
-}
-
-// misnamed says of a payload that is not waited for whether it is lacking nevertheless: because a retraction of something else named
-// its position before it came.
-func (w *writing) misnamed(id logID, seq Seq, p Payload) (bool, error) {
-	if named, err := w.has(logKey(tabDropped, id, seq)); err != nil || !named {
-		return false, err
-	}
-	s, err := decodePayload(p.Data)
-	if err != nil {
-		return true, nil
-	}
-	gone, err := w.retracted(id, seq, s)
-	return !gone, err
+	return p.compare(through) <= 0, err
 }
 
 // retract applies a retraction: payloads that it names and that are here are dropped, the rest is not waited for, and what its author
 // said of the subject is no longer current. Until the next Purge a dropped payload stays where it was, to tell what has to go with it.
-func (w *writing) retract(id logID, subject string, r Retraction, st *logState) error {
+func (w *writing) retract(id logID, a author, subject string, r Retraction, st *logState) error {
 	hash, err := retractionHash(subject)
 	if err != nil || r.Why != Erased {
 		return err
 	}
-	key := retractKey(id.Node, hash)
+	key := retractKey(a.no, hash)
 	v, ok, err := get(w.txn, key)
 	if err != nil {
 		return err
@@ -208,12 +185,13 @@ func (w *writing) retract(id logID, subject string, r Retraction, st *logState) 
 			through = before
 		}
 	}
+	w.droppers[a.no] = true
 	if err := w.set(key, through.append(nil)); err != nil {
 		return err
 	}
 	var said *Statement
 	for _, p := range r.Positions {
-		s, err := w.drop(id, p, hash, st)
+		s, err := w.drop(id, a, p, hash, st)
 		if err != nil {
 			return err
 		}
@@ -224,30 +202,27 @@ func (w *writing) retract(id logID, subject string, r Retraction, st *logState) 
 	if said == nil {
 		return nil
 	}
-	return w.withdraw(id, *said, hash, through, st)
+	return w.withdraw(id, a, *said, hash, through, st)
 }
 
 // drop drops the payload at a position, if it is what hash says, and returns it.
-func (w *writing) drop(id logID, p Position, hash [32]byte, st *logState) (*Statement, error) {
+func (w *writing) drop(id logID, a author, p Position, hash [32]byte, st *logState) (*Statement, error) {
 	at := logID{id.Node, p.Epoch}
 	state := w.state(at)
 	if at == id {
 		state = *st
 	}
-	named, err := w.has(logKey(tabDropped, at, p.Seq))
+	named, err := w.dropped(a.no, p)
 	if err != nil || named {
 		return nil, err
 	}
-	v, here, err := get(w.txn, logKey(tabPayload, at, p.Seq))
+	r, err := cover(w.txn, a.no, p)
 	if err != nil {
 		return nil, err
 	}
 	var said *Statement
-	if here {
-		if len(v) < saltSize {
-			return nil, errDamaged("a payload")
-		}
-		s, err := decodePayload(v[saltSize:])
+	if payload := r.here(p.Seq); payload != nil {
+		s, err := decodePayload(payload.Data)
 		if err != nil || !retractable(s.Kind) || hashOf(s.Kind, s.Subject) != hash {
 			return nil, nil
 		}
@@ -255,22 +230,22 @@ func (w *writing) drop(id logID, p Position, hash [32]byte, st *logState) (*Stat
 			state.unread--
 		}
 		said = &s
-		if err := w.set(logKey(tabDoomed, at, p.Seq), nil); err != nil {
+		if err := w.set(logKey(tabDoomed, a.no, p), nil); err != nil {
 			return nil, err
 		}
 	} else {
-		hole, err := w.has(logKey(tabHole, at, p.Seq))
+		hole, err := w.has(logKey(tabHole, a.no, p))
 		if err != nil {
 			return nil, err
 		}
 		if hole {
 			state.missing--
-			if err := w.delete(logKey(tabHole, at, p.Seq)); err != nil {
+			if err := w.delete(logKey(tabHole, a.no, p)); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if err := w.set(logKey(tabDropped, at, p.Seq), nil); err != nil {
+	if err := w.setDropped(a.no, p); err != nil {
 		return nil, err
 	}
 	switch {
@@ -283,29 +258,23 @@ func (w *writing) drop(id logID, p Position, hash [32]byte, st *logState) (*Stat
 }
 
 // withdraw takes what an author says of a subject out of the join, if it was said up to a position.
-func (w *writing) withdraw(id logID, s Statement, hash [32]byte, through Position, st *logState) error {
-	key := factKey(s.Kind, s.Subject, id.Node)
-	v, ok, err := get(w.txn, key)
-	if err != nil || !ok {
-		return err
-	}
-	r, err := readRecord(v)
-	if err != nil {
-		return err
-	}
-	at := Position{r.epoch, r.seq}
-	if at.compare(through) > 0 {
-		return nil // said anew since
-	}
+func (w *writing) withdraw(id logID, a author, s Statement, hash [32]byte, through Position, st *logState) error {
+	var at loc
+	var removed bool
+	var err error
 	if s.Kind == KindStudy {
-		if err := w.removeStudy(id.Node, s.Subject); err != nil {
-			return err
+		at, removed, err = w.removeStudy(a, s.Subject, through)
+	} else {
+		var h Holding
+		if h, err = decodeHolding(s.Subject, s.Body); err != nil {
+			return nil // it was never understood
 		}
+		at, removed, err = w.removeHolding(a, h, through)
 	}
-	if err := w.delete(key); err != nil {
+	if err != nil || !removed {
 		return err
 	}
-	_, err = w.drop(id, at, hash, st) // a list may have left it out: a log that was restored has lost its end
+	_, err = w.drop(id, a, at.Position, hash, st) // a list may have left it out: a log that was restored has lost its end
 	return err
 }
 
@@ -342,18 +311,47 @@ func (x *Index) Retract(ctx context.Context, kind Kind, subject string) (facts i
 	return len(found), err
 }
 
-// Said lists what this node currently says something about, of a kind and with subjects that begin with a text.
+// Said lists what this node currently says something about, of a kind and with subjects that begin with a text. Of studies the text is a
+// whole UID, and of holdings it is empty or begins with a whole UID and "@".
 func (x *Index) Said(kind Kind, prefix string) (subjects []string, err error) {
-	key := append(append([]byte{tabFact}, kind...), 0)
-	key = append(key, prefix...)
+	a, ok := x.known(x.self)
+	if !ok {
+		return nil, nil
+	}
 	err = x.View(func(txn *badger.Txn) error {
 		subjects = nil
+		c := x.reading(txn)
+		switch kind {
+		case KindStudy:
+			list, err := saidOf(txn, x.studyKey(prefix))
+			for _, s := range list {
+				if st, serr := c.statement(s.author, s.at); s.author == a.no && serr == nil && st.Subject == prefix {
+					subjects = append(subjects, prefix)
+				} else if serr != nil {
+					return serr
+				}
+			}
+			return err
+		case KindHolding:
+			uid, _, _ := strings.Cut(prefix, "@")
+			hs := newHoldings(c)
+			defer hs.close()
+			return hs.by(uid, a.no, func(h heldBy) error {
+				s, err := c.statement(a.no, h.at)
+				if err == nil && strings.HasPrefix(s.Subject, prefix) {
+					subjects = append(subjects, s.Subject)
+				}
+				return err
+			})
+		}
+		key := append(append([]byte{tabFact}, kind...), 0)
+		key = append(key, prefix...)
 		return scan(txn, key, key, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
-			_, subject, author, ok := readFactKey(k)
+			_, subject, no, ok := readFactKey(k)
 			if !ok {
 				return false, errDamaged("the key of a fact")
 			}
-			if author == x.self {
+			if no == a.no {
 				subjects = append(subjects, subject)
 			}
 			return true, nil
@@ -364,28 +362,36 @@ func (x *Index) Said(kind Kind, prefix string) (subjects []string, err error) {
 
 // said lists where in the own log, after a position, something is said about a subject.
 func (x *Index) said(ctx context.Context, kind Kind, subject string, after Position) (found []Position, err error) {
+	a, ok := x.known(x.self)
+	if !ok {
+		return nil, nil
+	}
 	err = x.View(func(txn *badger.Txn) error {
 		found = nil
-		prefix := append([]byte{tabPayload}, x.self[:]...)
-		start := logKey(tabPayload, logID{x.self, after.Epoch}, after.Seq+1)
 		n := 0
 		var at []Position
-		err := scan(txn, prefix, start, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
-			if n++; n%1024 == 0 && ctx.Err() != nil {
+		err := scan(txn, authorKey(tabRun, a.no), logKey(tabRun, a.no, Position{after.Epoch, after.Seq + 1}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+			if n++; n%64 == 0 && ctx.Err() != nil {
 				return false, ctx.Err()
 			}
 			v, err := value()
-			if err != nil || len(v) < saltSize || !bytes.Contains(v, []byte(subject)) {
+			if err != nil || !bytes.Contains(v, []byte(subject)) {
 				return err == nil, err
 			}
-			s, err := decodePayload(v[saltSize:])
-			if err == nil && s.Kind == kind && s.Subject == subject {
-				at = append(at, Position{Epoch(binary.BigEndian.Uint64(k[len(k)-16:])), keySeq(k)})
+			r, err := readRun(k, v)
+			if err != nil {
+				return false, err
+			}
+			for i, p := range r.payloads {
+				pos := Position{r.epoch, r.first() + Seq(i)}
+				if s, err := decodePayload(p.Data); !p.dropped() && err == nil && s.Kind == kind && s.Subject == subject && pos.compare(after) > 0 {
+					at = append(at, pos)
+				}
 			}
 			return true, nil
 		})
 		for _, p := range at {
-			_, gone, gerr := get(txn, logKey(tabDropped, logID{x.self, p.Epoch}, p.Seq))
+			_, gone, gerr := get(txn, logKey(tabDropped, a.no, p))
 			if gerr != nil {
 				return gerr
 			}
@@ -435,14 +441,21 @@ func (x *Index) Retractions() (out []Retracted, err error) {
 			if err != nil {
 				return false, err
 			}
-			if len(k) != 1+32+32 {
+			if len(k) != 1+2+32 {
 				return false, errDamaged("the key of a retraction")
 			}
-			r := Retracted{Author: NodeID(k[1:33]), Subject: hex.EncodeToString(k[33:])}
+			a, err := x.author(txn, authorNo(binary.BigEndian.Uint16(k[1:])))
+			if err != nil {
+				return false, err
+			}
+			r := Retracted{Author: a.node, Subject: hex.EncodeToString(k[3:])}
 			r.Through, err = readThrough(v)
 			out = append(out, r)
 			return err == nil, err
 		})
+	})
+	slices.SortFunc(out, func(a, b Retracted) int {
+		return cmp.Or(a.Author.Compare(b.Author), strings.Compare(a.Subject, b.Subject))
 	})
 	return out, err
 }

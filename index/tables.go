@@ -2,10 +2,11 @@ package index
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -14,8 +15,8 @@ import (
 // First bytes of the keys in Badger; doc.go describes each layout.
 const (
 	tabMeta    = 0x01
-	tabBatch   = 0x02
-	tabPayload = 0x03
+	tabRun     = 0x02
+	tabAuthor  = 0x03
 	tabLog     = 0x04
 	tabFork    = 0x05
 	tabHole    = 0x06
@@ -23,6 +24,8 @@ const (
 	tabFact    = 0x08
 	tabStudy   = 0x09
 	tabCount   = 0x0a
+	tabHolding = 0x0b
+	tabPerson  = 0x0c
 
 	tabPatient   = 0x10
 	tabNHS       = 0x11
@@ -38,75 +41,175 @@ const (
 	tabRetract = 0x1a
 	tabDoomed  = 0x1b
 	tabSaved   = 0x1c
+	tabOf      = 0x1d
 )
 
 // maxKeyText is how much of a text goes into a key. What a key finds is compared with the record, so a cut hides nothing.
 const maxKeyText = 64
 
-func logPrefix(table byte, l logID) []byte {
-	k := append([]byte{table}, l.Node[:]...)
-	return binary.BigEndian.AppendUint64(k, uint64(l.Epoch))
+// authorNo is this database's number for a node whose log is in it.
+type authorNo uint16
+
+// studyKey and personKey stand for a study UID and for what is said of a patient. They are hashes keyed with a secret of this
+// database: nobody can choose a UID that meets another's.
+type (
+	studyKey  [8]byte
+	personKey [8]byte
+)
+
+func (x *Index) hash8(what byte, b []byte) (k [8]byte) {
+	h := sha256.New()
+	h.Write(x.secret[:])
+	h.Write([]byte{what})
+	h.Write(b)
+	copy(k[:], h.Sum(nil))
+	return k
 }
 
-func logKey(table byte, l logID, seq Seq) []byte {
-	return binary.BigEndian.AppendUint64(logPrefix(table, l), uint64(seq))
+func (x *Index) studyKey(uid string) studyKey { return x.hash8('s', []byte(uid)) }
+
+func authorKey(table byte, no authorNo) []byte {
+	return binary.BigEndian.AppendUint16([]byte{table}, uint16(no))
 }
 
-func keySeq(k []byte) Seq { return Seq(binary.BigEndian.Uint64(k[len(k)-8:])) }
+func epochKey(table byte, no authorNo, epoch Epoch) []byte {
+	return append(authorKey(table, no), byte(epoch))
+}
 
-// factPrefix is the key of all facts about a subject; the author's 32 bytes complete it.
+// logKey is a position in a log: 1 byte of the epoch, 7 of the number.
+func logKey(table byte, no authorNo, p Position) []byte {
+	return p.append(authorKey(table, no))
+}
+
+func keyPosition(k []byte) Position {
+	v := binary.BigEndian.Uint64(k[len(k)-positionSize:])
+	return Position{Epoch(v >> 56), Seq(v) & maxPosition}
+}
+
+// factPrefix is the key of all facts about a subject; the author's number completes it.
 func factPrefix(kind Kind, subject string) []byte {
-	k := make([]byte, 0, 3+len(kind)+len(subject)+32)
+	k := make([]byte, 0, 3+len(kind)+len(subject)+2)
 	k = append(append(append(k, tabFact), kind...), 0)
 	return append(append(k, subject...), 0)
 }
 
-func factKey(kind Kind, subject string, author NodeID) []byte {
-	return append(factPrefix(kind, subject), author[:]...)
+func factKey(kind Kind, subject string, author authorNo) []byte {
+	return binary.BigEndian.AppendUint16(factPrefix(kind, subject), uint16(author))
 }
 
-func readFactKey(k []byte) (kind Kind, subject string, author NodeID, ok bool) {
-	if len(k) < 1+2+32 {
-		return "", "", NodeID{}, false
+func readFactKey(k []byte) (kind Kind, subject string, author authorNo, ok bool) {
+	if len(k) < 1+2+2 {
+		return "", "", 0, false
 	}
-	head, tail := k[1:len(k)-32], k[len(k)-32:]
+	head, tail := k[1:len(k)-2], k[len(k)-2:]
 	parts := bytes.Split(head, []byte{0})
-	if len(parts) != 3 {
-		return "", "", NodeID{}, false
+	if len(parts) != 3 || len(parts[2]) != 0 {
+		return "", "", 0, false
 	}
-	return Kind(parts[0]), string(parts[1]), NodeID(tail), true
+	return Kind(parts[0]), string(parts[1]), authorNo(binary.BigEndian.Uint16(tail)), true
 }
+
+// loc says where a fact lies: its position, and the last position of the run that holds it.
+type loc struct {
+	Position
+	last Seq
+}
+
+func (l loc) append(b []byte) []byte {
+	b = append(b, byte(l.Epoch))
+	b = binary.AppendUvarint(b, uint64(l.Seq))
+	return binary.AppendUvarint(b, uint64(l.last-l.Seq))
+}
+
+// fields reads what the rows of this package hold, one after the other; what is cut off makes it bad.
+type fields struct {
+	b   []byte
+	bad bool
+}
+
+func (f *fields) byte() byte {
+	if len(f.b) < 1 {
+		f.bad = true
+		return 0
+	}
+	v := f.b[0]
+	f.b = f.b[1:]
+	return v
+}
+
+func (f *fields) uvarint() uint64 {
+	v, n := binary.Uvarint(f.b)
+	if n <= 0 {
+		f.bad, f.b = true, nil
+		return 0
+	}
+	f.b = f.b[n:]
+	return v
+}
+
+// take returns the next n bytes.
+func (f *fields) take(n uint64) []byte {
+	if n > uint64(len(f.b)) {
+		f.bad, f.b = true, nil
+		return nil
+	}
+	v := f.b[:n:n]
+	f.b = f.b[n:]
+	return v
+}
+
+func (f *fields) loc() loc {
+	l := loc{Position: Position{Epoch: Epoch(f.byte()), Seq: Seq(f.uvarint())}}
+	l.last = l.Seq + Seq(f.uvarint())
+	return l
+}
+
+func (f *fields) author() authorNo {
+	b := f.take(2)
+	if f.bad {
+		return 0
+	}
+	return authorNo(binary.BigEndian.Uint16(b))
+}
+
+// maxInline is how long a body may be that lies in the fact table too; longer ones are read from their run.
+const maxInline = 512
 
 // record is a current fact as the fact table holds it.
 type record struct {
-	epoch Epoch
-	seq   Seq
-	trust TrustID
+	at    loc
+	trust TrustID // the author's when the fact was accepted; "" says the one of the author row
+	long  bool    // the body is in the run only
 	body  []byte
 }
 
 func (r record) encode() []byte {
-	v := binary.BigEndian.AppendUint64(make([]byte, 0, 17+len(r.trust)+len(r.body)), uint64(r.epoch))
-	v = binary.BigEndian.AppendUint64(v, uint64(r.seq))
-	v = append(append(v, byte(len(r.trust))), r.trust...)
-	return append(v, r.body...)
+	v := appendTrust(r.at.append(make([]byte, 0, 24+len(r.trust)+len(r.body))), r.trust)
+	if len(r.body) > maxInline {
+		return append(v, 1)
+	}
+	return append(append(v, 0), r.body...)
 }
 
 func readRecord(v []byte) (record, error) {
-	if len(v) < 17 || len(v) < 17+int(v[16]) {
+	f := fields{b: v}
+	r := record{at: f.loc(), trust: f.trust()}
+	r.long = f.byte() == 1
+	r.body = f.b
+	if f.bad {
 		return record{}, errDamaged("a fact")
 	}
-	n := 17 + int(v[16])
-	return record{
-		epoch: Epoch(binary.BigEndian.Uint64(v)), seq: Seq(binary.BigEndian.Uint64(v[8:])),
-		trust: TrustID(v[17:n]), body: v[n:],
-	}, nil
+	return r, nil
 }
 
-// older says whether a fact at (epoch, seq) replaces r.
-func (r record) older(epoch Epoch, seq Seq) bool {
-	return r.epoch < epoch || r.epoch == epoch && r.seq < seq
+func appendTrust(b []byte, t TrustID) []byte {
+	return append(append(b, byte(len(t))), t...)
 }
+
+func (f *fields) trust() TrustID { return TrustID(f.take(uint64(f.byte()))) }
+
+// older says whether a fact at p replaces one that is at l.
+func (l loc) older(p Position) bool { return l.Position.compare(p) < 0 }
 
 // DamagedError says that a row of the database does not hold what this package wrote there.
 type DamagedError struct{ What string }
@@ -159,23 +262,30 @@ func keyText(s string) string {
 	return s
 }
 
-// sortKey turns a study's date and time round, so that keys in ascending order are studies newest first. A digit d
-// becomes 9-d; what is absent becomes ~ and comes last.
-func sortKey(date, time string) string {
-	return turn(date, 8) + turn(time, 6)
+// when is a study's date and time turned round, so that rows in ascending order are studies newest first: 99999999 less the date in
+// four bytes, 999999 less the time in three. What is absent is all ones and comes last.
+type when [whenSize]byte
+
+const whenSize = 7
+
+const absentDate = 1<<32 - 1
+
+func dateBytes(date string) uint32 {
+	n, err := strconv.ParseUint(date, 10, 32)
+	if err != nil || len(date) != 8 {
+		return absentDate
+	}
+	return uint32(99999999 - n)
 }
 
-const sortSize = 14
-
-func turn(digits string, n int) string {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = '~'
-		if i < len(digits) {
-			b[i] = '0' + '9' - digits[i]
-		}
+func whenOf(date, time string) (w when) {
+	binary.BigEndian.PutUint32(w[:], dateBytes(date))
+	t := uint32(1<<24 - 1)
+	if n, err := strconv.ParseUint(time, 10, 32); err == nil && len(time) == 6 {
+		t = uint32(999999 - n)
 	}
-	return string(b)
+	w[4], w[5], w[6] = byte(t>>16), byte(t>>8), byte(t)
+	return w
 }
 
 // cleanDate returns the eight digits of a date, or "" when it is none.
@@ -213,234 +323,3 @@ func tableKey(table byte, parts ...string) []byte {
 	}
 	return k
 }
-
-// studyKeys lists the rows of the query tables that find one author's statement of a study.
-func studyKeys(fold folder, s Study, trust TrustID) [][]byte {
-	sort := sortKey(cleanDate(s.Date), cleanTime(s.Time))
-	var keys [][]byte
-	add := func(prefix []byte) { keys = append(keys, append(append(prefix, sort...), s.UID...)) }
-	for _, p := range s.Patient {
-		add(tableKey(tabPatient, p.ID, p.Issuer))
-	}
-	if s.NHS != "" {
-		add(tableKey(tabNHS, s.NHS))
-	}
-	for _, g := range fold.canonical(s.Name) {
-		if g != "" {
-			add(tableKey(tabName, g))
-		}
-	}
-	for _, w := range fold.nameWordsOf(s.Name) {
-		add(tableKey(tabWord, w))
-	}
-	if d := cleanDate(s.BirthDate); d != "" {
-		add(tableKey(tabBirth, d))
-	}
-	add([]byte{tabDate})
-	if s.Accession != "" {
-		add(tableKey(tabAccession, s.Accession, s.AccessionIssuer))
-	}
-	for _, m := range s.Modalities {
-		add(tableKey(tabModality, m))
-	}
-	add(tableKey(tabTrust, string(trust)))
-	return keys
-}
-
-// studyAuthors reads who says something of a study.
-func studyAuthors(txn *badger.Txn, uid string) ([]NodeID, error) {
-	v, ok, err := get(txn, append([]byte{tabStudy}, uid...))
-	if err != nil || !ok {
-		return nil, err
-	}
-	if len(v)%32 != 0 {
-		return nil, errDamaged("the authors of a study")
-	}
-	out := make([]NodeID, 0, len(v)/32)
-	for ; len(v) > 0; v = v[32:] {
-		out = append(out, NodeID(v[:32]))
-	}
-	return out, nil
-}
-
-// statement is one author's current word on a study.
-type statement struct {
-	author NodeID
-	record record
-	study  Study
-}
-
-// studyStatements reads what each author says of a study, sorted by author.
-func studyStatements(txn *badger.Txn, uid string) ([]statement, error) {
-	authors, err := studyAuthors(txn, uid)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]statement, 0, len(authors))
-	for _, a := range authors {
-		v, ok, err := get(txn, factKey(KindStudy, uid, a))
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			return nil, errDamaged("a study's statement")
-		}
-		st := statement{author: a}
-		if st.record, err = readRecord(v); err != nil {
-			return nil, err
-		}
-		if st.study, err = decodeStudy(uid, st.record.body); err != nil {
-			return nil, errDamaged("a study's statement")
-		}
-		out = append(out, st)
-	}
-	return out, nil
-}
-
-// applyStudy brings the query tables from what was said of a study to what is said now.
-func (w *writing) applyStudy(author NodeID, trust TrustID, s Study) error {
-	fold := w.x.fold
-	before, err := studyStatements(w.txn, s.UID)
-	if err != nil {
-		return err
-	}
-	want := map[string]bool{}
-	for _, k := range studyKeys(fold, s, trust) {
-		want[string(k)] = true
-	}
-	keep := map[string]bool{}
-	var old [][]byte
-	authors := make([]NodeID, 0, len(before)+1)
-	var was TrustID // the author's when it last spoke; what other trusts speak of the study does not change
-	others := map[TrustID]bool{}
-	for _, st := range before {
-		keys := studyKeys(fold, st.study, st.record.trust)
-		if st.author == author {
-			old, was = keys, st.record.trust
-			continue
-		}
-		authors = append(authors, st.author)
-		others[st.record.trust] = true
-		for _, k := range keys {
-			keep[string(k)] = true
-		}
-	}
-	for _, k := range old {
-		if !want[string(k)] && !keep[string(k)] {
-			if err := w.delete(k); err != nil {
-				return err
-			}
-		}
-		keep[string(k)] = true // stands already, or has just been removed
-	}
-	for k := range want {
-		if !keep[k] {
-			if err := w.set([]byte(k), nil); err != nil {
-				return err
-			}
-		}
-	}
-	if trust != was {
-		if was != "" && !others[was] {
-			err = w.count(was, -1)
-		}
-		if err == nil && !others[trust] {
-			err = w.count(trust, 1)
-		}
-		if err == nil && len(before) == 0 {
-			err = w.count("", 1)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if old != nil {
-		return nil
-	}
-	return w.authors(s.UID, append(authors, author))
-}
-
-// authors writes who says something of a study.
-func (w *writing) authors(uid string, authors []NodeID) error {
-	key := append([]byte{tabStudy}, uid...)
-	if len(authors) == 0 {
-		return w.delete(key)
-	}
-	slices.SortFunc(authors, NodeID.Compare)
-	var row bytes.Buffer
-	for _, a := range authors {
-		row.Write(a[:])
-	}
-	return w.set(key, row.Bytes())
-}
-
-// removeStudy takes an author's statement of a study out of the query tables. The statement itself is still there.
-func (w *writing) removeStudy(author NodeID, uid string) error {
-	before, err := studyStatements(w.txn, uid)
-	if err != nil {
-		return err
-	}
-	var gone [][]byte
-	var was TrustID
-	var authors []NodeID
-	keep, others := map[string]bool{}, map[TrustID]bool{}
-	for _, st := range before {
-		keys := studyKeys(w.x.fold, st.study, st.record.trust)
-		if st.author == author {
-			gone, was = keys, st.record.trust
-			continue
-		}
-		authors = append(authors, st.author)
-		others[st.record.trust] = true
-		for _, k := range keys {
-			keep[string(k)] = true
-		}
-	}
-	if gone == nil {
-		return nil
-	}
-	for _, k := range gone {
-		if !keep[string(k)] {
-			if err := w.delete(k); err != nil {
-				return err
-			}
-		}
-	}
-	if !others[was] {
-		err = w.count(was, -1)
-	}
-	if err == nil && len(authors) == 0 {
-		err = w.count("", -1)
-	}
-	if err != nil {
-		return err
-	}
-	return w.authors(uid, authors)
-}
-
-// count adds to the number of studies of a trust, or of all ("").
-func (w *writing) count(t TrustID, by int) error {
-	n, err := readCount(w.txn, t)
-	if err != nil {
-		return err
-	}
-	if n+by <= 0 {
-		return w.delete(append([]byte{tabCount}, t...))
-	}
-	return w.set(append([]byte{tabCount}, t...), binary.BigEndian.AppendUint64(nil, uint64(n+by)))
-}
-
-func readCount(txn *badger.Txn, t TrustID) (int, error) {
-	v, ok, err := get(txn, append([]byte{tabCount}, t...))
-	if err != nil || !ok {
-		return 0, err
-	}
-	if len(v) != 8 {
-		return 0, errDamaged("a count")
-	}
-	return int(binary.BigEndian.Uint64(v)), nil
-}
-
-// factEntries bounds the rows one fact may write: what studyKeys lists for the
-// old statement and for the new, or what a retraction names, and a few for the log.
-const factEntries = 2*(2*maxList+nameWords+nameGroups+6) + 3*MaxRetracted + 12

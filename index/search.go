@@ -1,0 +1,603 @@
+package index
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// A search finds the statements that match a query, in the order of answers, and reads as little as it can for it.
+//
+// Studies are found in two ways. Rows of the query tables lie in the order of answers and can be walked until a page is full. Or rows, or
+// the rows of persons, are collected, sorted and read. Which is cheaper is found out by counting: each way is followed for a while, then
+// for longer, and the first that comes to its end is taken. If none does, studies are walked by date, and of each the person is looked at
+// before the study is.
+type search struct {
+	m        *matcher
+	runs     *runCache
+	persons  map[personKey]bool // whether they match
+	examined int
+	walked   int
+}
+
+func (m *matcher) search(txn *badger.Txn) *search {
+	return &search{m: m, runs: m.x.reading(txn), persons: map[personKey]bool{}}
+}
+
+// Rounds of counting: how many rows are looked at in each way before the next is.
+var rounds = []int{128, 2048, 16384}
+
+const (
+	keptPersons   = 1 << 16 // persons remembered as matching or not
+	rowsPerPerson = 20      // walking so many rows costs as much as looking up one person's studies
+)
+
+// found is a study that matches.
+type found struct {
+	at       placed // its newest matching statement
+	uid      string
+	all      []statement // those that match first, newest first
+	matching int
+}
+
+func (p placed) cursor() Cursor { return Cursor(hex.EncodeToString(p.append(nil))) }
+
+func (c Cursor) placed() (placed, error) {
+	b, err := hex.DecodeString(string(c))
+	if err != nil || len(b) != placedSize {
+		return placed{}, &MalformedError{What: "query", Why: "it goes on after what is no end of an answer"}
+	}
+	return readPlaced(b), nil
+}
+
+// span is a run of keys of one table: those with prefix, from start (inclusive) to end (exclusive, nil: all).
+type span struct {
+	prefix, start, end []byte
+}
+
+func prefixSpan(prefix []byte) span { return span{prefix: prefix, start: prefix} }
+
+// plan is a way to find studies: by rows of studies, or by rows of persons.
+type plan struct {
+	rows    []span
+	persons []span
+	ordered bool // the one span of rows is in the order of answers
+	alone   bool // and each of its rows matches: nothing else is asked
+}
+
+// days widens the dates asked for by what zones can shift.
+func (m *matcher) days() Range {
+	if !m.zoned {
+		return m.date
+	}
+	shift := func(d string, by int) string {
+		t, err := time.Parse("20060102", d)
+		if err != nil {
+			return ""
+		}
+		return t.AddDate(0, 0, by).Format("20060102")
+	}
+	r := Range{shift(m.date.From, -2), shift(m.date.To, 2)}
+	if r.From == "" && m.date.From != "" || r.To == "" && m.date.To != "" {
+		return Range{}
+	}
+	return r
+}
+
+// dated narrows a span whose keys go on with a date to the dates asked for.
+func (m *matcher) dated(prefix []byte) span {
+	s := prefixSpan(prefix)
+	if !m.date.set() {
+		return s
+	}
+	days := m.days()
+	if days.To != "" {
+		s.start = binary.BigEndian.AppendUint32(bytes.Clone(prefix), dateBytes(days.To))
+	}
+	last := dateBytes("00000000") // no date is no match
+	if days.From != "" {
+		last = dateBytes(days.From)
+	}
+	s.end = binary.BigEndian.AppendUint32(bytes.Clone(prefix), last+1)
+	return s
+}
+
+// plans lists the ways to find the studies. The last is all by date.
+func (m *matcher) plans() (out []plan) {
+	q := &m.q
+	person := func(s ...span) { out = append(out, plan{persons: s}) }
+	// text is of a value that may have wildcards, and a qualifier that may be absent.
+	text := func(table byte, value, qualifier string) (s span, exact, ok bool) {
+		switch {
+		case value == "":
+			return s, false, false
+		case wild(value):
+			lit := literal(value)
+			return prefixSpan(append([]byte{table}, keyText(lit)...)), false, lit != ""
+		case qualifier == "" || wild(qualifier):
+			return prefixSpan(tableKey(table, value)), false, true
+		}
+		return prefixSpan(tableKey(table, value, qualifier)), true, true
+	}
+	if s, exact, ok := text(tabAccession, q.Accession, q.AccessionIssuer); ok {
+		if exact {
+			s = m.dated(s.prefix)
+		}
+		out = append(out, plan{rows: []span{s}, ordered: exact})
+	}
+	if q.NHS != "" {
+		person(prefixSpan(tableKey(tabNHS, q.NHS)))
+	}
+	if s, _, ok := text(tabPatient, q.PatientID, q.Issuer); ok {
+		person(s)
+	}
+	if q.Name != "" && q.Fuzzy {
+		for _, w := range m.words {
+			person(prefixSpan(append([]byte{tabWord}, keyText(w)...)))
+		}
+	}
+	if q.Name != "" && !q.Fuzzy && m.name.anyways {
+		// Rows end where a name does: without trailing ^.
+		if lit := strings.TrimRight(literal(m.name.groups[0]), "^"); lit != "" {
+			person(prefixSpan(append([]byte{tabName}, keyText(lit)...)))
+		}
+	}
+	if m.birth.set() {
+		s := span{prefix: []byte{tabBirth}, start: append([]byte{tabBirth}, m.birth.From...)}
+		if m.birth.To != "" {
+			s.end = append(append([]byte{tabBirth}, m.birth.To...), 1)
+		}
+		person(s)
+	}
+	if len(q.Modalities) > 0 && !slices.ContainsFunc(q.Modalities, wild) {
+		p := plan{ordered: len(q.Modalities) == 1}
+		for _, mod := range q.Modalities {
+			p.rows = append(p.rows, m.dated(tableKey(tabModality, mod)))
+		}
+		out = append(out, p)
+	}
+	if q.Trust != "" {
+		out = append(out, plan{rows: []span{m.dated(tableKey(tabTrust, string(q.Trust)))}, ordered: true})
+	}
+	if len(out) == 0 && m.onlyDated() || len(out) == 1 && out[0].ordered && m.onlyDated() && len(out[0].rows) == 1 {
+		if len(out) == 1 {
+			out[0].alone = true
+			return out
+		}
+		return append(out, plan{rows: []span{m.dated([]byte{tabDate})}, ordered: true, alone: true})
+	}
+	return append(out, plan{rows: []span{m.dated([]byte{tabDate})}, ordered: true})
+}
+
+// onlyDated says that nothing is asked for that has no table.
+func (m *matcher) onlyDated() bool {
+	q := &m.q
+	return q.Sex == "" && q.Issuer == "" && q.Description == "" && q.StudyID == "" && q.Referring == "" && q.BodyPart == "" && q.HeldBy.IsZero() &&
+		!m.time.set() && (q.AccessionIssuer == "" || q.Accession != "")
+}
+
+// scan calls fn with the keys of a span, in the order of answers if the span is; value reads the row.
+func (s *search) scan(sp span, reverse, values bool, fn func(k []byte, item *badger.Item) (bool, error)) error {
+	opt := badger.IteratorOptions{Prefix: sp.prefix, Reverse: reverse, PrefetchValues: values, PrefetchSize: 100}
+	it := s.runs.txn.NewIterator(opt)
+	defer it.Close()
+	start := sp.start
+	if reverse {
+		if start = sp.end; start == nil {
+			start = append(bytes.Clone(sp.prefix), bytes.Repeat([]byte{0xff}, placedSize+1)...)
+		}
+	}
+	for it.Seek(start); it.ValidForPrefix(sp.prefix); it.Next() {
+		item := it.Item()
+		k := item.Key()
+		switch {
+		case Purged(item):
+			continue
+		case !reverse && sp.end != nil && bytes.Compare(k, sp.end) >= 0, reverse && bytes.Compare(k, sp.start) < 0:
+			return nil
+		case reverse && sp.end != nil && bytes.Compare(k, sp.end) >= 0:
+			continue
+		}
+		if more, err := fn(k, item); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// collect reads the statements of rows; all is false when there are more than limit.
+func (s *search) collect(spans []span, limit int) (out []placed, all bool, err error) {
+	all = true
+	for _, sp := range spans {
+		err := s.scan(sp, false, false, func(k []byte, _ *badger.Item) (bool, error) {
+			if len(k) < len(sp.prefix)+placedSize {
+				return false, errDamaged("a query table")
+			}
+			if len(out) == limit {
+				all = false
+				return false, nil
+			}
+			out = append(out, readPlaced(k))
+			return true, nil
+		})
+		if err != nil || !all {
+			return nil, all, err
+		}
+	}
+	return out, true, nil
+}
+
+// collectPersons reads the persons of rows; all is false when there are more than limit rows.
+func (s *search) collectPersons(spans []span, limit int) (out map[personKey]bool, all bool, err error) {
+	all = true
+	out = map[personKey]bool{}
+	n := 0
+	for _, sp := range spans {
+		err := s.scan(sp, false, false, func(k []byte, _ *badger.Item) (bool, error) {
+			if len(k) < 1+len(personKey{}) {
+				return false, errDamaged("a query table")
+			}
+			if n++; n > limit {
+				all = false
+				return false, nil
+			}
+			out[personKey(k[len(k)-len(personKey{}):])] = true
+			return true, nil
+		})
+		if err != nil || !all {
+			return nil, all, err
+		}
+	}
+	return out, true, nil
+}
+
+// ofPersons collects the statements about persons; all is false when there are more than limit.
+func (s *search) ofPersons(persons map[personKey]bool, limit int) (out []placed, all bool, err error) {
+	keys := make([]personKey, 0, len(persons))
+	for k := range persons {
+		if ok, err := s.matches(k); err != nil {
+			return nil, false, err
+		} else if ok {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b personKey) int { return bytes.Compare(a[:], b[:]) })
+	it := s.runs.txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tabOf}})
+	defer it.Close()
+	for _, k := range keys {
+		sp := s.m.dated(append([]byte{tabOf}, k[:]...))
+		for it.Seek(sp.start); it.ValidForPrefix(sp.prefix); it.Next() {
+			key := it.Item().Key()
+			if sp.end != nil && bytes.Compare(key, sp.end) >= 0 {
+				break
+			}
+			if Purged(it.Item()) {
+				continue
+			}
+			if len(key) != 1+len(personKey{})+placedSize {
+				return nil, false, errDamaged("a query table")
+			}
+			if len(out) == limit {
+				return nil, false, nil
+			}
+			out = append(out, readPlaced(key))
+		}
+	}
+	return out, true, nil
+}
+
+// matches says whether a person is one that is asked for.
+func (s *search) matches(k personKey) (bool, error) {
+	if ok, seen := s.persons[k]; seen {
+		return ok, nil
+	}
+	p, err := s.runs.person(k)
+	if err != nil {
+		return false, err
+	}
+	if len(s.persons) >= keptPersons {
+		clear(s.persons)
+	}
+	ok := s.m.matchesPerson(p)
+	s.persons[k] = ok
+	return ok, nil
+}
+
+func (c *runCache) person(k personKey) (p Person, err error) {
+	v, ok, err := get(c.txn, personRow(k))
+	if err != nil {
+		return p, err
+	}
+	if !ok || decode(factMode, "person", v, &p) != nil {
+		return p, errDamaged("a person")
+	}
+	return p, nil
+}
+
+// each calls fn with every study that matches, in the order of answers. complete says that the search was not given up.
+func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err error) {
+	v := &visiting{s: s, fn: fn, complete: true}
+	if len(s.m.q.StudyUIDs) > 0 {
+		listed, err := s.listed()
+		if err != nil {
+			return false, err
+		}
+		err = v.inOrder(listed)
+		return v.complete, err
+	}
+	plans := s.m.plans()
+	last := plans[len(plans)-1]
+	if last.alone {
+		err := v.walk(last.rows[0], nil)
+		return v.complete, err
+	}
+	for _, round := range rounds {
+		rows, persons, any, err := s.count(plans, round)
+		if err != nil {
+			return false, err
+		}
+		if !any {
+			continue
+		}
+		if persons != nil && (rows == nil || 4*len(persons) < len(rows)) {
+			if len(persons) > rounds[0] && s.walkIsCheaper(len(persons)) {
+				err := v.walk(last.rows[0], persons)
+				return v.complete, err
+			}
+			var all bool
+			if rows, all, err = s.ofPersons(persons, maxCandidates); err != nil {
+				return false, err
+			}
+			if !all {
+				err := v.walk(last.rows[0], persons)
+				return v.complete, err
+			}
+		}
+		err = v.inOrder(rows)
+		return v.complete, err
+	}
+	// Nothing is narrow. Walk what is in order.
+	for _, p := range plans {
+		if p.ordered && !s.m.ofPerson() {
+			err := v.walk(p.rows[0], nil)
+			return v.complete, err
+		}
+	}
+	err = v.walk(last.rows[0], nil)
+	return v.complete, err
+}
+
+// count follows every way for a round, and returns the statements and the persons of those that came to their end: what all of them
+// have, for one statement stands at one place in all tables. any says whether one did.
+func (s *search) count(plans []plan, round int) (rows []placed, persons map[personKey]bool, any bool, err error) {
+	for _, p := range plans {
+		if p.persons != nil {
+			got, all, err := s.collectPersons(p.persons, round)
+			if err != nil {
+				return nil, nil, false, err
+			}
+			if !all {
+				continue
+			}
+			if persons == nil {
+				persons = got
+			} else {
+				for k := range persons {
+					if !got[k] {
+						delete(persons, k)
+					}
+				}
+			}
+		} else {
+			got, all, err := s.collect(p.rows, round)
+			if err != nil {
+				return nil, nil, false, err
+			}
+			if !all {
+				continue
+			}
+			if rows == nil {
+				rows = got
+				if rows == nil {
+					rows = []placed{}
+				}
+			} else {
+				in := make(map[placed]bool, len(got))
+				for _, c := range got {
+					in[c] = true
+				}
+				rows = slices.DeleteFunc(rows, func(c placed) bool { return !in[c] })
+			}
+		}
+		any = true
+		if persons != nil && len(persons) == 0 || rows != nil && len(rows) == 0 {
+			return []placed{}, nil, true, nil
+		}
+	}
+	return rows, persons, any, nil
+}
+
+// walkIsCheaper says whether a page is full sooner by walking studies by date than by looking up the studies of so many persons.
+func (s *search) walkIsCheaper(persons int) bool {
+	all, err := readCount(s.runs.txn, countPersons)
+	if err != nil || all == 0 {
+		return false
+	}
+	page := s.m.q.Limit
+	if page == 0 {
+		page = MaxPage
+	}
+	return (page+s.m.q.Offset)*(all/persons) < rowsPerPerson*persons
+}
+
+// listed finds the places of the studies asked for by UID.
+func (s *search) listed() (out []placed, err error) {
+	for _, uid := range s.m.q.StudyUIDs {
+		if checkUID(uid) != nil {
+			continue // names no study
+		}
+		k := s.m.x.studyKey(uid)
+		all, err := s.runs.studyStatements(uid)
+		if err != nil {
+			return nil, err
+		}
+		for _, st := range all {
+			out = append(out, placed{st.study.when(), ref{k, st.no}})
+		}
+	}
+	return out, nil
+}
+
+// visiting gives each study once to fn, at the place of its newest statement that matches.
+type visiting struct {
+	s        *search
+	fn       func(found) (bool, error)
+	complete bool
+}
+
+func (v *visiting) inOrder(rows []placed) error {
+	slices.SortFunc(rows, placed.compare)
+	rows = slices.Compact(rows)
+	if v.s.m.q.Oldest {
+		slices.Reverse(rows)
+	}
+	for _, c := range rows {
+		if more, err := v.visit(c); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// walk goes along rows that are in the order of answers. Of rows that name a person only those are read whose person is one of persons,
+// or matches.
+func (v *visiting) walk(sp span, persons map[personKey]bool) error {
+	s := v.s
+	look := sp.prefix[0] == tabDate && s.m.ofPerson()
+	if a := s.m.after; a != nil {
+		if at := a.append(bytes.Clone(sp.prefix)); s.m.q.Oldest {
+			if sp.end == nil || bytes.Compare(at, sp.end) < 0 {
+				sp.end = at
+			}
+		} else if bytes.Compare(at, sp.start) > 0 {
+			sp.start = at
+		}
+	}
+	return s.scan(sp, s.m.q.Oldest, look, func(k []byte, item *badger.Item) (bool, error) {
+		if s.walked++; s.walked > maxWalked {
+			v.complete = false
+			return false, nil
+		}
+		if len(k) < len(sp.prefix)+placedSize {
+			return false, errDamaged("a query table")
+		}
+		c := readPlaced(k)
+		if look {
+			var pk personKey
+			if err := item.Value(func(b []byte) error {
+				if len(b) != len(pk) {
+					return errDamaged("a query table")
+				}
+				copy(pk[:], b)
+				return nil
+			}); err != nil {
+				return false, err
+			}
+			if persons != nil && !persons[pk] {
+				return true, nil
+			}
+			if ok, err := s.matches(pk); err != nil || !ok {
+				return err == nil, err
+			}
+		}
+		return v.visit(c)
+	})
+}
+
+func (v *visiting) visit(c placed) (more bool, err error) {
+	s := v.s
+	if a := s.m.after; a != nil {
+		if d := c.compare(*a); d == 0 || (d < 0) != s.m.q.Oldest {
+			return true, nil
+		}
+	}
+	if s.examined++; s.examined > MaxExamined {
+		v.complete = false
+		return false, nil
+	}
+	f, ok, err := s.examine(c)
+	if err != nil || !ok {
+		return err == nil, err
+	}
+	return v.fn(f)
+}
+
+// examine reads a study and says whether it stands at a place: at that of its newest matching statement. A study whose authors name
+// different dates has rows at each; this way it is answered once.
+func (s *search) examine(c placed) (f found, ok bool, err error) {
+	all, err := s.runs.statements(c.study)
+	if err != nil {
+		return f, false, err
+	}
+	for _, st := range all {
+		if st.no == c.author {
+			f.uid = st.study.UID
+		}
+	}
+	if f.uid == "" {
+		return f, false, nil // a row of a view that a purge has overlapped
+	}
+	var newest *placed
+	match := make(map[authorNo]bool, len(all))
+	for _, st := range all {
+		if st.study.UID != f.uid || !s.m.matches(st) {
+			continue
+		}
+		match[st.no] = true
+		if at := (placed{st.study.when(), ref{c.study, st.no}}); newest == nil || at.compare(*newest) < 0 {
+			newest = &at
+		}
+	}
+	if newest == nil || *newest != c {
+		return f, false, nil
+	}
+	if held, err := s.held(f.uid, all); err != nil || !held {
+		return f, false, err
+	}
+	f.at = c
+	f.all = slices.DeleteFunc(all, func(st statement) bool { return st.study.UID != f.uid })
+	f.matching = len(match)
+	slices.SortFunc(f.all, func(a, b statement) int {
+		if match[a.no] != match[b.no] {
+			if match[a.no] {
+				return -1
+			}
+			return 1
+		}
+		x, y := a.study.when(), b.study.when()
+		return cmp.Or(bytes.Compare(x[:], y[:]), a.author.Compare(b.author))
+	})
+	return f, true, nil
+}
+
+// held says whether a study is where the query wants it to be.
+func (s *search) held(uid string, all []statement) (bool, error) {
+	want := s.m.q.HeldBy
+	if want.IsZero() || slices.ContainsFunc(all, func(st statement) bool { return st.author == want && st.study.UID == uid }) {
+		return true, nil
+	}
+	h := newHoldings(s.runs)
+	defer h.close()
+	held := false
+	err := h.of(uid, NodeID{}, func(b heldBy) error {
+		held = held || b.author.node == want && b.instances > 0
+		return nil
+	})
+	return held, err
+}
