@@ -257,9 +257,10 @@ func (n *Node) healLog() error {
 	return nil
 }
 
-// indexOptions favour memory over speed: a node shares its machine, and the
-// index is small and read by key. What Append returned must be on disk.
-func indexOptions(dir string) badger.Options {
+// IndexOptions are those of the database of index and catalogue. They favour
+// memory over speed: a node shares its machine, and the index is small and
+// read by key. What Append returned must be on disk.
+func IndexOptions(dir string) badger.Options {
 	return badger.DefaultOptions(dir).WithSyncWrites(true).WithCompression(options.Snappy).WithNumVersionsToKeep(1).
 		WithMemTableSize(16 << 20).WithNumMemtables(2).WithBlockCacheSize(16 << 20).WithIndexCacheSize(16 << 20).
 		WithNumCompactors(2).WithValueLogFileSize(64 << 20).WithLogger(nil).
@@ -274,7 +275,7 @@ func openIndex(dir string) (db *badger.DB, err error) {
 			db, err = nil, fmt.Errorf("%w (%v)", archive.ErrIndexDamaged, r)
 		}
 	}()
-	return badger.Open(indexOptions(dir))
+	return badger.Open(IndexOptions(dir))
 }
 
 func (n *Node) openMesh(ctx context.Context) error {

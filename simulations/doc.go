@@ -2,7 +2,8 @@
 // logic that runs in hospitals, with clock, randomness, disks and links given
 // to it by a seeded world.
 //
-// Nothing is here yet.
+// So far here is what the worlds will be filled with: package synthetic makes up
+// the studies of a region.
 //
 // What will live here: worlds (trusts, links, workloads), faults (loss, delay,
 // partition, crash, full disk, restored backup), invariants that must hold at
@@ -12,7 +13,7 @@
 // the logic is changed, not imitated.
 //
 // Arrows: simulations imports node and what is below it; nothing imports
-// simulations but cmd/priormesh.
+// simulations but cmd/priormesh and, for its studies, interop.
 //
 // The format it will write is a report of one run: the scenario, the seed by
 // which it replays step for step, what was checked, and what failed at which
