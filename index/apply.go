@@ -3,7 +3,6 @@ package index
 import (
 	"errors"
 	"maps"
-	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -53,9 +52,13 @@ func (w *writing) has(k []byte) (bool, error) {
 }
 
 func (w *writing) setRun(r *run) error {
-	k := r.key()
-	w.read.runs[string(k)] = r
-	return w.set(k, r.encode())
+	for _, p := range r.parts() {
+		w.read.keep(p)
+		if err := w.set(p.key(), p.encode()); err != nil {
+			return err
+		}
+	}
+	return w.set(r.key(), r.encode())
 }
 
 func (w *writing) state(id logID) logState {
@@ -193,15 +196,15 @@ func (w *writing) append(v Verified, trust TrustID) error {
 			payloads[i] = p
 		}
 	}
-	if err := w.setRun(newRun(a.no, v, payloads)); err != nil {
+	r := newRun(a.no, v, payloads)
+	if err := w.setRun(r); err != nil {
 		return err
 	}
 	for i, p := range payloads {
 		if p.dropped() {
 			continue
 		}
-		at := loc{Position{id.Epoch, v.link.first + Seq(i)}, v.link.head.Seq}
-		if err := w.payload(id, a, at, p, trust, &st); err != nil {
+		if err := w.payload(id, a, r.loc(v.link.first+Seq(i)), p, trust, &st); err != nil {
 			return err
 		}
 	}
@@ -224,12 +227,13 @@ func (w *writing) fill(v Verified) (bool, error) {
 	if !ok || st.missing == 0 && !w.drops(a.no) {
 		return false, nil
 	}
-	old, err := w.read.run(a.no, loc{Position{id.Epoch, v.link.first}, v.link.head.Seq})
+	filled, err := cover(w.txn, a.no, Position{id.Epoch, v.link.first})
 	if err != nil {
 		return false, err
 	}
-	filled := *old
-	filled.payloads = slices.Clone(old.payloads)
+	if filled == nil {
+		return false, errDamaged("a batch")
+	}
 	var fresh []int
 	any := false
 	for i, p := range v.batch.Payloads {
@@ -253,7 +257,7 @@ func (w *writing) fill(v Verified) (bool, error) {
 			return false, err
 		}
 		if keep {
-			filled.payloads[i] = p
+			filled.payloads[i], filled.commit[i] = p, nil
 			fresh = append(fresh, i)
 			any = true
 		}
@@ -262,13 +266,12 @@ func (w *writing) fill(v Verified) (bool, error) {
 		return false, nil
 	}
 	if len(fresh) > 0 {
-		if err := w.setRun(&filled); err != nil {
+		if err := w.setRun(filled); err != nil {
 			return false, err
 		}
 	}
 	for _, i := range fresh {
-		at := loc{Position{id.Epoch, v.link.first + Seq(i)}, v.link.head.Seq}
-		if err := w.payload(id, a, at, filled.payloads[i], st.trust, &st); err != nil {
+		if err := w.payload(id, a, filled.loc(v.link.first+Seq(i)), filled.payloads[i], st.trust, &st); err != nil {
 			return false, err
 		}
 	}
@@ -336,53 +339,38 @@ func (w *writing) wanted(no authorNo, p Position, pl Payload) (bool, error) {
 // payload applies one fact. What cannot be read stays stored and is relayed: a newer version may understand it.
 func (w *writing) payload(id logID, a author, at loc, p Payload, trust TrustID, st *logState) error {
 	s, err := decodePayload(p.Data)
-	var retraction Retraction
+	var body any
 	if err == nil {
-		err = understand(s)
+		body, err = understand(s)
 	}
-	if err == nil && s.Kind == KindRetraction {
-		retraction, err = decodeRetraction(s.Subject, s.Body)
-		if err == nil && retraction.Through.compare(at.Position) >= 0 {
-			err = &MalformedError{What: "retraction", Why: "it is of what has not been said yet"}
-		}
+	if r, ok := body.(Retraction); ok && err == nil && r.Through.compare(at.Position) >= 0 {
+		err = &MalformedError{What: "retraction", Why: "it is of what has not been said yet"}
 	}
 	if err != nil {
 		st.unread++
 		return nil
 	}
 	w.events = append(w.events, Fact{Author: id.Node, Epoch: id.Epoch, Seq: at.Seq, Kind: s.Kind, Subject: s.Subject, Body: s.Body})
-	switch s.Kind {
-	case KindStudy:
-		study, err := decodeStudy(s.Subject, s.Body)
-		if err != nil {
-			return err
-		}
-		if err = w.applyStudy(a, at, trust, study); errors.Is(err, errMet) {
+	switch body := body.(type) {
+	case Study:
+		if err = w.applyStudy(a, at, trust, body); errors.Is(err, errMet) {
 			w.x.opt.Log.Error("a study is not shown: its UID has the same hash as another's", "node", id.Node.String())
 			st.unread++
 			return nil
 		}
 		return err
-	case KindHolding:
-		h, err := decodeHolding(s.Subject, s.Body)
-		if err != nil {
-			return err
-		}
-		return w.applyHolding(a, at, trust, h)
-	case KindVote:
+	case Holding:
+		return w.applyHolding(a, at, trust, body)
+	case Vote:
 		// Counted by position in the log, so that all nodes look at the same ones.
 		if st.votes++; st.votes <= maxLogVotes {
-			v, err := DecodeVote(s.Body)
-			if err != nil {
-				return err
-			}
-			w.votes = append(w.votes, v)
+			w.votes = append(w.votes, body)
 			if err := w.set(logKey(tabVote, a.no, at.Position), s.Body); err != nil {
 				return err
 			}
 		}
-	case KindRetraction:
-		if err := w.retract(id, a, s.Subject, retraction, st); err != nil {
+	case Retraction:
+		if err := w.retract(id, a, s.Subject, body, st); err != nil {
 			return err
 		}
 	}
@@ -400,11 +388,7 @@ func (w *writing) payload(id logID, a author, at loc, p Payload, trust TrustID, 
 			return nil
 		}
 	}
-	if s.Kind == KindNode {
-		n, err := decodeNode(s.Body)
-		if err != nil {
-			return err
-		}
+	if n, ok := body.(NodeFact); ok {
 		if n.Cert.Trust == trust { // another trust's node is that trust's to speak of
 			w.nodes = append(w.nodes, nodeWord{author: id.Node, fact: n})
 		}

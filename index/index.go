@@ -314,7 +314,7 @@ func (x *Index) Self() NodeID { return x.self }
 // state; NewEpoch is the way on.
 func (x *Index) Append(ctx context.Context, st ...Statement) (Head, error) {
 	for _, s := range st {
-		if err := understand(s); err != nil {
+		if _, err := understand(s); err != nil {
 			return Head{}, err
 		}
 	}
@@ -325,21 +325,21 @@ func (x *Index) Append(ctx context.Context, st ...Statement) (Head, error) {
 	return head, err
 }
 
-// understand checks the facts this version can read, so that it never says one it could not.
-func understand(s Statement) (err error) {
+// understand reads the body of a fact of a kind that this version knows; it is nil of others.
+func understand(s Statement) (body any, err error) {
 	switch s.Kind {
 	case KindStudy:
-		_, err = decodeStudy(s.Subject, s.Body)
+		return decodeStudy(s.Subject, s.Body)
 	case KindHolding:
-		_, err = decodeHolding(s.Subject, s.Body)
+		return decodeHolding(s.Subject, s.Body)
 	case KindNode:
-		_, err = decodeNodeFact(s.Subject, s.Body)
+		return decodeNodeFact(s.Subject, s.Body)
 	case KindVote:
-		_, err = decodeVoteFact(s.Subject, s.Body)
+		return decodeVoteFact(s.Subject, s.Body)
 	case KindRetraction:
-		_, err = decodeRetraction(s.Subject, s.Body)
+		return decodeRetraction(s.Subject, s.Body)
 	}
-	return err
+	return nil, nil
 }
 
 func (x *Index) say(ctx context.Context, st []Statement) (Head, error) {
@@ -741,6 +741,9 @@ func (x *Index) Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batc
 				return false, err
 			}
 			r, err := readRun(k, v)
+			if err == nil {
+				err = r.load(txn)
+			}
 			if err != nil {
 				return false, err
 			}

@@ -122,7 +122,7 @@ func (x *Index) Purge(ctx context.Context) error {
 		if err := x.purge(ctx, doomedKeys{keys: work.dead, kind: unlessLive}); err != nil {
 			return err
 		}
-		if err := x.purge(ctx, doomedKeys{keys: work.runs, kind: rewritten, rewrite: x.withoutDoomed}); err != nil {
+		if err := x.purge(ctx, doomedKeys{keys: work.parts, kind: rewritten, rewrite: x.withoutDoomed}); err != nil {
 			return err
 		}
 		if err := x.Update(func(txn *badger.Txn) error {
@@ -140,9 +140,9 @@ func (x *Index) Purge(ctx context.Context) error {
 
 // doomed is what a purge has to remove.
 type doomed struct {
-	at   [][]byte // rows of the table of doomed payloads
-	runs [][]byte // rows of the runs that hold them
-	dead [][]byte // rows that the facts brought about; one that is there again stays
+	at    [][]byte // rows of the table of doomed payloads
+	parts [][]byte // rows that hold them
+	dead  [][]byte // rows that the facts brought about; one that is there again stays
 }
 
 func (x *Index) doomed() (d doomed, err error) {
@@ -179,7 +179,7 @@ func (x *Index) doomed() (d doomed, err error) {
 			if payload == nil {
 				continue
 			}
-			add(&d.runs, r.key())
+			add(&d.parts, logKey(tabPart, no, Position{p.Epoch, r.loc(p.Seq).last}))
 			s, err := decodePayload(payload.Data)
 			if err != nil {
 				continue
@@ -219,27 +219,25 @@ func (x *Index) trail(a author, s Statement) (keys [][]byte) {
 	return keys
 }
 
-// withoutDoomed returns a run's row without the payloads that are to go.
+// withoutDoomed returns the row of a part without the payloads that are to go.
 func (x *Index) withoutDoomed(txn *badger.Txn, k, v []byte) ([]byte, error) {
-	r, err := readRun(k, v)
+	p, err := readPart(k, v)
 	if err != nil {
 		return nil, err
 	}
-	for i := range r.payloads {
-		p := &r.payloads[i]
-		if p.dropped() {
+	for i := range p.payloads {
+		if p.payloads[i].dropped() {
 			continue
 		}
-		_, gone, err := get(txn, logKey(tabDoomed, r.no, Position{r.epoch, r.first() + Seq(i)}))
+		_, gone, err := get(txn, logKey(tabDoomed, p.no, Position{p.epoch, p.first() + Seq(i)}))
 		if err != nil {
 			return nil, err
 		}
 		if gone {
-			c := p.commitment()
-			r.absent[i], *p = c[:], Payload{}
+			p.payloads[i] = Payload{}
 		}
 	}
-	return r.encode(), nil
+	return p.encode(), nil
 }
 
 // trustsOf lists whose a node has been while its logs were taken.

@@ -226,10 +226,16 @@ func (w *writing) drop(id logID, a author, p Position, hash [32]byte, st *logSta
 		if err != nil || !retractable(s.Kind) || hashOf(s.Kind, s.Subject) != hash {
 			return nil, nil
 		}
-		if understand(s) != nil {
+		if _, err := understand(s); err != nil {
 			state.unread--
 		}
 		said = &s
+		// The header stays what it is when the payload is gone.
+		c := payload.commitment()
+		r.commit[p.Seq-r.first()] = c[:]
+		if err := w.set(r.key(), r.encode()); err != nil {
+			return nil, err
+		}
 		if err := w.set(logKey(tabDoomed, a.no, p), nil); err != nil {
 			return nil, err
 		}
@@ -370,7 +376,7 @@ func (x *Index) said(ctx context.Context, kind Kind, subject string, after Posit
 		found = nil
 		n := 0
 		var at []Position
-		err := scan(txn, authorKey(tabRun, a.no), logKey(tabRun, a.no, Position{after.Epoch, after.Seq + 1}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+		err := scan(txn, authorKey(tabPart, a.no), logKey(tabPart, a.no, Position{after.Epoch, after.Seq + 1}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 			if n++; n%64 == 0 && ctx.Err() != nil {
 				return false, ctx.Err()
 			}
@@ -378,7 +384,7 @@ func (x *Index) said(ctx context.Context, kind Kind, subject string, after Posit
 			if err != nil || !bytes.Contains(v, []byte(subject)) {
 				return err == nil, err
 			}
-			r, err := readRun(k, v)
+			r, err := readPart(k, v)
 			if err != nil {
 				return false, err
 			}

@@ -62,7 +62,7 @@ func dump(t testing.TB, x *Index) map[string]string {
 		switch k[0] {
 		case tabDoomed:
 			delete(out, k)
-		case tabRun: // without what waits for the purge
+		case tabPart: // without what waits for the purge
 			err := x.db.View(func(txn *badger.Txn) error {
 				b, err := x.withoutDoomed(txn, []byte(k), []byte(v))
 				out[k] = string(b)
@@ -211,8 +211,8 @@ func TestRetractionOfManyFacts(t *testing.T) {
 		}
 		payloads := 0
 		for k, v := range dump(t, x) {
-			if k[0] == tabRun {
-				r, err := readRun([]byte(k), []byte(v))
+			if k[0] == tabPart {
+				r, err := readPart([]byte(k), []byte(v))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -522,7 +522,7 @@ func TestPurgeLeavesNothingInTheFiles(t *testing.T) {
 		}
 	}
 	for k, v := range before {
-		gone := trail[k] || k[0] == tabRun && strings.Contains(v, doomed[0]) || k[0] == tabCount || k[0] == tabLog
+		gone := trail[k] || k[0] == tabPart && strings.Contains(v, doomed[0]) || k[0] == tabCount || k[0] == tabLog || k[0] == tabRun
 		if !gone && after[k] != v {
 			t.Fatalf("row %q is %q, was %q", k, after[k], v)
 		}

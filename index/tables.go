@@ -26,6 +26,7 @@ const (
 	tabCount   = 0x0a
 	tabHolding = 0x0b
 	tabPerson  = 0x0c
+	tabPart    = 0x0d
 
 	tabPatient   = 0x10
 	tabNHS       = 0x11
@@ -109,7 +110,7 @@ func readFactKey(k []byte) (kind Kind, subject string, author authorNo, ok bool)
 	return Kind(parts[0]), string(parts[1]), authorNo(binary.BigEndian.Uint16(tail)), true
 }
 
-// loc says where a fact lies: its position, and the last position of the run that holds it.
+// loc says where a fact lies: its position, and the last position of the part that holds it.
 type loc struct {
 	Position
 	last Seq
