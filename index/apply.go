@@ -21,6 +21,7 @@ type writing struct {
 	votes    []Vote
 	nodes    []nodeWord
 	epoch    Epoch // the own log's, when it moves
+	careful  bool  // it must not come to be too large
 }
 
 func (x *Index) begin() *writing {
@@ -147,11 +148,14 @@ func (w *writing) known(n NodeID, trust TrustID) (author, error) {
 // maxAuthors is how many nodes there can be in the life of a region.
 const maxAuthors = 1<<16 - 1
 
-// room says whether a batch surely fits into the transaction beside what is in it.
+// room says whether a batch fits into the transaction beside what is in it: for sure, or as far as batches are as they mostly are.
 func (w *writing) room(v Verified) bool {
-	rows := w.rows + factEntries*len(v.link.commit)
-	bytes := w.bytes + 3*v.batch.size() + maxFactBytes*len(v.link.commit)
-	return int64(rows) < w.x.db.MaxBatchCount() && int64(bytes) < w.x.db.MaxBatchSize()
+	facts, bytes := factEntries, maxFactBytes
+	if !w.careful {
+		facts, bytes = usualEntries, usualFactBytes
+	}
+	n := len(v.link.commit)
+	return int64(w.rows+facts*n) < w.x.db.MaxBatchCount() && int64(w.bytes+3*v.batch.size()+bytes*n) < w.x.db.MaxBatchSize()
 }
 
 const (
@@ -160,6 +164,9 @@ const (
 	// factEntries bounds the rows one fact may write: those of the old statement and of the new, or what a retraction names, and a few
 	// for the log.
 	factEntries = 2*(2*maxList+nameWords+nameGroups+9) + 3*MaxRetracted + 12
+
+	usualEntries   = 32
+	usualFactBytes = 2 << 10
 )
 
 // append stores a batch that follows on its log, and applies its facts.
@@ -445,14 +452,24 @@ func (x *Index) Take(batches []Verified) (fresh int, err error) {
 		return 0, err
 	}
 	x.write.Lock()
-	fresh, err = x.take(batches)
+	fresh, err = x.take(batches, false)
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		var more int
+		more, err = x.take(batches, true)
+		fresh += more
+	}
 	x.write.Unlock()
 	x.tell()
 	return fresh, err
 }
 
-func (x *Index) take(batches []Verified) (fresh int, err error) {
-	w := x.begin()
+func (x *Index) take(batches []Verified, careful bool) (fresh int, err error) {
+	begin := func() *writing {
+		w := x.begin()
+		w.careful = careful
+		return w
+	}
+	w := begin()
 	defer func() { w.discard() }()
 	pending := 0
 	flush := func() error {
@@ -463,7 +480,7 @@ func (x *Index) take(batches []Verified) (fresh int, err error) {
 			return err
 		}
 		fresh += pending
-		w, pending = x.begin(), 0
+		w, pending = begin(), 0
 		return nil
 	}
 	for _, v := range batches {

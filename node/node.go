@@ -261,8 +261,8 @@ func (n *Node) healLog() error {
 // memory over speed: a node shares its machine, and the index is small and
 // read by key. What Append returned must be on disk.
 func IndexOptions(dir string) badger.Options {
-	return badger.DefaultOptions(dir).WithSyncWrites(true).WithCompression(options.Snappy).WithNumVersionsToKeep(1).
-		WithMemTableSize(16 << 20).WithNumMemtables(2).WithBlockCacheSize(16 << 20).WithIndexCacheSize(16 << 20).
+	return badger.DefaultOptions(dir).WithSyncWrites(true).WithCompression(options.ZSTD).WithZSTDCompressionLevel(1).WithNumVersionsToKeep(1).
+		WithMemTableSize(16 << 20).WithNumMemtables(2).WithBlockCacheSize(64 << 20).WithIndexCacheSize(64 << 20).
 		WithNumCompactors(2).WithValueLogFileSize(64 << 20).WithLogger(nil).
 		WithChecksumVerificationMode(options.OnBlockRead)
 }
