@@ -228,6 +228,10 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 		if err := w.applyStudy(id.Node, trust, study); err != nil {
 			return err
 		}
+	case KindLink:
+		if err := w.applyLink(id.Node, s.Subject, s.Body); err != nil {
+			return err
+		}
 	case KindNode:
 		n, err := decodeNode(s.Body)
 		if err != nil {

@@ -18,7 +18,9 @@ const (
 	KindNode       Kind = "node"       // NodeFact
 	KindVote       Kind = "vote"       // Vote
 	KindRetraction Kind = "retraction" // Retraction
-	KindLink       Kind = "link"       // reserved: patient links and merges, stored and relayed
+	KindLink       Kind = "link"       // Link
+	KindReport     Kind = "report"     // Report
+	KindOffer      Kind = "offer"      // Offer
 )
 
 // Fact is one statement of one node.

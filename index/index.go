@@ -290,6 +290,8 @@ func understand(s Statement) (err error) {
 		_, err = decodeVoteFact(s.Subject, s.Body)
 	case KindRetraction:
 		_, err = decodeRetraction(s.Subject, s.Body)
+	case KindLink:
+		_, err = decodeLink(s.Subject, s.Body)
 	}
 	return err
 }

@@ -177,6 +177,9 @@ func (x *Index) doomed() (d doomed, err error) {
 					keys = append(keys, studyKeys(x.fold, study, t)...)
 				}
 			}
+			if l, err := decodeLink(s.Subject, s.Body); s.Kind == KindLink && err == nil {
+				keys = append(keys, linkKeys(author, l)...)
+			}
 			for _, k := range keys {
 				if !seen[string(k)] {
 					seen[string(k)] = true

@@ -132,7 +132,13 @@ func retractionHash(subject string) (h [32]byte, err error) {
 }
 
 // retractable are the kinds that may be taken back: votes and nodes say who is in the region, and stay.
-func retractable(k Kind) bool { return k == KindStudy || k == KindHolding }
+func retractable(k Kind) bool {
+	switch k {
+	case KindStudy, KindHolding, KindLink, KindReport, KindOffer:
+		return true
+	}
+	return false
+}
 
 func retractKey(author NodeID, hash [32]byte) []byte {
 	return append(append([]byte{tabRetract}, author[:]...), hash[:]...)
@@ -297,10 +303,14 @@ func (w *writing) withdraw(id logID, s Statement, hash [32]byte, through Positio
 	if at.compare(through) > 0 {
 		return nil // said anew since
 	}
-	if s.Kind == KindStudy {
-		if err := w.removeStudy(id.Node, s.Subject); err != nil {
-			return err
-		}
+	switch s.Kind {
+	case KindStudy:
+		err = w.removeStudy(id.Node, s.Subject)
+	case KindLink:
+		err = w.removeLink(id.Node, s.Subject)
+	}
+	if err != nil {
+		return err
 	}
 	if err := w.delete(key); err != nil {
 		return err
