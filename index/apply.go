@@ -51,9 +51,12 @@ func (w *writing) state(id logID) logState {
 }
 
 // room says whether a batch surely fits into the transaction beside what is in it.
-func (w *writing) room(v Verified) bool {
-	rows := w.rows + factEntries*len(v.link.commit)
-	bytes := w.bytes + 3*v.batch.size() + maxFactBytes*len(v.link.commit)
+func (w *writing) room(v Verified) bool { return w.roomFor(len(v.link.commit), v.batch.size()) }
+
+// roomFor is room for a number of facts whose payloads have so many bytes together.
+func (w *writing) roomFor(facts, size int) bool {
+	rows := w.rows + factEntries*facts
+	bytes := w.bytes + 3*size + maxFactBytes*facts
 	return int64(rows) < w.x.db.MaxBatchCount() && int64(bytes) < w.x.db.MaxBatchSize()
 }
 
@@ -172,9 +175,20 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 	if err := w.set(logKey(tabPayload, id, seq), append(bytes.Clone(p.Salt), p.Data...)); err != nil {
 		return err
 	}
+	if err != nil {
+		return w.noteUnread(id, seq, unreadBody, st)
+	}
+	return w.apply(id, seq, s, trust, st)
+}
+
+// apply applies a fact that is stored.
+func (w *writing) apply(id logID, seq Seq, s Statement, trust TrustID, st *logState) error {
 	var retraction Retraction
-	if err == nil {
-		err = understand(s)
+	err := w.x.knows.understand(s)
+	if err == nil && !w.x.knows.knows(s.Kind) {
+		if err := w.noteUnread(id, seq, unreadKind, st); err != nil {
+			return err
+		}
 	}
 	if err == nil && s.Kind == KindRetraction {
 		retraction, err = decodeRetraction(s.Subject, s.Body)
@@ -183,8 +197,7 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 		}
 	}
 	if err != nil {
-		st.unread++
-		return nil
+		return w.noteUnread(id, seq, unreadBody, st)
 	}
 	w.events = append(w.events, Fact{Author: id.Node, Epoch: id.Epoch, Seq: seq, Kind: s.Kind, Subject: s.Subject, Body: s.Body})
 	if s.Kind == KindVote {
@@ -219,8 +232,9 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 			return nil
 		}
 	}
-	switch s.Kind {
-	case KindStudy:
+	switch kind := s.Kind; {
+	case !w.x.knows.knows(kind):
+	case kind == KindStudy:
 		study, err := decodeStudy(s.Subject, s.Body)
 		if err != nil {
 			return err
@@ -228,11 +242,11 @@ func (w *writing) payload(id logID, seq Seq, p Payload, trust TrustID, st *logSt
 		if err := w.applyStudy(id.Node, trust, study); err != nil {
 			return err
 		}
-	case KindLink:
+	case kind == KindLink:
 		if err := w.applyLink(id.Node, s.Subject, s.Body); err != nil {
 			return err
 		}
-	case KindNode:
+	case kind == KindNode:
 		n, err := decodeNode(s.Body)
 		if err != nil {
 			return err

@@ -39,6 +39,7 @@ type Index struct {
 	opt    Options
 	self   NodeID
 	fold   folder
+	knows  understanding
 	roster atomic.Pointer[Roster]
 
 	write  sync.Mutex    // held by whoever writes
@@ -121,7 +122,9 @@ var (
 
 // Open opens the index in db. The db must be opened with SyncWrites (or in memory), so that what Append returned is on disk, and a
 // MemTableSize of 16 MiB or more; Open refuses others. Closing it is the caller's, after the last call to the index.
-func Open(db *badger.DB, opt Options) (*Index, error) {
+func Open(db *badger.DB, opt Options) (*Index, error) { return open(db, opt, thisUnderstanding()) }
+
+func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 	switch {
 	case len(opt.Self) != ed25519.PrivateKeySize:
 		return nil, errors.New("index: Options.Self is not an Ed25519 private key")
@@ -135,7 +138,7 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 		return nil, &LimitError{What: "bytes of a database transaction (set MemTableSize to 16 MiB or more), want at least its limit", Got: int(db.MaxBatchSize()), Limit: minTxn}
 	}
 	x := &Index{
-		db: db, opt: opt, self: NodeIDOf(opt.Self), fold: opt.FoldName,
+		db: db, opt: opt, knows: knows, self: NodeIDOf(opt.Self), fold: opt.FoldName,
 		checked: signatures{}, epoch: 1, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
 		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]Vote{},
 	}
@@ -158,6 +161,10 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 		return nil, err
 	}
 	x.elect()
+	if err := x.reread(); err != nil {
+		return nil, err
+	}
+	x.tell() // nobody watches yet
 	var restate bool
 	err := x.db.View(func(txn *badger.Txn) (err error) {
 		_, restate, err = get(txn, metaRestate)
@@ -266,7 +273,7 @@ func (x *Index) Self() NodeID { return x.self }
 // state; NewEpoch is the way on.
 func (x *Index) Append(ctx context.Context, st ...Statement) (Head, error) {
 	for _, s := range st {
-		if err := understand(s); err != nil {
+		if err := x.knows.understand(s); err != nil {
 			return Head{}, err
 		}
 	}
@@ -275,25 +282,6 @@ func (x *Index) Append(ctx context.Context, st ...Statement) (Head, error) {
 	x.write.Unlock()
 	x.tell()
 	return head, err
-}
-
-// understand checks the facts this version can read, so that it never says one it could not.
-func understand(s Statement) (err error) {
-	switch s.Kind {
-	case KindStudy:
-		_, err = decodeStudy(s.Subject, s.Body)
-	case KindHolding:
-		_, err = decodeHolding(s.Subject, s.Body)
-	case KindNode:
-		_, err = decodeNodeFact(s.Subject, s.Body)
-	case KindVote:
-		_, err = decodeVoteFact(s.Subject, s.Body)
-	case KindRetraction:
-		_, err = decodeRetraction(s.Subject, s.Body)
-	case KindLink:
-		_, err = decodeLink(s.Subject, s.Body)
-	}
-	return err
 }
 
 func (x *Index) say(ctx context.Context, st []Statement) (Head, error) {
@@ -417,7 +405,19 @@ func (x *Index) restate(ctx context.Context) error {
 					return false, err
 				}
 			}
-			st = append(st, Statement{Kind: kind, Subject: subject, Body: r.body})
+			said := Statement{Kind: kind, Subject: subject, Body: r.body}
+			if !x.knows.knows(kind) { // a newer version has said it: then it is said again as it was
+				payload, ok, err := x.row(logKey(tabPayload, logID{x.self, r.epoch}, r.seq))
+				if err != nil {
+					return false, err
+				}
+				if ok && len(payload) >= saltSize {
+					if s, err := decodePayload(payload[saltSize:]); err == nil {
+						said.Version = s.Version
+					}
+				}
+			}
+			st = append(st, said)
 			size += len(subject) + len(r.body) + 128
 			return true, nil
 		})

@@ -257,8 +257,8 @@ func (w *writing) drop(id logID, p Position, hash [32]byte, st *logState) (*Stat
 		if err != nil || !retractable(s.Kind) || hashOf(s.Kind, s.Subject) != hash {
 			return nil, nil
 		}
-		if understand(s) != nil {
-			state.unread--
+		if err := w.forgetUnread(at, p.Seq, &state); err != nil {
+			return nil, err
 		}
 		said = &s
 		if err := w.set(logKey(tabDoomed, at, p.Seq), nil); err != nil {
