@@ -85,6 +85,8 @@ func TestLinkedPatients(t *testing.T) {
 		"contested": {[]saidBy{{"RAA", jane}, {"RBB", emergency}, {"RBB", link(Merged, b9, a7)}, {"RCC", link(Different, a7, b9)}}, "1 | 2 | 2"},
 		"contested, even where all agrees": {[]saidBy{{"RAA", jane}, {"RBB", doe("2", "9", "RBB", "DOE^JANE", "19700203")},
 			{"RBB", link(Same, b9, a7)}, {"RCC", link(Different, a7, b9)}}, "1 | 2 | 2"},
+		"a contest leaves other links alone": {[]saidBy{{"RAA", jane}, {"RBB", emergency}, {"RCC", doe("3", "5", "RCC", "UNKNOWN^FEMALE", "")},
+			{"RAA", link(Same, a7, b9)}, {"RCC", link(Different, a7, b9)}, {"RAA", link(Same, a7, c5)}}, "1 3 | 2 | 2"},
 		"different, with one NHS number": {[]saidBy{
 			{"RAA", mustStudy(t, Study{UID: "1", Patient: []PatientID{{"7", "RAA"}}, NHS: nhsAnna, Name: "DOE^JANE", BirthDate: "19700203"})},
 			{"RBB", mustStudy(t, Study{UID: "2", Patient: []PatientID{{"9", "RBB"}}, NHS: nhsAnna, Name: "DOE^JANE", BirthDate: "19700203"})},

@@ -80,10 +80,13 @@ func (x *Index) reread() error {
 	if ok {
 		before = binary.BigEndian.Uint64(v)
 	}
-	if before == x.knows.number {
+	switch {
+	case before == x.knows.number:
 		return nil
+	case before > x.knows.number: // it would put what it cannot read in the place of what has been read
+		return &VersionError{What: "index database", Got: before}
 	}
-	if !fresh && before < x.knows.number { // an older program that takes over notes what it cannot read, for the next newer one
+	if !fresh {
 		// A fact of a kind that was unknown holds, be it well formed or not. First all of those give way, then each is applied.
 		for _, step := range []func(*writing, logID, Seq, byte) error{(*writing).unhold, (*writing).readAgain} {
 			if err := x.eachUnread(step); err != nil {
