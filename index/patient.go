@@ -25,7 +25,7 @@ const (
 
 	maxIdentifiers = 64   // identifiers followed
 	maxLookedUnder = 256  // identifiers looked under, to see who bears them
-	maxPersons     = 1024 // persons whose studies are listed
+	maxPersons     = 512  // persons whose studies are listed
 	maxBearers     = 256  // persons under an identifier; more than that are nobody
 	maxNamesakes   = 2048 // persons born on a day
 	maxPeople      = 8    // birth dates, or family names, under an identifier; more than that are nobody
@@ -132,8 +132,10 @@ func patientOf(uid string, from people, fold folder, agree func(a, b string) boo
 // someone is a person with what is derived from it.
 type someone struct {
 	person
-	ids  []Identifier
-	look int // which look it has
+	ids    []Identifier
+	look   int          // which look it has
+	parted []Identifier // those that somebody says are another's than some other
+	asked  bool         // parted is known
 }
 
 // look is what persons are compared by. It has no identifiers: many persons look the same.
@@ -145,6 +147,8 @@ type unit struct {
 	ids     []Identifier // of all of them, sorted
 	mixed   bool
 	studies []studyOf
+	knots   []*linked // once tied
+	tied    bool
 	doubt   bool // reached by what may only make it possible
 	contest bool // by what is contested
 }
@@ -187,6 +191,7 @@ type grouping struct {
 	listed   map[personID]bool // persons whose studies are in units
 	queue    []Identifier
 	followed map[Identifier]bool
+	reached  map[*unit]bool      // by path
 	aside    map[Identifier]bool // true where it is contested
 	studies  int
 	full     bool
@@ -570,65 +575,94 @@ func (g *grouping) certain(u *unit, all []*unit, agreeing map[*unit]bool) (bool,
 
 // path says whether units that agree with the start and with u lead from the one to the other.
 func (g *grouping) path(u *unit, all []*unit, agreeing map[*unit]bool) (bool, error) {
-	between := []*unit{u}
+	var with, between []*unit
 	for _, c := range all {
-		if c == u || c == g.start || !agreeing[c] {
-			continue
-		}
-		ok, err := g.agreeing(u, c)
-		if err != nil {
-			return false, err
-		}
-		if ok {
-			between = append(between, c)
-		}
-	}
-	reached := map[*unit]bool{}
-	edge := []*unit{g.start}
-	for len(edge) > 0 {
-		at := edge[0]
-		edge = edge[1:]
-		for _, c := range between {
-			if reached[c] {
-				continue
-			}
-			ok, err := g.joined(at, c)
+		if c != g.start && agreeing[c] {
+			with = append(with, c)
+			ok, err := g.agreeing(u, c)
 			if err != nil {
 				return false, err
 			}
-			if ok {
-				if c == u {
-					return true, nil
-				}
-				reached[c] = true
-				edge = append(edge, c)
+			if ok || c == u {
+				between = append(between, c)
 			}
 		}
 	}
-	return false, nil
+	if g.reached == nil {
+		var err error
+		if g.reached, err = g.reach(with); err != nil {
+			return false, err
+		}
+	}
+	if !g.reached[u] || len(between) == len(with) {
+		return g.reached[u], nil
+	}
+	reached, err := g.reach(between)
+	return reached[u], err
+}
+
+// reach finds which of some units are joined to the start, at once or through others of them.
+func (g *grouping) reach(units []*unit) (map[*unit]bool, error) {
+	by := map[*linked][]*unit{}
+	for _, u := range units {
+		knots, err := g.knots(u)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range knots {
+			by[k] = append(by[k], u)
+		}
+	}
+	edge, err := g.knots(g.start)
+	if err != nil {
+		return nil, err
+	}
+	edge = slices.Clone(edge)
+	reached := map[*unit]bool{}
+	for len(edge) > 0 {
+		k := edge[0]
+		edge = edge[1:]
+		for _, u := range by[k] {
+			if !reached[u] {
+				reached[u] = true
+				edge = append(edge, u.knots...)
+			}
+		}
+		delete(by, k)
+	}
+	return reached, nil
+}
+
+// knots lists what joins a unit with others: its identifiers that identify somebody, those that links make one being one.
+func (g *grouping) knots(u *unit) ([]*linked, error) {
+	if u.tied {
+		return u.knots, nil
+	}
+	for _, id := range u.ids {
+		b, err := g.bearing(id)
+		if err != nil {
+			return nil, err
+		}
+		comp, err := g.linked(id)
+		if err != nil {
+			return nil, err
+		}
+		if !b.nobody && !slices.Contains(u.knots, comp) {
+			u.knots = append(u.knots, comp)
+		}
+	}
+	u.tied = true
+	return u.knots, nil
 }
 
 // joined says whether two units share an identifier that identifies somebody, or have two that links make one.
 func (g *grouping) joined(a, b *unit) (bool, error) {
-	for _, i := range a.ids {
-		comp, err := g.linked(i)
-		if err != nil {
-			return false, err
-		}
-		for _, j := range comp.ids {
-			if !slices.Contains(b.ids, j) {
-				continue
-			}
-			found, err := g.bearing(j)
-			if err != nil {
-				return false, err
-			}
-			if !found.nobody {
-				return true, nil
-			}
-		}
+	one, err := g.knots(a)
+	if err != nil {
+		return false, err
 	}
-	return false, nil
+	two, err := g.knots(b)
+	return slices.ContainsFunc(one, func(k *linked) bool { return slices.Contains(two, k) }), err
 }
 
 // agreeing says whether each person of a unit agrees with each of another. Where authors contradict each other about a study, it agrees
@@ -720,6 +754,9 @@ func (g *grouping) decide(p, q personID) (bool, error) {
 		if err != nil {
 			return false, err
 		}
+		if len(comp.ids) == 1 {
+			continue
+		}
 		for _, j := range b.ids {
 			if i == j {
 				continue
@@ -737,22 +774,43 @@ func (g *grouping) decide(p, q personID) (bool, error) {
 
 // personsApart says whether somebody says of any two identifiers of two persons that they are two people's.
 func (g *grouping) personsApart(p, q personID) (bool, error) {
-	a, err := g.someone(p)
+	a, err := g.partedOf(p)
+	if err != nil || len(a) == 0 {
+		return false, err
+	}
+	b, err := g.partedOf(q)
 	if err != nil {
 		return false, err
 	}
-	b, err := g.someone(q)
-	if err != nil {
-		return false, err
-	}
-	for _, i := range a.ids {
-		for _, j := range b.ids {
+	for _, i := range a {
+		for _, j := range b {
 			if parted, err := g.parted(i, j); err != nil || parted {
 				return parted, err
 			}
 		}
 	}
 	return false, nil
+}
+
+func (g *grouping) partedOf(p personID) ([]Identifier, error) {
+	s, err := g.someone(p)
+	if err != nil {
+		return nil, err
+	}
+	if s.asked {
+		return s.parted, nil
+	}
+	for _, id := range s.ids {
+		any, err := g.anyParting(id)
+		if err != nil {
+			return nil, err
+		}
+		if any {
+			s.parted = append(s.parted, id)
+		}
+	}
+	s.asked = true
+	return s.parted, nil
 }
 
 func (g *grouping) parted(i, j Identifier) (bool, error) {

@@ -397,3 +397,86 @@ func TestPatientsDoNotDependOnTheOrder(t *testing.T) {
 		}
 	})
 }
+
+// countedPeople counts what is asked.
+type countedPeople struct {
+	*memoryPeople
+	persons, lists, studiesRead int
+}
+
+func (c *countedPeople) person(p personID) (person, error) {
+	c.persons++
+	return c.memoryPeople.person(p)
+}
+
+func (c *countedPeople) bearers(id Identifier, limit int) ([]personID, bool, error) {
+	c.lists++
+	return c.memoryPeople.bearers(id, limit)
+}
+
+func (c *countedPeople) statements(uid string) ([]personID, bool, string, error) {
+	c.studiesRead++
+	return c.memoryPeople.statements(uid)
+}
+
+// The work is by person and bounded: it does not grow with the studies of a patient, nor with the people under a number.
+func TestTheSearchForAPatientIsBounded(t *testing.T) {
+	m := newMemoryPeople()
+	for i := range 3000 {
+		m.study("RAA", Study{UID: uidOf(i), Patient: []PatientID{{"7", "RAA"}}, NHS: nhsAnna, Name: "DOE^JANE", BirthDate: "19700203"})
+	}
+	c := &countedPeople{memoryPeople: m}
+	p, err := patientOf(uidOf(0), c, testFold, testNamesAgree)
+	if err != nil || len(p.Certain) != 3000 || p.Incomplete {
+		t.Fatalf("%d certain, incomplete %v, %v", len(p.Certain), p.Incomplete, err)
+	}
+	if c.persons != 1 || c.studiesRead != 1 || c.lists != 2 {
+		t.Errorf("%d persons, %d studies and %d lists read for one patient of 3000 studies", c.persons, c.studiesRead, c.lists)
+	}
+	// A number of 10,000 people.
+	m = newMemoryPeople()
+	for i := range 10_000 {
+		m.study("RAA", Study{UID: uidOf(i), Patient: []PatientID{{"A", "RAA"}}, Name: fmt.Sprintf("NAME%d^X", i)})
+	}
+	m.study("RAA", Study{UID: "1.2.2", Patient: []PatientID{{"A", "RAA"}}, NHS: nhsAnna, Name: "DOE^JANE", BirthDate: "19700203"})
+	m.study("RAA", Study{UID: "1.2.3", NHS: nhsAnna, Name: "DOE^JANE", BirthDate: "19700203"})
+	c = &countedPeople{memoryPeople: m}
+	p, err = patientOf("1.2.2", c, testFold, testNamesAgree)
+	if err != nil || !p.Incomplete || !slices.Equal(p.Certain, []string{"1.2.2", "1.2.3"}) || len(p.Possible) > 0 {
+		t.Fatalf("%s, %v", p, err)
+	}
+	if c.persons > maxBearers+2 {
+		t.Errorf("%d persons read under a number of 10,000", c.persons)
+	}
+}
+
+// The worst that anybody can say: identifiers that many spellings of one person share, each with some others.
+func worstPeople() *memoryPeople {
+	m := newMemoryPeople()
+	id := func(i int) PatientID { return PatientID{fmt.Sprint("P", i), "RAA"} }
+	for i := range 1000 {
+		m.study("RAA", Study{UID: uidOf(i), Patient: []PatientID{id(i / 60), id(i/60 + 1)}, Name: fmt.Sprintf("DOE^JANE^%d", i%60), BirthDate: "19700203"})
+	}
+	return m
+}
+
+// quickPeople knows the studies of its persons.
+type quickPeople struct {
+	*memoryPeople
+	of map[personID][]studyOf
+}
+
+func (q *quickPeople) studies(p personID, _ int) ([]studyOf, bool, error) { return q.of[p], false, nil }
+
+func BenchmarkWorstPatient(b *testing.B) {
+	m := &quickPeople{memoryPeople: worstPeople(), of: map[personID][]studyOf{}}
+	for uid := range m.said {
+		of, _, place, _ := m.statements(uid)
+		m.of[of[0]] = append(m.of[of[0]], studyOf{uid: uid, place: place, alone: true})
+	}
+	for b.Loop() {
+		if p, err := patientOf(uidOf(0), m, testFold, testNamesAgree); err != nil || len(p.Certain) < 2 {
+			b.Fatalf("%s, %v", p, err)
+		}
+	}
+}
