@@ -137,16 +137,16 @@ func (w *writing) known(n NodeID, trust TrustID) (author, error) {
 	w.x.mu.RLock()
 	next := len(w.x.authors) + len(w.authors) + 1
 	w.x.mu.RUnlock()
-	if next > maxAuthors {
-		return author{}, &LimitError{What: "nodes whose logs are kept", Got: next, Limit: maxAuthors}
+	if next > maxNumbered {
+		return author{}, &LimitError{What: "nodes whose logs are kept", Got: next, Limit: maxNumbered}
 	}
 	a := author{authorNo(next), n, trust}
 	w.authors = append(w.authors, a)
 	return a, w.set(authorKey(tabAuthor, a.no), a.encode())
 }
 
-// maxAuthors is how many nodes there can be in the life of a region.
-const maxAuthors = 1<<16 - 1
+// maxNumbered is how many nodes there can be in the life of a region.
+const maxNumbered = 1<<16 - 1
 
 // room says whether a batch fits into the transaction beside what is in it: for sure, or as far as batches are as they mostly are.
 func (w *writing) room(v Verified) bool {
@@ -156,6 +156,11 @@ func (w *writing) room(v Verified) bool {
 	}
 	n := len(v.link.commit)
 	return int64(w.rows+facts*n) < w.x.db.MaxBatchCount() && int64(w.bytes+3*v.batch.size()+bytes*n) < w.x.db.MaxBatchSize()
+}
+
+// roomForOne is room for one fact, for sure.
+func (w *writing) roomForOne() bool {
+	return int64(w.rows+factEntries) < w.x.db.MaxBatchCount() && int64(w.bytes+3*MaxPayload+maxFactBytes) < w.x.db.MaxBatchSize()
 }
 
 const (
@@ -343,27 +348,35 @@ func (w *writing) wanted(no authorNo, p Position, pl Payload) (bool, error) {
 	return !gone, nil
 }
 
-// payload applies one fact. What cannot be read stays stored and is relayed: a newer version may understand it.
+// payload applies the fact of a payload. What cannot be read stays stored and is relayed: a newer version may understand it.
 func (w *writing) payload(id logID, a author, at loc, p Payload, trust TrustID, st *logState) error {
 	s, err := decodePayload(p.Data)
-	var body any
-	if err == nil {
-		body, err = understand(s)
+	if err != nil {
+		return w.noteUnread(a.no, at.Position, unreadBody, st)
+	}
+	return w.apply(id, a, at, s, trust, st)
+}
+
+// apply applies a fact that is stored.
+func (w *writing) apply(id logID, a author, at loc, s Statement, trust TrustID, st *logState) error {
+	body, err := w.x.knows.understand(s)
+	if err == nil && !w.x.knows.knows(s.Kind) {
+		if err := w.noteUnread(a.no, at.Position, unreadKind, st); err != nil {
+			return err
+		}
 	}
 	if r, ok := body.(Retraction); ok && err == nil && r.Through.compare(at.Position) >= 0 {
 		err = &MalformedError{What: "retraction", Why: "it is of what has not been said yet"}
 	}
 	if err != nil {
-		st.unread++
-		return nil
+		return w.noteUnread(a.no, at.Position, unreadBody, st)
 	}
 	w.events = append(w.events, Fact{Author: id.Node, Epoch: id.Epoch, Seq: at.Seq, Kind: s.Kind, Subject: s.Subject, Body: s.Body})
 	switch body := body.(type) {
 	case Study:
 		if err = w.applyStudy(a, at, trust, body); errors.Is(err, errMet) {
 			w.x.opt.Log.Error("a study is not shown: its UID has the same hash as another's", "node", id.Node.String())
-			st.unread++
-			return nil
+			return w.noteUnread(a.no, at.Position, unreadBody, st)
 		}
 		return err
 	case Holding:
@@ -393,6 +406,11 @@ func (w *writing) payload(id logID, a author, at loc, p Payload, trust TrustID, 
 		}
 		if !r.at.older(at.Position) {
 			return nil
+		}
+	}
+	if l, ok := body.(Link); ok {
+		if err := w.applyLink(a, s.Subject, l); err != nil {
+			return err
 		}
 	}
 	if n, ok := body.(NodeFact); ok {

@@ -18,7 +18,9 @@ const (
 	KindNode       Kind = "node"       // NodeFact
 	KindVote       Kind = "vote"       // Vote
 	KindRetraction Kind = "retraction" // Retraction
-	KindLink       Kind = "link"       // reserved: patient links and merges, stored and relayed
+	KindLink       Kind = "link"       // Link
+	KindReport     Kind = "report"     // Report
+	KindOffer      Kind = "offer"      // Offer
 )
 
 // Fact is one statement of one node.
@@ -31,12 +33,13 @@ type Fact struct {
 	Body    []byte
 }
 
-// Statement is a fact about to be said. StudyStatement, HoldingStatement,
-// NodeStatement and VoteStatement make those this version understands.
+// Statement is a fact about to be said. StudyStatement, HoldingStatement, NodeStatement, VoteStatement, LinkStatement, ReportStatement
+// and OfferStatement make those this version understands. A body of a version it does not know is stored, relayed and counted.
 type Statement struct {
 	Kind    Kind   `cbor:"0,keyasint"`
 	Subject string `cbor:"1,keyasint"`
 	Body    []byte `cbor:"2,keyasint"`
+	Version uint64 `cbor:"3,keyasint,omitempty"` // of the body; absent: 1
 }
 
 // Authored is a value with who said it.

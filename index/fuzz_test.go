@@ -41,7 +41,15 @@ func FuzzFact(f *testing.F) {
 	f.Add("node", encode(NodeFact{Cert: cardOf("RAA").NodeCert, Addrs: []string{"/x"}}))
 	f.Add("vote", foundRegion("RAA", "RBB").votes[1].Encode())
 	f.Add("retraction", Retraction{Why: Erased, Through: Position{1, 9}, Positions: []Position{{1, 2}, {1, 9}}}.encode())
+	seven, anna := Identifier{ID: "7", Issuer: "RAA"}, Identifier{NHS: nhsAnna}
+	f.Add("link", encode(Link{One: seven, Two: anna, Verdict: Same, Source: "PAS"}))
+	f.Add("link", encode(Link{One: anna, Two: seven, Verdict: Merged}))
+	f.Add("link", encode(Link{One: seven, Two: seven, Verdict: "later"}))
+	f.Add("report", encode(fullReport()))
+	f.Add("report", encode(map[int]any{1: "1.2.3", 12: -1 << 60}))
+	f.Add("offer", encode(fullOffer()))
 	f.Add("payload", encode(note("x", "1")))
+	f.Add("payload", encode(Statement{Kind: KindLink, Subject: "x", Version: 2}))
 	f.Add("fork", encode(Fork{Node: nodeOf("RAA"), Epoch: 1, Seq: 1}))
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {
 		var st Statement
@@ -93,6 +101,36 @@ func FuzzFact(f *testing.F) {
 				t.Fatal("a list over its limit was accepted")
 			}
 			st = Statement{Kind: KindRetraction, Subject: subject, Body: r.encode()}
+		case "link":
+			var l Link
+			if decode(factMode, "link", body, &l) != nil {
+				return
+			}
+			if l, err = decodeLink(LinkSubject(l.One, l.Two), body); err != nil {
+				return
+			}
+			_ = linkKeys(1, l)
+			if st, err = LinkStatement(l); err == nil && !bytes.Equal(st.Body, encode(l)) {
+				t.Fatal("a link has two forms")
+			}
+		case "report":
+			var r Report
+			if decode(factMode, "report", body, &r) != nil {
+				return
+			}
+			if r, err = decodeReport(r.subject(), body); err != nil {
+				return
+			}
+			st, err = ReportStatement(r)
+		case "offer":
+			var o Offer
+			if decode(factMode, "offer", body, &o) != nil {
+				return
+			}
+			if o, err = decodeOffer(o.subject(), body); err != nil {
+				return
+			}
+			st, err = OfferStatement(o)
 		case "payload":
 			st, err = decodePayload(body)
 			if err != nil {
@@ -107,7 +145,7 @@ func FuzzFact(f *testing.F) {
 			return
 		}
 		if err == nil && kind != "payload" {
-			_, err = understand(st)
+			_, err = thisUnderstanding().understand(st)
 		}
 		if err != nil {
 			t.Fatalf("accepted, but not said again: %v", err)
@@ -197,6 +235,9 @@ func TestDecodersAllocateInProportion(t *testing.T) {
 		"payload":    func(b []byte) { _, _ = decodePayload(b) },
 		"study":      func(b []byte) { _, _ = decodeStudy("", b) },
 		"node":       func(b []byte) { _, _ = decodeNode(b) },
+		"link":       func(b []byte) { _, _ = decodeLink("", b) },
+		"report":     func(b []byte) { _, _ = decodeReport("", b) },
+		"offer":      func(b []byte) { _, _ = decodeOffer("", b) },
 		"vote":       func(b []byte) { _, _ = DecodeVote(b) },
 		"invitation": func(b []byte) { var w wireInvitation; _ = decode(wideMode, "invitation", b, &w) },
 	} {

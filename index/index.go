@@ -42,6 +42,7 @@ type Index struct {
 	opt    Options
 	self   NodeID
 	fold   folder
+	knows  understanding
 	secret [32]byte // keys the hashes in this database's keys
 	roster atomic.Pointer[Roster]
 
@@ -129,7 +130,9 @@ var (
 
 // Open opens the index in db. The db must be opened with SyncWrites (or in memory), so that what Append returned is on disk, and a
 // MemTableSize of 16 MiB or more; Open refuses others. Closing it is the caller's, after the last call to the index.
-func Open(db *badger.DB, opt Options) (*Index, error) {
+func Open(db *badger.DB, opt Options) (*Index, error) { return open(db, opt, thisUnderstanding()) }
+
+func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 	switch {
 	case len(opt.Self) != ed25519.PrivateKeySize:
 		return nil, errors.New("index: Options.Self is not an Ed25519 private key")
@@ -143,7 +146,7 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 		return nil, &LimitError{What: "bytes of a database transaction (set MemTableSize to 16 MiB or more), want at least its limit", Got: int(db.MaxBatchSize()), Limit: minTxn}
 	}
 	x := &Index{
-		db: db, opt: opt, self: NodeIDOf(opt.Self), fold: opt.FoldName,
+		db: db, opt: opt, knows: knows, self: NodeIDOf(opt.Self), fold: opt.FoldName,
 		checked: signatures{}, epoch: 1, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
 		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]Vote{},
 	}
@@ -166,6 +169,10 @@ func Open(db *badger.DB, opt Options) (*Index, error) {
 		return nil, err
 	}
 	x.elect()
+	if err := x.reread(); err != nil {
+		return nil, err
+	}
+	x.tell() // nobody watches yet
 	var restate bool
 	err := x.db.View(func(txn *badger.Txn) (err error) {
 		_, restate, err = get(txn, metaRestate)
@@ -314,7 +321,7 @@ func (x *Index) Self() NodeID { return x.self }
 // state; NewEpoch is the way on.
 func (x *Index) Append(ctx context.Context, st ...Statement) (Head, error) {
 	for _, s := range st {
-		if _, err := understand(s); err != nil {
+		if _, err := x.knows.understand(s); err != nil {
 			return Head{}, err
 		}
 	}
@@ -323,23 +330,6 @@ func (x *Index) Append(ctx context.Context, st ...Statement) (Head, error) {
 	x.write.Unlock()
 	x.tell()
 	return head, err
-}
-
-// understand reads the body of a fact of a kind that this version knows; it is nil of others.
-func understand(s Statement) (body any, err error) {
-	switch s.Kind {
-	case KindStudy:
-		return decodeStudy(s.Subject, s.Body)
-	case KindHolding:
-		return decodeHolding(s.Subject, s.Body)
-	case KindNode:
-		return decodeNodeFact(s.Subject, s.Body)
-	case KindVote:
-		return decodeVoteFact(s.Subject, s.Body)
-	case KindRetraction:
-		return decodeRetraction(s.Subject, s.Body)
-	}
-	return nil, nil
 }
 
 func (x *Index) say(ctx context.Context, st []Statement) (Head, error) {

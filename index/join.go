@@ -10,9 +10,9 @@ import (
 
 // The join of what is said of studies: which rows a statement leaves, and how they change when its author says something else.
 
-// Person is what a study says of its patient. Studies that say the very same share one, and names, identifiers and birth dates are
+// person is what a study says of its patient. Studies that say the very same share one, and names, identifiers and birth dates are
 // looked up by person: a patient has many studies and few names.
-type Person struct {
+type person struct {
 	Patient   []PatientID `cbor:"1,keyasint,omitempty"`
 	NHS       string      `cbor:"2,keyasint,omitempty"`
 	Name      string      `cbor:"3,keyasint,omitempty"`
@@ -20,11 +20,11 @@ type Person struct {
 	Sex       string      `cbor:"5,keyasint,omitempty"`
 }
 
-func (s Study) person() Person {
-	return Person{Patient: s.Patient, NHS: s.NHS, Name: s.Name, BirthDate: s.BirthDate, Sex: s.Sex}
+func (s Study) person() person {
+	return person{Patient: s.Patient, NHS: s.NHS, Name: s.Name, BirthDate: s.BirthDate, Sex: s.Sex}
 }
 
-func (x *Index) personKey(p Person) personKey { return x.hash8('p', encode(p)) }
+func (x *Index) personKey(p person) personKey { return x.hash8('p', encode(p)) }
 
 func personRow(k personKey) []byte { return append([]byte{tabPerson}, k[:]...) }
 
@@ -62,7 +62,7 @@ func (p placed) compare(o placed) int {
 func (s Study) when() when { return whenOf(cleanDate(s.Date), cleanTime(s.Time)) }
 
 // rows lists the rows of the query tables that find one author's statement of a study.
-func (x *Index) rows(s Study, author authorNo, trust TrustID) (rows []row, person Person, pk personKey) {
+func (x *Index) rows(s Study, author authorNo, trust TrustID) (rows []row, person person, pk personKey) {
 	person = s.person()
 	pk = x.personKey(person)
 	at := placed{s.when(), ref{x.studyKey(s.UID), author}}
@@ -80,7 +80,7 @@ func (x *Index) rows(s Study, author authorNo, trust TrustID) (rows []row, perso
 }
 
 // personRows lists the rows that find a person.
-func (x *Index) personRows(p Person, k personKey) (keys [][]byte) {
+func (x *Index) personRows(p person, k personKey) (keys [][]byte) {
 	add := func(prefix []byte) { keys = append(keys, append(prefix, k[:]...)) }
 	for _, id := range p.Patient {
 		add(tableKey(tabPatient, id.ID, id.Issuer))
@@ -206,7 +206,7 @@ func (w *writing) applyStudy(a author, at loc, trust TrustID, s Study) error {
 		return err
 	}
 	var old []row
-	var oldPerson Person
+	var oldPerson person
 	var oldKey personKey
 	i := slices.IndexFunc(list, func(o said) bool { return o.author == a.no })
 	if i >= 0 {
@@ -314,7 +314,7 @@ func (w *writing) recount(list []said, no authorNo, first bool, was, now TrustID
 	return nil
 }
 
-func (w *writing) addPerson(p Person, k personKey) error {
+func (w *writing) addPerson(p person, k personKey) error {
 	if have, err := w.has(personRow(k)); err != nil || have {
 		return err
 	}
@@ -333,7 +333,7 @@ func (w *writing) addPerson(p Person, k personKey) error {
 }
 
 // dropPerson removes a person of whom no study speaks any more.
-func (w *writing) dropPerson(p Person, k personKey) error {
+func (w *writing) dropPerson(p person, k personKey) error {
 	used := false
 	prefix := append([]byte{tabOf}, k[:]...)
 	if err := scan(w.txn, prefix, prefix, false, func([]byte, func() ([]byte, error)) (bool, error) {

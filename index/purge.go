@@ -215,6 +215,9 @@ func (x *Index) trail(a author, s Statement) (keys [][]byte) {
 		}
 	default:
 		keys = append(keys, factKey(s.Kind, s.Subject, a.no))
+		if l, err := decodeLink(s.Subject, s.Body); s.Kind == KindLink && err == nil {
+			keys = append(keys, linkKeys(a.no, l)...)
+		}
 	}
 	return keys
 }

@@ -504,7 +504,7 @@ func (m *matcher) ofPerson() bool {
 }
 
 // matchesPerson compares what is said of a patient with what is asked of him.
-func (m *matcher) matchesPerson(p Person) bool {
+func (m *matcher) matchesPerson(p person) bool {
 	q := &m.q
 	switch {
 	case q.NHS != "" && p.NHS != q.NHS,

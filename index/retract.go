@@ -133,7 +133,13 @@ func retractionHash(subject string) (h [32]byte, err error) {
 }
 
 // retractable are the kinds that may be taken back: votes and nodes say who is in the region, and stay.
-func retractable(k Kind) bool { return k == KindStudy || k == KindHolding }
+func retractable(k Kind) bool {
+	switch k {
+	case KindStudy, KindHolding, KindLink, KindReport, KindOffer:
+		return true
+	}
+	return false
+}
 
 func retractKey(no authorNo, hash [32]byte) []byte {
 	return append(authorKey(tabRetract, no), hash[:]...)
@@ -226,17 +232,11 @@ func (w *writing) drop(id logID, a author, p Position, hash [32]byte, st *logSta
 		if err != nil || !retractable(s.Kind) || hashOf(s.Kind, s.Subject) != hash {
 			return nil, nil
 		}
-		if _, err := understand(s); err != nil {
-			state.unread--
-		}
-		said = &s
-		// The header stays what it is when the payload is gone.
-		c := payload.commitment()
-		r.commit[p.Seq-r.first()] = c[:]
-		if err := w.set(r.key(), r.encode()); err != nil {
+		if err := w.forgetUnread(a.no, p, &state); err != nil {
 			return nil, err
 		}
-		if err := w.set(logKey(tabDoomed, a.no, p), nil); err != nil {
+		said = &s
+		if err := w.condemn(a.no, p); err != nil {
 			return nil, err
 		}
 	} else {
@@ -263,25 +263,61 @@ func (w *writing) drop(id logID, a author, p Position, hash [32]byte, st *logSta
 	return said, nil
 }
 
+// condemn marks a payload that is here for the next purge. The header stays what it is when the payload is gone.
+func (w *writing) condemn(no authorNo, p Position) error {
+	r, err := cover(w.txn, no, p)
+	if err != nil {
+		return err
+	}
+	c := r.here(p.Seq).commitment()
+	r.commit[p.Seq-r.first()] = c[:]
+	if err := w.set(r.key(), r.encode()); err != nil {
+		return err
+	}
+	return w.set(logKey(tabDoomed, no, p), nil)
+}
+
 // withdraw takes what an author says of a subject out of the join, if it was said up to a position.
 func (w *writing) withdraw(id logID, a author, s Statement, hash [32]byte, through Position, st *logState) error {
 	var at loc
 	var removed bool
 	var err error
-	if s.Kind == KindStudy {
+	switch s.Kind {
+	case KindStudy:
 		at, removed, err = w.removeStudy(a, s.Subject, through)
-	} else {
+	case KindHolding:
 		var h Holding
 		if h, err = decodeHolding(s.Subject, s.Body); err != nil {
 			return nil // it was never understood
 		}
 		at, removed, err = w.removeHolding(a, h, through)
+	default:
+		at, removed, err = w.removeFact(a, s, through)
 	}
 	if err != nil || !removed {
 		return err
 	}
 	_, err = w.drop(id, a, at.Position, hash, st) // a list may have left it out: a log that was restored has lost its end
 	return err
+}
+
+// removeFact takes an author's current fact about a subject away, if it was said up to a position.
+func (w *writing) removeFact(a author, s Statement, through Position) (at loc, removed bool, err error) {
+	key := factKey(s.Kind, s.Subject, a.no)
+	v, ok, err := get(w.txn, key)
+	if err != nil || !ok {
+		return loc{}, false, err
+	}
+	r, err := readRecord(v)
+	if err != nil || r.at.Position.compare(through) > 0 {
+		return loc{}, false, err
+	}
+	if s.Kind == KindLink {
+		if err := w.removeLink(a, s.Subject); err != nil {
+			return loc{}, false, err
+		}
+	}
+	return r.at, true, w.delete(key)
 }
 
 // Retract takes back what this node has said about a subject: a study, or a holding. It returns how many facts there were. What is

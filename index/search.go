@@ -309,7 +309,7 @@ func (s *search) matches(k personKey) (bool, error) {
 	return ok, nil
 }
 
-func (c *runCache) person(k personKey) (p Person, err error) {
+func (c *runCache) person(k personKey) (p person, err error) {
 	v, ok, err := get(c.txn, personRow(k))
 	if err != nil {
 		return p, err
