@@ -17,13 +17,15 @@
 //	           5 commitments: for each fact SHA-256(salt || payload)
 //	hash     = SHA-256(header)
 //	sig      = Ed25519 by the node over "priormesh-head-1" 00 || node || epoch (8 bytes) || last number (8 bytes) || hash
-//	payload  = map: 0 kind, 1 subject, 2 body; with it a salt of 16 bytes
+//	payload  = map: 0 kind, 1 subject, 2 body, 3 version of the body (absent: 1); with it a salt of 16 bytes
 //
 // The signature signs a [Head], so a head can be shown without its batch. A payload may be absent: the batch verifies without it, the hole is
 // counted ([Lag]), asked for at later exchanges, and filled by whoever has the payload. Facts of unknown kinds, and unknown fields of known
-// ones, are stored and relayed. A fact of a known kind that cannot be read is stored, relayed and counted.
+// ones, are stored and relayed. A fact of a known kind that cannot be read, or whose body is of a newer version, is stored, relayed and counted.
+// A later version of the program, whose understanding has a higher number, reads all of these again when it opens the index. An older one does
+// not open it.
 //
-// By a retraction ([Retraction]) an author takes back what it said of a study or a holding. It names the subject by a hash, and lists the
+// By a retraction ([Retraction]) an author takes back what it said of a study, a holding, a link, a report or an offer. It names the subject by a hash, and lists the
 // positions of the facts: every node drops their payloads, neither asks for them nor takes them again, and removes what they brought about
 // from its tables; [Index.Purge] then takes it off the disk. Only the author's own facts before the retraction are taken back, and of those
 // only the ones about that subject. What the author says of the subject later holds. The state does not depend on the order in which
@@ -36,7 +38,10 @@
 //
 // Bodies of known kinds are CBOR maps whose keys are the numbers in the tags of [Study], [Holding] and [NodeFact]. Subjects: of a study its UID;
 // of a holding the study UID, "@" and the origin's node ID; of a node its ID; of a vote its hash in hex; of a retraction, in hex,
-// SHA-256("priormesh-retraction-1" 00 || kind || 00 || subject) of what it takes back. A [Vote] is signed field by field and
+// SHA-256("priormesh-retraction-1" 00 || kind || 00 || subject) of what it takes back. [Link], [Report] and [Offer] are such maps too. The text
+// of an [Identifier] is "nhs" 00 number, or "id" 00 issuer 00 ID. The subject of a link is, in hex, SHA-256("priormesh-link-1" 00 || text || 00 00 ||
+// text), the lesser identifier first (IDs by issuer, then ID; NHS numbers after them), and so it stands in the body, but for a merge. The subject of
+// a report is its study, "@", and in hex SHA-256("priormesh-report-1" 00 || issuer || 00 || ID); of an offer its study, "@", its origin, "@", its ID. A [Vote] is signed field by field and
 // has one form only; its hash is SHA-256("priormesh-vote-1" 00 || the vote without its signature).
 //
 // The body of a retraction is a map: 1 why ("erased"), 2 the position of the last fact taken back, 3 the positions of up to [MaxRetracted]
@@ -60,7 +65,8 @@
 // The database is shared with others; here every key begins with a byte of 01 to 3f. Numbers are big-endian, node is 32 bytes, author too.
 // Texts in keys end with 00, which no text holds; in query tables they are cut to 64 bytes, and what is found is compared with the record.
 //
-//	01 name                              meta: f format (1), r region, e epoch of the own log, s present while NewEpoch is at work
+//	01 name                              meta: f format (1), r region, e epoch of the own log, s present while NewEpoch is at work,
+//	                                     u number (8) of the understanding by which all was read
 //	02 node epoch(8) last(8)             batch: CBOR [header, sig], by the number of its last fact
 //	03 node epoch(8) number(8)           payload: salt (16) and payload; absent when it has not come, or was retracted and purged
 //	04 node epoch(8)                     log: CBOR of its head, its author's trust, and counts (logRow)
@@ -88,6 +94,9 @@
 //	1a author hash                       retraction: the last position (8) that the author has taken back of a subject
 //	1b node epoch(8) number(8)           doomed: a retracted payload that is still in the files, with all it brought about; empty
 //	1c key                               saved: a row that is put back under its key when a purge is over
+//	20 identifier author pair            link that joins: SHA-256("priormesh-identifier-1" 00 || text), author, and the subject's 32 bytes; empty
+//	21 identifier author pair            link that parts, the same way
+//	22 node epoch(8) number(8)           unread: b (a body not understood; counted) or k (an unknown kind)
 //
 // A row with the user meta 70 is none: it is there for the moment of a purge (purge.go).
 //

@@ -272,9 +272,9 @@ func (c *runCache) linksOf(one, two Identifier) (out []Authored[Link], err error
 	return out, err
 }
 
-// nobody says of an identifier that it is one in form only: what people and devices write where they know none. The list is short and
+// Nobody says of an identifier that it is one in form only: what people and devices write where they know none. The list is short and
 // exact; what it misses, the number of people found under it gives away.
-func (i Identifier) nobody() bool {
+func (i Identifier) Nobody() bool {
 	if i.NHS != "" {
 		return false
 	}

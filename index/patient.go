@@ -856,7 +856,7 @@ func (g *grouping) bearing(id Identifier) (*bearing, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bearing{persons: found, nobody: more || id.nobody()}
+	b := &bearing{persons: found, nobody: more || id.Nobody()}
 	dates, families, spellings := map[string]bool{}, map[string]bool{}, map[int]bool{}
 	for _, p := range found {
 		s, err := g.someone(p)

@@ -178,11 +178,11 @@ func TestIdentifiersOfNobody(t *testing.T) {
 		"2": false, "7": false, "12": false, "111": false, "1235": false, "123457": false, "4711": false, "R0001": false, "TEST7": false, "患者": false,
 		"01": false, "10": false, "AXX": false,
 	} {
-		if got := at(id, "RAA").nobody(); got != want {
+		if got := at(id, "RAA").Nobody(); got != want {
 			t.Errorf("%s: %v", id, got)
 		}
 	}
-	if (Identifier{NHS: nhsAnna}).nobody() {
+	if (Identifier{NHS: nhsAnna}).Nobody() {
 		t.Error("an NHS number is nobody's")
 	}
 }

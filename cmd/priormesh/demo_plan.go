@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
 )
 
 // The demo's own idea of what must happen, worked out from the files and from
@@ -60,9 +61,11 @@ func personOf(d dicom.Dataset) person {
 	return p
 }
 
-// numbers are what p is known by: qualified identifiers and NHS numbers.
+// numbers are what p is known by: qualified identifiers and NHS numbers, but not what stands for none.
 func (p person) numbers() []dicom.PatientID {
-	all := slices.Clone(p.ids)
+	all := slices.DeleteFunc(slices.Clone(p.ids), func(id dicom.PatientID) bool {
+		return index.Identifier{ID: id.ID, Issuer: id.Issuer}.Nobody()
+	})
 	for _, n := range p.nhs {
 		all = append(all, dicom.PatientID{ID: n, Issuer: nhsIssuers[0]})
 	}
@@ -71,14 +74,16 @@ func (p person) numbers() []dicom.PatientID {
 
 // confirms reports whether names or dates of birth bear it out that two who
 // have a number in common are one person. Twins have one date of birth and one
-// family name.
+// family name; a father and a son have one name and two dates of birth.
 func (p person) confirms(q person) bool {
-	if dicom.NamesAgree(p.name, q.name) {
-		return true
-	}
 	born, err := time.Parse("20060102", strings.ReplaceAll(p.born, ".", ""))
 	other, oerr := time.Parse("20060102", strings.ReplaceAll(q.born, ".", ""))
-	if err != nil || oerr != nil || !born.Equal(other) {
+	switch {
+	case err == nil && oerr == nil && !born.Equal(other):
+		return false
+	case dicom.NamesAgree(p.name, q.name):
+		return true
+	case err != nil || oerr != nil:
 		return false
 	}
 	family, given := nameParts(p.name)

@@ -249,7 +249,9 @@ func TestWhoIsOnePatient(t *testing.T) {
 		"NHS number":                 {[]demoFile{nhs(one("a", "1", "", "7", "DOE^JANE", "")), nhs(one("b", "2", "", "8", "DOE^JANE", "")), one("c", "3", "", "8", "DOE^JANE", "")}, "1 2 3"},
 		"a mixed study is nobody's":  {[]demoFile{one("a", "1", "", "7", "DOE^JANE", ""), one("b", "2", "", "7", "DOE^JANE", ""), one("c", "2", "", "7", "ROE^MARY", "")}, "1"},
 		"of a mixed study":           {[]demoFile{one("a", "1", "", "7", "DOE^JANE", ""), one("b", "1", "", "8", "DOE^JANE", ""), one("c", "2", "", "7", "DOE^JANE", "")}, "1"},
-		"agreement is not inherited": {[]demoFile{one("a", "1", "", "7", "DOE^JANE", "19700101"), one("b", "2", "", "7", "DOE^J", "19820202"), one("c", "3", "", "7", "ROE^MARY", "19820202")}, "1 2"},
+		"agreement is not inherited": {[]demoFile{one("a", "1", "", "7", "DOE^JANE", "19700101"), one("b", "2", "", "7", "DOE^J", "19700101"), one("c", "3", "", "7", "ROE^J", "19820202")}, "1 2"},
+		"father and son":             {[]demoFile{one("a", "1", "", "7", "DOE^JOHN", "19500304"), one("b", "2", "", "7", "DOE^JOHN", "19800506")}, "1"},
+		"a number that is none":      {[]demoFile{one("a", "1", "", "123456", "DOE^JANE", "19700101"), one("b", "2", "", "123456", "DOE^JANE", "19700101")}, "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			studies := studiesOf(c.files, func(int) bool { return true })
