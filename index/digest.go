@@ -20,13 +20,16 @@ func (s *Sync) view() *view {
 		}
 		v.forks[logID{f.Node, f.Epoch}] = f
 	}
-	for _, h := range s.logs.Heads() {
-		n := h.Node[0] >> 4
-		v.heads[n] = append(v.heads[n], h)
-	}
-	for n, heads := range v.heads {
-		b := make([]byte, 0, 80*len(heads))
-		for _, h := range heads {
+	all := s.logs.Heads()
+	var b []byte
+	for n := range v.hash { // sorted by node, so each bucket is a part
+		end := 0
+		for end < len(all) && int(all[end].Node[0]>>4) == n {
+			end++
+		}
+		v.heads[n], all = all[:end:end], all[end:]
+		b = b[:0]
+		for _, h := range v.heads[n] {
 			b = append(b, h.Node[:]...)
 			b = binary.BigEndian.AppendUint64(b, uint64(h.Epoch))
 			if v.forked(h) { // nodes may differ in how far they took it, and agree that it is over

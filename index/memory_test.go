@@ -15,6 +15,7 @@ type memoryLogs struct {
 	checked *Checked // signatures of heads; may be nil
 	anybody bool     // certifies anybody
 	reached Seq      // positions of all logs together
+	forked  bool     // any of them
 	heads   []Head   // of all logs, while nothing changes
 }
 
@@ -183,6 +184,9 @@ func (m *memoryLogs) say(epoch Epoch, rnd seeded, st ...Statement) Head {
 }
 
 func (m *memoryLogs) Forks() []Fork {
+	if !m.forked {
+		return nil
+	}
 	var out []Fork
 	for _, l := range m.logs {
 		if l.fork != nil {
@@ -201,8 +205,8 @@ func (m *memoryLogs) Heads() []Head {
 	}
 	var out []Head
 	for _, id := range m.ids() {
-		if h := m.logs[id].chain().last.head; h.Seq > 0 {
-			out = append(out, h)
+		if l := m.logs[id]; len(l.batches) > 0 {
+			out = append(out, l.batches[len(l.batches)-1].link.head)
 		}
 	}
 	m.heads = out
@@ -223,7 +227,7 @@ func (m *memoryLogs) Heard(h Head) (Seq, bool, error) {
 	case err != nil:
 		return 0, false, err
 	case verdict == forked:
-		l.fork = fork
+		l.fork, m.forked = fork, true
 		return 0, false, &ForkError{Fork: *fork}
 	case verdict == known:
 		return 0, false, nil
@@ -287,7 +291,7 @@ func (m *memoryLogs) Take(batches []Verified) (fresh int, err error) {
 		case verdict == ahead:
 			return fresh, &GapError{Node: v.link.head.Node, Epoch: v.link.head.Epoch, After: c.last.head.Seq, First: v.link.first}
 		case verdict == forked:
-			l.fork = fork
+			l.fork, m.forked = fork, true
 			return fresh, &ForkError{Fork: *fork}
 		}
 	}

@@ -89,22 +89,15 @@ const (
 
 // wireMessage is the CBOR form of every message: a map with the fields its type needs.
 type wireMessage struct {
-	Type    uint64       `cbor:"0,keyasint"`
-	Heads   [][]byte     `cbor:"2,keyasint,omitempty"`
-	Limit   uint64       `cbor:"6,keyasint,omitempty"`
-	Batches [][]byte     `cbor:"7,keyasint,omitempty"`
-	ID      uint64       `cbor:"8,keyasint,omitempty"`
-	Logs    []byte       `cbor:"9,keyasint,omitempty"`
-	Digest  []byte       `cbor:"10,keyasint,omitempty"`
-	Buckets []wireBucket `cbor:"11,keyasint,omitempty"`
-	Marks   []byte       `cbor:"12,keyasint,omitempty"`
-}
-
-type wireBucket struct {
-	_      struct{} `cbor:",toarray"`
-	Number uint64
-	Hash   []byte
-	Marks  []byte
+	Type    uint64   `cbor:"0,keyasint"`
+	Heads   [][]byte `cbor:"2,keyasint,omitempty"`
+	Limit   uint64   `cbor:"6,keyasint,omitempty"`
+	Batches [][]byte `cbor:"7,keyasint,omitempty"`
+	ID      uint64   `cbor:"8,keyasint,omitempty"`
+	Logs    []byte   `cbor:"9,keyasint,omitempty"`
+	Digest  []byte   `cbor:"10,keyasint,omitempty"`
+	Buckets [][]byte `cbor:"11,keyasint,omitempty"`
+	Marks   []byte   `cbor:"12,keyasint,omitempty"`
 }
 
 // Encode returns the message's deterministic CBOR.
@@ -120,7 +113,7 @@ func (m Digest) Encode() []byte {
 func (m Summary) Encode() []byte {
 	w := wireMessage{Type: typeSummary}
 	for _, b := range m.Buckets {
-		w.Buckets = append(w.Buckets, wireBucket{Number: uint64(b.Number), Hash: b.Hash[:], Marks: packMarks(b.Marks)})
+		w.Buckets = append(w.Buckets, slices.Concat([]byte{byte(b.Number)}, b.Hash[:], packMarks(b.Marks)))
 	}
 	return encode(w)
 }
@@ -334,21 +327,23 @@ func compareSigned(a, b Head) int {
 func (w wireMessage) summary() (Message, error) {
 	var m Summary
 	total := 0
-	for _, b := range w.Buckets {
-		if b.Number >= DigestBuckets || len(b.Hash) != 16 {
+	for _, raw := range w.Buckets {
+		if len(raw) < 17 || raw[0] >= DigestBuckets {
 			return nil, &MalformedError{What: "message", Why: "a bucket without number or hash"}
 		}
-		if n := len(m.Buckets); n > 0 && m.Buckets[n-1].Number >= int(b.Number) {
+		b := SummaryBucket{Number: int(raw[0]), Hash: [16]byte(raw[1:17])}
+		if n := len(m.Buckets); n > 0 && m.Buckets[n-1].Number >= b.Number {
 			return nil, &MalformedError{What: "message", Why: "its buckets are not sorted, each once"}
 		}
-		marks, err := unpackMarks(b.Marks)
+		marks, err := unpackMarks(raw[17:])
 		if err != nil {
 			return nil, err
 		}
 		if total += len(marks); total > MaxMarks {
 			return nil, &LimitError{What: "marks in a message", Got: total, Limit: MaxMarks}
 		}
-		m.Buckets = append(m.Buckets, SummaryBucket{Number: int(b.Number), Hash: [16]byte(b.Hash), Marks: marks})
+		b.Marks = marks
+		m.Buckets = append(m.Buckets, b)
 	}
 	return m, nil
 }

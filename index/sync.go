@@ -129,6 +129,7 @@ type Sync struct {
 	seen             recent // hashes of batches that were taken whole
 	news, newsBefore int    // batches that were new since the last Tick, and between the two before
 	said             Head   // how far the own log has been pushed
+	claims           bool   // some peer may be ahead
 	stirred          bool   // something was pulled
 	stir             time.Duration
 }
@@ -277,12 +278,11 @@ func (s *Sync) Pass(d time.Duration) ([]Outgoing, error) {
 	if err != nil {
 		return out, err
 	}
-	idle := true
-	for _, id := range slices.SortedFunc(maps.Keys(s.peers), NodeID.Compare) {
-		out = append(out, s.ask(id)...)
-		idle = idle && len(s.peers[id].ahead) == 0
+	if s.claims {
+		more, any := s.askAll()
+		out, s.claims = append(out, more...), any
 	}
-	if s.stirred && idle && len(s.asked) == 0 && s.now >= s.stir {
+	if s.stirred && !s.claims && len(s.asked) == 0 && s.now >= s.stir {
 		s.stirred, s.stir = false, s.now+eager
 		digest := s.view().digest()
 		for _, id := range s.some(NodeID{}, NodeID{}) {
@@ -290,6 +290,26 @@ func (s *Sync) Pass(d time.Duration) ([]Outgoing, error) {
 		}
 	}
 	return out, nil
+}
+
+// askAll asks all peers that are ahead, and says whether any is.
+func (s *Sync) askAll() (out []Outgoing, any bool) {
+	var ahead []NodeID
+	for id, p := range s.peers {
+		if len(p.ahead) > 0 {
+			ahead = append(ahead, id)
+		}
+	}
+	slices.SortFunc(ahead, NodeID.Compare)
+	if n := len(ahead); n > 1 { // not always the same first
+		k := s.number(n)
+		ahead = slices.Concat(ahead[k:], ahead[:k])
+	}
+	for _, id := range ahead {
+		out = append(out, s.ask(id)...)
+		any = any || len(s.peers[id].ahead) > 0
+	}
+	return out, any
 }
 
 // expire gives up on questions that stayed without an answer.
@@ -504,7 +524,7 @@ func (s *Sync) stepSummary(from NodeID, m Summary) ([]Outgoing, error) {
 			case t[0].Seq == 0:
 				show = append(show, k)
 			case t[0].Seq > o[0].Seq:
-				p.ahead[logID{o[0].Node, o[0].Epoch}] = t[0].Seq
+				p.ahead[logID{o[0].Node, o[0].Epoch}], s.claims = t[0].Seq, true
 				explained = true
 			case t[0].Seq < o[0].Seq:
 				tell = append(tell, o[0])
@@ -595,7 +615,7 @@ func (s *Sync) hear(from NodeID, h Head) (behind bool, err error) {
 		return false, s.fault(from, err)
 	}
 	if behind {
-		s.peer(from).ahead[logID{h.Node, h.Epoch}] = h.Seq
+		s.peer(from).ahead[logID{h.Node, h.Epoch}], s.claims = h.Seq, true
 	}
 	return behind, nil
 }
@@ -630,7 +650,7 @@ func (s *Sync) ask(to NodeID) []Outgoing {
 		return 1
 	})
 	q := &question{to: to, at: s.now, limit: p.limit}
-	want := Want{Limit: p.limit}
+	want := Want{Limit: p.limit, Logs: make([]Wanted, 0, min(len(ids), MaxWanted))}
 	for i := range ids {
 		id := ids[(first+i)%len(ids)]
 		if p.ahead[id] <= have[id] {

@@ -370,8 +370,9 @@ func (s *stage) hostile(from, to TrustID, what string) {
 	case "out of order":
 		h := own.Encode()
 		raw(wireMessage{Type: typeHeads, Heads: [][]byte{h, h}})
-		bucket := wireBucket{Number: 3, Hash: make([]byte, 16)}
-		raw(wireMessage{Type: typeSummary, Buckets: []wireBucket{bucket, bucket}})
+		bucket := append([]byte{3}, make([]byte, 16)...)
+		raw(wireMessage{Type: typeSummary, Buckets: [][]byte{bucket, bucket}})
+		raw(wireMessage{Type: typeSummary, Buckets: [][]byte{bucket[:9]}})
 		a, b := Mark{Prefix: [8]byte{1}, Epoch: 1}, Mark{Prefix: [8]byte{2}, Epoch: 1}
 		raw(wireMessage{Type: typeShow, Marks: packMarks([]Mark{b, a})})
 		_ = step(Summary{Buckets: []SummaryBucket{{Number: int(^victim[0] >> 4), Marks: []Mark{markOf(own, false)}}}})

@@ -67,7 +67,7 @@ func newLogSync(m *Mesh) *logSync {
 	}
 	m.rng.Unlock()
 	return &logSync{
-		m:       m,
+		m: m,
 		sync: index.NewSync(m.deps.Index, index.SyncOptions{
 			Self: m.self, Rand: rand.New(rand.NewChaCha8(seed)), Tick: m.cfg.Timing.Tick,
 			Pull: m.cfg.Limits.LogPull, Send: m.cfg.Limits.LogSend,
