@@ -22,7 +22,7 @@ const (
 	healLoss     = 0.01
 	healPass     = 100 * time.Millisecond // as package mesh does
 	healPush     = 100 * time.Millisecond
-	healApart    = 6 * time.Second
+	healApart    = 4 * time.Second
 	healIdle     = 10 * time.Second
 	healPatience = 60 * time.Second
 )
@@ -188,13 +188,10 @@ func (h *healing) equal(said Seq) bool {
 // a second when that is over.
 func (h *healing) heal(t *testing.T) (took time.Duration, idle float64) {
 	t.Helper()
-	var said Seq
-	for i := range 2 {
-		for _, n := range h.nodes {
-			said++
-			h.after(h.upTo(healApart-time.Second), func() { h.say(n, note(fmt.Sprint("x", i), "said in one half")) })
-		}
+	for _, n := range h.nodes {
+		h.after(h.upTo(healApart-time.Second), func() { h.say(n, note("x", "said in one half")) })
 	}
+	const said = healNodes
 	h.apart = true
 	h.run(healApart, nil)
 	for _, n := range h.nodes {

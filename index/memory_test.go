@@ -16,7 +16,7 @@ type memoryLogs struct {
 	anybody bool     // certifies anybody
 	reached Seq      // positions of all logs together
 	forked  bool     // any of them
-	heads   []Head   // of all logs, while nothing changes
+	heads   []Head   // of all logs, sorted
 }
 
 type memoryLog struct {
@@ -199,18 +199,16 @@ func (m *memoryLogs) Forks() []Fork {
 
 func (m *memoryLogs) Holes() []Head { return nil }
 
+func (m *memoryLogs) grow(h Head) {
+	i, ok := slices.BinarySearchFunc(m.heads, h, compareHeads)
+	if !ok {
+		m.heads = slices.Insert(m.heads, i, h)
+	}
+	m.heads[i] = h
+}
+
 func (m *memoryLogs) Heads() []Head {
-	if m.heads != nil {
-		return m.heads
-	}
-	var out []Head
-	for _, id := range m.ids() {
-		if l := m.logs[id]; len(l.batches) > 0 {
-			out = append(out, l.batches[len(l.batches)-1].link.head)
-		}
-	}
-	m.heads = out
-	return out
+	return slices.Clone(m.heads)
 }
 
 func (m *memoryLogs) Heard(h Head) (Seq, bool, error) {
@@ -282,7 +280,7 @@ func (m *memoryLogs) Take(batches []Verified) (fresh int, err error) {
 			l.batches = append(l.batches, v)
 			l.erase(v)
 			m.reached += Seq(len(v.link.commit))
-			m.heads = nil
+			m.grow(v.link.head)
 			fresh++
 			for _, p := range v.batch.Payloads {
 				s, err := decodePayload(p.Data)

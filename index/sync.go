@@ -620,6 +620,15 @@ func (s *Sync) hear(from NodeID, h Head) (behind bool, err error) {
 	return behind, nil
 }
 
+// headIn finds the head of a log among sorted ones; the zero Head is that of none.
+func headIn(heads []Head, id logID) Head {
+	i, ok := slices.BinarySearchFunc(heads, id, func(h Head, id logID) int { return logID{h.Node, h.Epoch}.compare(id) })
+	if !ok {
+		return Head{}
+	}
+	return heads[i]
+}
+
 // ask asks a peer for what it is ahead in, as far as nobody else is being asked, and it has not too much to answer already.
 func (s *Sync) ask(to NodeID) []Outgoing {
 	p := s.peers[to]
@@ -638,10 +647,7 @@ func (s *Sync) ask(to NodeID) []Outgoing {
 	if open >= most {
 		return nil
 	}
-	have := map[logID]Seq{}
-	for _, h := range s.logs.Heads() {
-		have[logID{h.Node, h.Epoch}] = h.Seq
-	}
+	heads := s.logs.Heads()
 	ids := slices.SortedFunc(maps.Keys(p.ahead), logID.compare)
 	first, _ := slices.BinarySearchFunc(ids, p.from, func(a, b logID) int {
 		if a.compare(b) <= 0 {
@@ -653,7 +659,8 @@ func (s *Sync) ask(to NodeID) []Outgoing {
 	want := Want{Limit: p.limit, Logs: make([]Wanted, 0, min(len(ids), MaxWanted))}
 	for i := range ids {
 		id := ids[(first+i)%len(ids)]
-		if p.ahead[id] <= have[id] {
+		have := headIn(heads, id).Seq
+		if p.ahead[id] <= have {
 			delete(p.ahead, id)
 			continue
 		}
@@ -663,7 +670,7 @@ func (s *Sync) ask(to NodeID) []Outgoing {
 		if len(want.Logs) == MaxWanted {
 			break
 		}
-		want.Logs = append(want.Logs, Wanted{Node: id.Node, Epoch: id.Epoch, After: have[id]})
+		want.Logs = append(want.Logs, Wanted{Node: id.Node, Epoch: id.Epoch, After: have})
 		q.logs = append(q.logs, id)
 		s.asked[id] = q
 	}
@@ -747,13 +754,10 @@ func (s *Sync) answer(want Want) (Batches, error) {
 	if left <= 0 || left > MaxAnswer {
 		left = MaxAnswer
 	}
-	heads := map[logID]Head{}
-	for _, h := range s.logs.Heads() {
-		heads[logID{h.Node, h.Epoch}] = h
-	}
+	heads := s.logs.Heads()
 	for _, l := range want.Logs {
-		h, ok := heads[logID{l.Node, l.Epoch}]
-		if !ok {
+		h := headIn(heads, logID{l.Node, l.Epoch})
+		if h.Seq == 0 {
 			continue
 		}
 		reached := l.After
@@ -949,12 +953,9 @@ func (s *Sync) closeGaps() error {
 	if len(s.held.logs) == 0 {
 		return nil
 	}
-	have := map[logID]Seq{}
-	for _, h := range s.logs.Heads() {
-		have[logID{h.Node, h.Epoch}] = h.Seq
-	}
+	heads := s.logs.Heads()
 	for _, id := range slices.SortedFunc(maps.Keys(s.held.logs), logID.compare) {
-		if err := s.fault(NodeID{}, s.closeGap(id, have[id])); err != nil {
+		if err := s.fault(NodeID{}, s.closeGap(id, headIn(heads, id).Seq)); err != nil {
 			return err
 		}
 	}
