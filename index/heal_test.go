@@ -284,3 +284,27 @@ func TestHealingReplays(t *testing.T) {
 		t.Fatalf("%d bytes in %d messages, then %d in %d", b1, s1, b2, s2)
 	}
 }
+
+// A fact that is said reaches most of the region by push within a second, and all of it by the exchanges that follow.
+func TestPushReachesTheRegion(t *testing.T) {
+	t.Parallel()
+	h := newHealing(11)
+	h.run(time.Second, nil)
+	said := h.now
+	h.say(h.nodes[5], note("x", "1"))
+	counts := map[time.Duration]int{}
+	for _, at := range []time.Duration{300, 400, 500, 1000, 5000} {
+		at *= time.Millisecond
+		h.run(said+healPush+at, nil)
+		for _, n := range h.nodes {
+			counts[at] += int(n.logs.reached)
+		}
+	}
+	if h.err != nil {
+		t.Fatal(h.err)
+	}
+	t.Logf("of %d nodes have it after: %v", healNodes, counts)
+	if counts[500*time.Millisecond] < healNodes/2 || counts[time.Second] < healNodes*3/4 || counts[5*time.Second] != healNodes {
+		t.Errorf("of %d nodes have it after: %v", healNodes, counts)
+	}
+}

@@ -158,8 +158,8 @@ type bucket struct{ rate, bytes int64 }
 
 func (b *bucket) most() int64 { return max(b.rate, MaxMessage) }
 func (b *bucket) pass(d time.Duration) {
-	// By milliseconds: bytes a second times nanoseconds might overflow.
-	b.bytes = min(b.most(), b.bytes+b.rate*d.Milliseconds()/1000)
+	// By microseconds of an hour at most: bytes a second times nanoseconds might overflow.
+	b.bytes = min(b.most(), b.bytes+b.rate*min(d, time.Hour).Microseconds()/1_000_000)
 }
 func (b *bucket) empty() bool { return b.bytes <= 0 }
 
