@@ -95,7 +95,8 @@ func TestBatchRefusals(t *testing.T) {
 		"too large":             {changed(func(b *Batch) { b.Payloads[0].Data = make([]byte, MaxBatch) }), new(*LimitError)},
 		"large payload":         {changed(func(b *Batch) { b.Payloads[0].Data = make([]byte, MaxPayload+1) }), new(*LimitError)},
 		"large header":          {Batch{Header: make([]byte, maxHeader+1), Sig: good.Sig}, new(*LimitError)},
-		"newer version":         {signed(head(func(h map[int]any) { h[0] = 2 }), 1), new(*VersionError)},
+		"no version":            {signed(head(func(h map[int]any) { h[0] = 0 }), 1), new(*MalformedError)},
+		"newer, not the known":  {signed(head(func(h map[int]any) { h[0] = 2; h[5] = "another form" }), 1), new(*MalformedError)},
 		"no epoch":              {signed(head(func(h map[int]any) { h[2] = 0 }), 1), new(*MalformedError)},
 		"absurd epoch":          {signed(head(func(h map[int]any) { h[2] = 256 }), 1), new(*MalformedError)},
 		"position zero":         {signed(head(func(h map[int]any) { h[3] = 0 }), 0), new(*MalformedError)},
@@ -112,6 +113,25 @@ func TestBatchRefusals(t *testing.T) {
 		if _, err := c.batch.Verify(); err == nil || !errors.As(err, c.want) {
 			t.Errorf("%s: %v, want a %T", name, err, c.want)
 		}
+	}
+}
+
+// A later version may add to the header: its batches are taken as the bytes they are.
+func TestHeaderOfALaterVersion(t *testing.T) {
+	key := testKey("a")
+	b := laterHeader(key, sealed(t, key, 1, []Statement{note("x", "one")})[0])
+	v, err := b.Verify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.First() != 1 || v.Head().Seq != 1 || !bytes.Equal(v.Batch().Header, b.Header) {
+		t.Fatalf("%+v", v)
+	}
+	b.Header = bytes.Clone(b.Header)
+	b.Header[len(b.Header)-1] ^= 1 // of the field that is not known
+	var forged *ForgedError
+	if _, err := b.Verify(); !errors.As(err, &forged) {
+		t.Fatalf("a change of an unknown field: %v", err)
 	}
 }
 

@@ -13,7 +13,7 @@
 // Facts go into a log by signed batches of 1 to [MaxFacts]. A batch is a header, a signature, and beside them the payloads. All CBOR here is
 // core deterministic (RFC 8949 4.2.1); headers and payloads are kept, hashed, verified and relayed as the bytes that came.
 //
-//	header   = map: 0 version (1), 1 node (32 bytes), 2 epoch, 3 first number, 4 hash of the batch before (absent when 3 is 1),
+//	header   = map: 0 version (1 or later), 1 node (32 bytes), 2 epoch, 3 first number, 4 hash of the batch before (absent when 3 is 1),
 //	           5 commitments: for each fact SHA-256(salt || payload)
 //	hash     = SHA-256(header)
 //	sig      = Ed25519 by the node over "priormesh-head-1" 00 || node || epoch (8 bytes) || last number (8 bytes) || hash
@@ -51,9 +51,24 @@
 //
 // A message is a CBOR map of at most [MaxMessage] bytes; 0 is its type:
 //
-//	1 Heads    1 ask (true: answer with yours), 2 heads, each the CBOR of a Head as bytes
-//	2 Want     3 node, 4 epoch, 5 after, 6 limit
-//	3 Batches  3 node, 4 epoch, 7 batches, each the CBOR [header, sig, [[salt, payload], …]] as bytes
+//	1 Heads    2 heads, each the CBOR of a Head as bytes, sorted by node, epoch, last number and hash
+//	2 Want     8 ID (not 0), 6 limit, 9 logs: for each node (32 bytes), epoch and after as varints (unsigned LEB128)
+//	3 Batches  8 ID of the Want (0 or absent: pushed), 7 batches, each the CBOR [header, sig, [[salt, payload], …]] as bytes,
+//	           2 heads of wanted logs that go on
+//	4 Digest   10 for each of the 16 buckets its hash (16 bytes)
+//	5 Summary  11 buckets that differ, each: number (1 byte), hash (16), marks
+//	6 Show     12 marks
+//
+//	bucket     = the logs whose node begins with the same four bits
+//	its hash   = the first 16 bytes of SHA-256 over node || epoch (8 bytes) || last number (8) || hash (32) of each log's head, sorted;
+//	             of a log with a proof of a fork number and hash are zero
+//	mark       = first 8 bytes of the node, epoch and last number as varints, first 4 bytes of the head's hash; number 0: forked. Sorted.
+//	             In a Show only node and epoch count
+//
+// An exchange: Digest; if it is not the receiver's own, Summary; then Wants for what the first lacks, Heads for what the other lacks, a Show
+// for logs that it does not know, that differ at one number, or that forked; a Show is answered by Heads, of a forked log both that prove it.
+// [Sync] says when. A message of an unknown type, and an unknown field, is ignored, so that a later version may add them. A batch header of a
+// later version may add fields within the limits of this one, under a higher version number; it is stored and relayed as it is.
 //
 // # Text forms
 //

@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"runtime"
 	"testing"
 )
@@ -155,9 +156,15 @@ func FuzzFact(f *testing.F) {
 
 func FuzzMessage(f *testing.F) {
 	v := sealed(f, testKey("a"), 1, []Statement{note("x", "1")})[0]
-	f.Add(Heads{Heads: []Head{v.Head()}, Ask: true}.Encode())
-	f.Add(Want{Node: nodeOf("RAA"), Epoch: 1, After: 7, Limit: 1000}.Encode())
-	f.Add(Batches{Node: nodeOf("RAA"), Epoch: 1, Batches: []Batch{v.Batch()}}.Encode())
+	f.Add(Digest{Buckets: [DigestBuckets][16]byte{3: {1}}}.Encode())
+	mark := markOf(Head{Node: nodeOf("RAA"), Epoch: 1, Seq: 7}, false)
+	f.Add(Summary{Buckets: []SummaryBucket{{Number: int(mark.Prefix[0] >> 4), Marks: []Mark{mark}}}}.Encode())
+	f.Add(Show{Marks: []Mark{mark, mark}}.Encode())
+	f.Add(Heads{Heads: []Head{v.Head()}}.Encode())
+	f.Add(Want{ID: 1, Limit: 1000, Logs: []Wanted{{Node: nodeOf("RAA"), Epoch: 1, After: 7}}}.Encode())
+	f.Add(Batches{ID: 1, Batches: []Batch{v.Batch()}, Heads: []Head{v.Head()}}.Encode())
+	f.Add(Unknown{Type: 77}.Encode())
+	f.Add([]byte{0xa2, 0x00, 0x18, 0x4d, 0x07, 0x61, 0x41})
 	f.Add(v.Head().Encode())
 	f.Add([]byte{0xa2, 0x00, 0x01, 0x02, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -173,9 +180,23 @@ func FuzzMessage(f *testing.F) {
 			t.Fatalf("not the same again: %v", err)
 		}
 		logs := newMemoryLogs("RAA", fuzzRegion)
-		s := NewSync(logs, SyncOptions{Self: nodeOf("RAA")})
-		_, _ = s.Step(nodeOf("RBB"), m)
-		if len(logs.Heads()) > 0 {
+		logs.say(1, newSeeded("fuzz"), note("x", "1"))
+		s := NewSync(logs, SyncOptions{Self: nodeOf("RAA"), Rand: rand.New(rand.NewPCG(1, 2))})
+		s.Met(nodeOf("RCC"))
+		said := s.view().digest()
+		for range 2 {
+			out, _ := s.Step(nodeOf("RBB"), m)
+			for _, o := range out {
+				raw := o.Message.Encode()
+				if again, err := DecodeMessage(raw); err != nil || !bytes.Equal(again.Encode(), raw) {
+					t.Fatalf("answered by what cannot be read: %v", err)
+				}
+			}
+		}
+		if _, err := s.Tick([]NodeID{nodeOf("RBB"), nodeOf("RCC")}); err != nil {
+			t.Fatal(err)
+		}
+		if s.view().digest() != said {
 			t.Fatal("a fuzzer signed a batch")
 		}
 	})

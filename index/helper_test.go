@@ -233,4 +233,18 @@ func signHeader(key ed25519.PrivateKey, raw []byte, seq Seq) []byte {
 	return ed25519.Sign(key, h.signed())
 }
 
+// laterHeader makes of a batch of this version one of a later version, whose header has a field more. It stands where the first stood.
+func laterHeader(key ed25519.PrivateKey, v Verified) Batch {
+	l := v.link
+	h := map[int]any{0: batchVersion + 1, 1: l.head.Node[:], 2: l.head.Epoch, 3: l.first, 5: l.commit, 9: []any{"of a later version", 1}}
+	if l.first > 1 {
+		h[4] = l.prev[:]
+	}
+	b := v.Batch()
+	b.Header = encode(h)
+	head := Head{Node: l.head.Node, Epoch: l.head.Epoch, Seq: l.head.Seq, Hash: sha256.Sum256(b.Header)}
+	b.Sig = ed25519.Sign(key, head.signed())
+	return b
+}
+
 type badgerTxn = badger.Txn

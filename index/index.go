@@ -505,7 +505,7 @@ func (x *Index) ownWords(txn *badger.Txn, a author, fn func(now func(*badger.Txn
 			return loc{}, false, err
 		}},
 		{tabHolding, func(k []byte) bool { return authorNo(binary.BigEndian.Uint16(k[9:])) == a.no }, func(v []byte) (loc, bool, error) {
-			h, err := readHeld(v)
+			h, err := readCopy(v)
 			return h.at, true, err
 		}},
 	} {

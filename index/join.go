@@ -426,22 +426,22 @@ func holdingKey(k studyKey, holder authorNo, origin NodeID) []byte {
 
 const holdingKeySize = 1 + 8 + 2 + 32
 
-// held is a row of the holding table.
-type held struct {
+// copyRow is a row of the holding table.
+type copyRow struct {
 	at        loc
 	trust     TrustID
 	revision  uint64
 	instances int
 }
 
-func (h held) encode() []byte {
+func (h copyRow) encode() []byte {
 	b := appendTrust(h.at.append(nil), h.trust)
 	return binary.AppendUvarint(binary.AppendUvarint(b, h.revision), uint64(h.instances))
 }
 
-func readHeld(v []byte) (held, error) {
+func readCopy(v []byte) (copyRow, error) {
 	f := fields{b: v}
-	h := held{at: f.loc(), trust: f.trust(), revision: f.uvarint(), instances: int(f.uvarint())}
+	h := copyRow{at: f.loc(), trust: f.trust(), revision: f.uvarint(), instances: int(f.uvarint())}
 	if f.bad || len(f.b) != 0 || h.instances < 0 {
 		return h, errDamaged("a holding")
 	}
@@ -455,12 +455,12 @@ func (w *writing) applyHolding(a author, at loc, trust TrustID, h Holding) error
 		return err
 	}
 	if ok {
-		before, err := readHeld(v)
+		before, err := readCopy(v)
 		if err != nil || !before.at.older(at.Position) {
 			return err
 		}
 	}
-	row := held{at: at, revision: h.Revision, instances: h.Instances}
+	row := copyRow{at: at, revision: h.Revision, instances: h.Instances}
 	if trust != a.trust {
 		row.trust = trust
 	}
@@ -474,7 +474,7 @@ func (w *writing) removeHolding(a author, h Holding, through Position) (at loc, 
 	if err != nil || !ok {
 		return loc{}, false, err
 	}
-	before, err := readHeld(v)
+	before, err := readCopy(v)
 	if err != nil || before.at.Position.compare(through) > 0 {
 		return loc{}, false, err
 	}

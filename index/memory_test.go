@@ -8,10 +8,15 @@ import (
 
 // memoryLogs are Logs without a disk, for transcripts and simulations.
 type memoryLogs struct {
-	key    TrustID
-	region *region // the votes known from elsewhere
-	logs   map[logID]*memoryLog
-	roster Roster
+	key     TrustID
+	region  *region // the votes known from elsewhere
+	logs    map[logID]*memoryLog
+	roster  Roster
+	checked *Checked // signatures of heads; may be nil
+	anybody bool     // certifies anybody
+	reached Seq      // positions of all logs together
+	forked  bool     // any of them
+	heads   []Head   // of all logs, sorted
 }
 
 type memoryLog struct {
@@ -157,6 +162,9 @@ func (l *memoryLog) chain() chain {
 }
 
 func (m *memoryLogs) certified(n NodeID) error {
+	if m.anybody {
+		return nil
+	}
 	if _, ok := m.roster.Allowed(n); !ok && n != nodeOf(m.key) {
 		return &UncertifiedError{Node: n}
 	}
@@ -175,14 +183,32 @@ func (m *memoryLogs) say(epoch Epoch, rnd seeded, st ...Statement) Head {
 	return v.Head()
 }
 
-func (m *memoryLogs) Heads() []Head {
-	var out []Head
-	for _, id := range m.ids() {
-		if h := m.logs[id].chain().last.head; h.Seq > 0 {
-			out = append(out, h)
+func (m *memoryLogs) Forks() []Fork {
+	if !m.forked {
+		return nil
+	}
+	var out []Fork
+	for _, l := range m.logs {
+		if l.fork != nil {
+			out = append(out, *l.fork)
 		}
 	}
+	slices.SortFunc(out, func(a, b Fork) int { return logID{a.Node, a.Epoch}.compare(logID{b.Node, b.Epoch}) })
 	return out
+}
+
+func (m *memoryLogs) Holes() []Head { return nil }
+
+func (m *memoryLogs) grow(h Head) {
+	i, ok := slices.BinarySearchFunc(m.heads, h, compareHeads)
+	if !ok {
+		m.heads = slices.Insert(m.heads, i, h)
+	}
+	m.heads[i] = h
+}
+
+func (m *memoryLogs) Heads() []Head {
+	return slices.Clone(m.heads)
 }
 
 func (m *memoryLogs) Heard(h Head) (Seq, bool, error) {
@@ -199,12 +225,12 @@ func (m *memoryLogs) Heard(h Head) (Seq, bool, error) {
 	case err != nil:
 		return 0, false, err
 	case verdict == forked:
-		l.fork = fork
+		l.fork, m.forked = fork, true
 		return 0, false, &ForkError{Fork: *fork}
 	case verdict == known:
 		return 0, false, nil
 	}
-	if err := h.verify(); err != nil {
+	if err := m.checked.head(h); err != nil {
 		return 0, false, err
 	}
 	if h.Seq > l.heard.Seq {
@@ -253,6 +279,8 @@ func (m *memoryLogs) Take(batches []Verified) (fresh int, err error) {
 		case verdict == follows:
 			l.batches = append(l.batches, v)
 			l.erase(v)
+			m.reached += Seq(len(v.link.commit))
+			m.grow(v.link.head)
 			fresh++
 			for _, p := range v.batch.Payloads {
 				s, err := decodePayload(p.Data)
@@ -261,7 +289,7 @@ func (m *memoryLogs) Take(batches []Verified) (fresh int, err error) {
 		case verdict == ahead:
 			return fresh, &GapError{Node: v.link.head.Node, Epoch: v.link.head.Epoch, After: c.last.head.Seq, First: v.link.first}
 		case verdict == forked:
-			l.fork = fork
+			l.fork, m.forked = fork, true
 			return fresh, &ForkError{Fork: *fork}
 		}
 	}

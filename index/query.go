@@ -250,7 +250,7 @@ func (h holdings) close() { h.it.Close() }
 
 // heldBy is what somebody says of a copy: that it is there, or (instances 0) no more.
 type heldBy struct {
-	held
+	copyRow
 	author author
 	origin NodeID
 	trust  TrustID
@@ -299,7 +299,7 @@ func (h holdings) each(uid string, fn func(heldBy) error) error {
 		no := authorNo(binary.BigEndian.Uint16(k[9:]))
 		v, err := item.ValueCopy(nil)
 		if err == nil {
-			b.held, err = readHeld(v)
+			b.copyRow, err = readCopy(v)
 		}
 		if err == nil {
 			b.author, err = h.c.x.author(h.c.txn, no)
@@ -307,7 +307,7 @@ func (h holdings) each(uid string, fn func(heldBy) error) error {
 		if err != nil {
 			return err
 		}
-		b.trust = or(b.held.trust, b.author.trust)
+		b.trust = or(b.copyRow.trust, b.author.trust)
 		if err := fn(b); err != nil {
 			return err
 		}

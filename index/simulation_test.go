@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -77,7 +78,11 @@ func (w *world) one(of []TrustID) TrustID { return of[w.rnd.IntN(len(of))] }
 // step does one thing at random.
 func (w *world) step() {
 	t := w.one(w.present())
-	switch w.rnd.IntN(10) {
+	switch w.rnd.IntN(13) {
+	case 10, 11:
+		w.push(t)
+	case 12:
+		w.pass(t)
 	case 0, 1:
 		st := note(fmt.Sprint("s", w.rnd.IntN(3)), fmt.Sprint(w.rnd.IntN(100)))
 		more := note("other", strings.Repeat("x", w.rnd.IntN(3)*1000))
@@ -134,7 +139,20 @@ func (w *world) peers(t TrustID) []NodeID {
 	return out
 }
 
-func (w *world) tick(t TrustID) { w.send(t, w.syncs[t].Tick(w.peers(t)), nil) }
+func (w *world) tick(t TrustID) {
+	out, err := w.syncs[t].Tick(w.peers(t))
+	w.send(t, out, err)
+}
+
+func (w *world) push(t TrustID) {
+	out, err := w.syncs[t].Said()
+	w.send(t, out, err)
+}
+
+func (w *world) pass(t TrustID) {
+	out, err := w.syncs[t].Pass(time.Duration(1+w.rnd.IntN(1000)) * time.Millisecond)
+	w.send(t, out, err)
+}
 
 func (w *world) gossip(t TrustID) {
 	heads := w.logs[t].Heads()
@@ -333,7 +351,8 @@ func TestSyncOverIndexes(t *testing.T) {
 				wire = append(wire, envelope{from, o.To, o.Message})
 			}
 		}
-		push(d.Self(), syncs[d.Self()].Tick([]NodeID{with.Self()}), nil)
+		out, err := syncs[d.Self()].Tick([]NodeID{with.Self()})
+		push(d.Self(), out, err)
 		for n := 0; len(wire) > 0; n++ {
 			if n > 50 {
 				t.Fatal("the conversation does not end")

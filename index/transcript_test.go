@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write testdata/*.txt anew from what happens now")
@@ -33,6 +35,16 @@ func nameOf(n NodeID) string {
 
 func headText(h Head) string { return fmt.Sprintf("%s %d/%d", nameOf(h.Node), h.Epoch, h.Seq) }
 
+func markText(k Mark) string {
+	who := fmt.Sprintf("%x", k.Prefix)
+	for n, t := range names {
+		if [8]byte(n[:8]) == k.Prefix {
+			who = string(t)
+		}
+	}
+	return fmt.Sprintf("%s %d/%d", who, k.Epoch, k.Seq)
+}
+
 func messageText(m Message) string {
 	switch m := m.(type) {
 	case Heads:
@@ -46,15 +58,40 @@ func messageText(m Message) string {
 		if len(hs) == 0 {
 			hs = []string{"none"}
 		}
-		s := "heads " + strings.Join(hs, ", ")
-		if m.Ask {
-			s += "; and yours?"
+		return "heads " + strings.Join(hs, ", ")
+	case Digest:
+		return "digest"
+	case Summary:
+		var ms []string
+		for _, b := range m.Buckets {
+			for _, k := range b.Marks {
+				ms = append(ms, markText(k))
+			}
 		}
-		return s
+		if len(ms) > 8 {
+			ms = []string{fmt.Sprintf("(%d logs)", len(ms))}
+		}
+		if len(ms) == 0 {
+			ms = []string{"nothing"}
+		}
+		return "summary " + strings.Join(ms, ", ")
+	case Show:
+		var ms []string
+		for _, k := range m.Marks {
+			ms = append(ms, markText(k))
+		}
+		return "show " + strings.Join(ms, ", ")
 	case Want:
-		return fmt.Sprintf("want %s epoch %d after %d", nameOf(m.Node), m.Epoch, m.After)
+		var ws []string
+		for _, l := range m.Logs {
+			ws = append(ws, fmt.Sprintf("%s epoch %d after %d", nameOf(l.Node), l.Epoch, l.After))
+		}
+		return fmt.Sprintf("want (%d) %s, %d KiB", m.ID, strings.Join(ws, ", "), m.Limit>>10)
+	case Unknown:
+		return fmt.Sprintf("message of type %d", m.Type)
 	case Batches:
 		var bs []string
+		var last NodeID
 		for _, b := range m.Batches {
 			l, err := parseLink(b.Header, b.Sig)
 			if err != nil {
@@ -67,7 +104,11 @@ func messageText(m Message) string {
 					without++
 				}
 			}
-			span := fmt.Sprintf("%d-%d", l.first, l.head.Seq)
+			span := fmt.Sprintf("%d/%d-%d", l.head.Epoch, l.first, l.head.Seq)
+			if l.head.Node != last {
+				span = nameOf(l.head.Node) + " " + span
+				last = l.head.Node
+			}
 			if without > 0 {
 				span += fmt.Sprintf(" (%d without payload)", without)
 			}
@@ -79,7 +120,14 @@ func messageText(m Message) string {
 		if len(bs) == 0 {
 			bs = []string{"none"}
 		}
-		return fmt.Sprintf("batches %s epoch %d: %s", nameOf(m.Node), m.Epoch, strings.Join(bs, " "))
+		s := fmt.Sprintf("batches (%d) %s", m.ID, strings.Join(bs, " "))
+		if m.ID == 0 {
+			s = "push " + strings.Join(bs, " ")
+		}
+		for _, h := range m.Heads {
+			s += "; more to " + headText(h)
+		}
+		return s
 	}
 	return "unknown"
 }
@@ -208,7 +256,30 @@ func (s *stage) play(line string) {
 		for _, t := range f[2:] {
 			peers = append(peers, nodeOf(TrustID(t)))
 		}
-		s.sent(trust(1), s.syncs[trust(1)].Tick(peers), nil)
+		out, err := s.syncs[trust(1)].Tick(peers)
+		s.sent(trust(1), out, err)
+	case "know": // know RAA RBB …: RAA is connected to the others
+		for _, t := range f[2:] {
+			s.syncs[trust(1)].Met(nodeOf(TrustID(t)))
+		}
+	case "push": // push RAA: RAA pushes what it has said
+		out, err := s.syncs[trust(1)].Said()
+		s.sent(trust(1), out, err)
+	case "pass": // pass RAA 1s: time passes
+		d, err := time.ParseDuration(f[2])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		out, err := s.syncs[trust(1)].Pass(d)
+		s.sent(trust(1), out, err)
+	case "send": // send RAA 1024: RAA may send so many bytes a second
+		rate, err := strconv.Atoi(f[2])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.syncs[trust(1)] = NewSync(s.logs[trust(1)], SyncOptions{Self: nodeOf(trust(1)), Rand: rand.New(rand.NewPCG(1, 2)), Send: rate})
+	case "later": // what is to come next comes last
+		s.wire = append(s.wire[1:], s.wire[0])
 	case "gossip": // gossip RAA RBB: RBB hears RAA's newest head
 		var newest Head
 		for _, h := range s.logs[trust(1)].Heads() {
@@ -248,6 +319,7 @@ func (s *stage) hostile(from, to TrustID, what string) {
 		s.sent(to, out, err)
 		return err
 	}
+	own := s.logs["RAA"].Heads()[0]
 	batch := func() Batch {
 		b, _ := s.logs["RAA"].Range(victim, 1, 0, MaxAnswer)
 		c := Batch{Header: bytes.Clone(b[0].Header), Sig: bytes.Clone(b[0].Sig)}
@@ -261,6 +333,9 @@ func (s *stage) hostile(from, to TrustID, what string) {
 		s.printf("  not decoded: %v", err)
 	}
 	far := Head{Node: victim, Epoch: 1, Seq: 1 << 40, Hash: [32]byte{1}, Sig: make([]byte, 64)}
+	summary := func(h Head) Summary {
+		return Summary{Buckets: []SummaryBucket{{Number: int(h.Node[0] >> 4), Marks: []Mark{markOf(h, false)}}}}
+	}
 	switch what {
 	case "forged head":
 		_ = step(Heads{Heads: []Head{far}})
@@ -270,19 +345,19 @@ func (s *stage) hostile(from, to TrustID, what string) {
 	case "forged signature":
 		b := batch()
 		b.Sig[0] ^= 1
-		_ = step(Batches{Node: victim, Epoch: 1, Batches: []Batch{b}})
+		_ = step(Batches{Batches: []Batch{b}})
 	case "wrong hash":
 		b := batch()
 		b.Payloads[0].Data[len(b.Payloads[0].Data)-1] ^= 1
-		_ = step(Batches{Node: victim, Epoch: 1, Batches: []Batch{b}})
-	case "another log":
-		_ = step(Batches{Node: nodeOf(from), Epoch: 1, Batches: []Batch{batch()}})
+		_ = step(Batches{Batches: []Batch{b}})
 	case "more heads than fit":
 		_ = step(Heads{Heads: make([]Head, MaxHeads+1)})
 	case "absurd counts":
 		for _, b := range [][]byte{
 			{0xa2, 0x00, 0x01, 0x02, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
 			{0xa2, 0x00, 0x01, 0x02, 0x9a, 0x10, 0x00, 0x00, 0x00},
+			{0xa2, 0x00, 0x05, 0x0b, 0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+			{0xa2, 0x00, 0x06, 0x0c, 0x5b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
 			{0xbb, 0x00, 0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00},
 			bytes.Repeat([]byte{0x81}, 1000),
 			make([]byte, MaxMessage+1),
@@ -290,37 +365,69 @@ func (s *stage) hostile(from, to TrustID, what string) {
 			_, err := DecodeMessage(b)
 			s.printf("  not decoded: %v", err)
 		}
-	case "heads out of order":
-		h := s.logs["RAA"].Heads()[0].Encode()
+		raw(wireMessage{Type: typeShow, Marks: bytes.Repeat(packMarks([]Mark{markOf(own, false)}), MaxMarks+1)})
+		raw(wireMessage{Type: typeWant, ID: 1, Logs: bytes.Repeat(append(victim[:], 1, 0), MaxWanted+1)})
+	case "out of order":
+		h := own.Encode()
 		raw(wireMessage{Type: typeHeads, Heads: [][]byte{h, h}})
+		bucket := append([]byte{3}, make([]byte, 16)...)
+		raw(wireMessage{Type: typeSummary, Buckets: [][]byte{bucket, bucket}})
+		raw(wireMessage{Type: typeSummary, Buckets: [][]byte{bucket[:9]}})
+		a, b := Mark{Prefix: [8]byte{1}, Epoch: 1}, Mark{Prefix: [8]byte{2}, Epoch: 1}
+		raw(wireMessage{Type: typeShow, Marks: packMarks([]Mark{b, a})})
+		_ = step(Summary{Buckets: []SummaryBucket{{Number: int(^victim[0] >> 4), Marks: []Mark{markOf(own, false)}}}})
 	case "absurd want":
-		raw(wireMessage{Type: typeWant, Node: victim[:], Epoch: 1, Limit: 1 << 40})
-		raw(wireMessage{Type: typeWant, Node: victim[:], Epoch: 1 << 40})
-		raw(wireMessage{Type: typeWant, Node: victim[:3], Epoch: 1})
+		raw(wireMessage{Type: typeWant, ID: 1, Logs: append(victim[:], 1, 0), Limit: 1 << 40})
+		raw(wireMessage{Type: typeWant, ID: 1, Logs: append(victim[:], 0x80, 0x80, 1, 0)})
+		raw(wireMessage{Type: typeWant, ID: 1, Logs: victim[:3]})
+		raw(wireMessage{Type: typeWant, Logs: append(victim[:], 1, 0)})
 	case "unknown message":
-		raw(wireMessage{Type: 77})
+		m, err := DecodeMessage(encode(map[int]any{0: 77, 1: "of a later version", 9: []int{1, 2}}))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.printf("%s -> %s  %s", from, to, messageText(m))
+		_ = step(m)
+	case "endless unknown messages":
+		s.endless(from, to, Unknown{Type: 77})
 	case "stranger's log":
 		v := sealed(s.t, nodeKeyOf("RXX"), 1, []Statement{note("x", "1")})[0]
 		_ = step(Heads{Heads: []Head{v.Head()}})
-		_ = step(Batches{Node: nodeOf("RXX"), Epoch: 1, Batches: []Batch{v.Batch()}})
+		_ = step(Batches{Batches: []Batch{v.Batch()}})
+	case "stranger in a summary":
+		_ = step(summary(sealed(s.t, nodeKeyOf("RXX"), 1, []Statement{note("x", "1")})[0].Head()))
+	case "claims to be ahead":
+		_ = step(summary(Head{Node: victim, Epoch: 1, Seq: own.Seq + 1000, Hash: [32]byte{1}}))
+	case "says more and gives nothing":
+		id := s.syncs[to].lastID
+		_ = step(Batches{ID: id, Heads: []Head{own}})
 	case "gap":
 		b, _ := s.logs["RAA"].Range(victim, 1, 0, MaxAnswer)
-		_ = step(Batches{Node: victim, Epoch: 1, Batches: b[1:]})
-	case "endless batches", "endless heads":
-		var m Message = Batches{Node: victim, Epoch: 1, Batches: []Batch{batch()}}
-		if what == "endless heads" {
-			m = Heads{Heads: s.logs["RAA"].Heads()}
-		}
-		for i := 1; ; i++ {
-			out, err := s.syncs[to].Step(nodeOf(from), m)
-			if err != nil || len(out) > 0 || i > 10*MaxUseless {
-				s.printf("  after %d of them:", i)
-				s.sent(to, out, err)
-				return
-			}
-		}
+		_ = step(Batches{Batches: b[1:]})
+	case "endless batches":
+		s.endless(from, to, Batches{Batches: []Batch{batch()}})
+	case "endless heads":
+		s.endless(from, to, Heads{Heads: s.logs["RAA"].Heads()})
+	case "endless digests":
+		s.endless(from, to, Digest{})
+	case "endless summaries":
+		s.endless(from, to, Summary{})
+	case "endless shows":
+		s.endless(from, to, Show{Marks: []Mark{markOf(own, true)}})
 	default:
 		s.t.Fatalf("unknown hostility %q", what)
+	}
+}
+
+// endless sends a message until the receiver has had enough.
+func (s *stage) endless(from, to TrustID, m Message) {
+	for i := 1; ; i++ {
+		_, err := s.syncs[to].Step(nodeOf(from), m)
+		if err != nil || i > 10*MaxUnknown {
+			s.printf("  after %d of them:", i)
+			s.sent(to, nil, err)
+			return
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 const (
 	pushEvery  = 100 * time.Millisecond // own facts said within this are pushed together
+	passEvery  = 100 * time.Millisecond // what waits for its allowance is looked at
 	heardHeads = 256                    // heads heard by gossip that wait to be looked at
 
 	messageRate  = 200 // messages a second that are taken of a peer; more wait in its stream
@@ -66,8 +67,11 @@ func newLogSync(m *Mesh) *logSync {
 	}
 	m.rng.Unlock()
 	return &logSync{
-		m:       m,
-		sync:    index.NewSync(m.deps.Index, index.SyncOptions{Self: m.self, Rand: rand.New(rand.NewChaCha8(seed))}),
+		m: m,
+		sync: index.NewSync(m.deps.Index, index.SyncOptions{
+			Self: m.self, Rand: rand.New(rand.NewChaCha8(seed)), Tick: m.cfg.Timing.Tick,
+			Pull: m.cfg.Limits.LogPull, Send: m.cfg.Limits.LogSend,
+		}),
 		in:      make(chan logMessage),
 		opened:  make(chan index.NodeID, 64),
 		heads:   make(chan heardHead, heardHeads),
@@ -87,25 +91,32 @@ func (g *logSync) run() {
 	defer tick.Stop()
 	due := time.NewTimer(0)
 	defer due.Stop()
+	pass := time.NewTicker(passEvery)
+	defer pass.Stop()
+	passed := time.Now()
 	var pushed time.Time
 	for {
 		select {
 		case <-g.m.ctx.Done():
 			return
 		case in := <-g.in:
-			out, err := g.step(in.from, in.msg)
+			out, err := g.sync.Step(in.from, in.msg)
 			g.post(out)
 			in.answer <- err
 		case id := <-g.opened:
-			g.greet(id)
+			g.post(g.sync.Met(id))
 		case <-tick.C:
 			var ids []index.NodeID
 			for _, l := range g.m.peers.allLinks() {
 				ids = append(ids, l.id)
 			}
-			g.post(g.sync.Tick(ids))
+			g.try(g.sync.Tick(ids))
 			// Between 2/3 and 4/3 of the interval.
 			tick.Reset(g.m.jitter(g.m.cfg.Timing.Tick * 4 / 3))
+		case <-pass.C:
+			now := time.Now()
+			g.try(g.sync.Pass(now.Sub(passed)))
+			passed = now
 		case h := <-g.heads:
 			g.take(h)
 		case <-g.news:
@@ -114,32 +125,20 @@ func (g *logSync) run() {
 			}
 		case <-due.C:
 			pushed = time.Now()
-			g.push()
+			g.try(g.sync.Said())
 		}
 	}
 }
 
-// step gives a message to the step machine. One head that is told without
-// asking for any is a push, and treated as gossip is: it says nothing about
-// the peer's other logs.
-func (g *logSync) step(from index.NodeID, msg index.Message) ([]index.Outgoing, error) {
-	if m, ok := msg.(index.Heads); ok && !m.Ask && len(m.Heads) == 1 {
-		return g.sync.Gossiped(from, m.Heads[0])
+// try posts what the step machine has to say by itself.
+func (g *logSync) try(out []index.Outgoing, err error) {
+	g.post(out)
+	if err != nil {
+		_ = g.troubled(err)
 	}
-	return g.sync.Step(from, msg)
 }
 
-// greet begins an exchange with one peer. (Tick is for all of them: who is not
-// in its list is forgotten.)
-func (g *logSync) greet(id index.NodeID) {
-	heads := g.m.deps.Index.Heads()
-	if len(heads) > index.MaxHeads {
-		heads = heads[:index.MaxHeads]
-	}
-	g.post([]index.Outgoing{{To: id, Message: index.Heads{Heads: heads, Ask: true}}})
-}
-
-// connected greets a peer soon.
+// connected begins an exchange with a peer soon.
 func (g *logSync) connected(id index.NodeID) {
 	select {
 	case g.opened <- id:
@@ -171,18 +170,6 @@ func (g *logSync) gossip() (own bool) {
 		}
 	}
 	return dirty[g.m.self]
-}
-
-// push tells the connected peers of this node's own head, without the detour
-// of gossip.
-func (g *logSync) push() {
-	h, ok := g.m.deps.Index.Head(g.m.self)
-	if !ok {
-		return
-	}
-	for _, l := range g.m.peers.allLinks() {
-		g.post([]index.Outgoing{{To: l.id, Message: index.Heads{Heads: []index.Head{h}}}})
-	}
 }
 
 // gossiped takes a head from memberlist, or drops it: it will come again.

@@ -42,7 +42,7 @@ type Timing struct {
 	ProbeTimeout time.Duration // within which a probed member must answer (500 ms)
 	Gossip       time.Duration // between rounds of gossip (200 ms)
 	Beat         time.Duration // a connected peer hears at least this often (2 s)
-	Tick         time.Duration // between exchanges of log heads with a random peer (2.5 s), jittered
+	Tick         time.Duration // between exchanges about the logs with a random peer (index.DefaultTick), jittered
 	RedialMin    time.Duration // first wait after a failed dial (500 ms); it doubles
 	RedialMax    time.Duration // up to this (15 s)
 	Idle         time.Duration // a stream without progress for this long is given up (20 s)
@@ -54,6 +54,8 @@ type Timing struct {
 type Limits struct {
 	StudyStreams        int // study streams served at once, all peers together (128)
 	StudyStreamsPerPeer int // and for one peer (16)
+	LogPull             int // bytes a second of facts that are asked for (index.DefaultPull)
+	LogSend             int // and that are sent, all peers together (index.DefaultSend)
 }
 
 // Deps is what a Mesh asks of the node around it. None of these functions may
@@ -210,7 +212,7 @@ func (c Config) withDefaults() Config {
 		{&c.Timing.ProbeTimeout, 500 * time.Millisecond},
 		{&c.Timing.Gossip, 200 * time.Millisecond},
 		{&c.Timing.Beat, 2 * time.Second},
-		{&c.Timing.Tick, 2500 * time.Millisecond},
+		{&c.Timing.Tick, index.DefaultTick},
 		{&c.Timing.RedialMin, 500 * time.Millisecond},
 		{&c.Timing.RedialMax, 15 * time.Second},
 		{&c.Timing.Idle, 20 * time.Second},

@@ -40,6 +40,7 @@ type Config struct {
 	Verify       VerifyConfig       `toml:"verify"`
 	Fetch        FetchConfig        `toml:"fetch"`
 	Priors       PriorsConfig       `toml:"priors"`
+	Sync         SyncConfig         `toml:"sync"`
 }
 
 // IdentityConfig says whose numbers an unqualified PatientID is.
@@ -86,6 +87,18 @@ type PriorsConfig struct {
 	Window Duration `toml:"window" comment:"For this long after a study arrived, earlier studies that turn up elsewhere are still brought"`
 }
 
+// SyncConfig is about keeping the index in step with other trusts'.
+type SyncConfig struct {
+	Pull Size `toml:"pull" comment:"Bytes a second of facts that are asked of other nodes, such as 16MiB"`
+	Send Size `toml:"send" comment:"Bytes a second of facts that are sent to other nodes, all of them together"`
+}
+
+// minSync keeps a region's index in step in its busiest hour; maxSync is more than any disk writes.
+const (
+	minSync = 64 << 10
+	maxSync = 1 << 30
+)
+
 // Duration is a time.Duration written as "30s" in config.toml.
 type Duration time.Duration
 
@@ -114,6 +127,7 @@ func DefaultConfig() Config {
 		Fetch: FetchConfig{Workers: 2, ReadThrough: Duration(20 * time.Second),
 			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
 		Priors: PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
+		Sync:   SyncConfig{Pull: index.DefaultPull, Send: index.DefaultSend},
 		Keys:   KeysConfig{KEK: "file:kek", KEKCommand: []string{}},
 		S3:     S3Config{Region: "us-east-1", Credentials: "env"},
 	}
@@ -168,6 +182,11 @@ func (c Config) Check() error {
 	}
 	if c.Space.KeepCopies < 0 {
 		errs = append(errs, errors.New("space.keep_copies: must not be less than zero"))
+	}
+	for name, v := range map[string]Size{"sync.pull": c.Sync.Pull, "sync.send": c.Sync.Send} {
+		if v < minSync || v > maxSync {
+			errs = append(errs, fmt.Errorf("%s: %s is not between %s and %s a second", name, v, Size(minSync), Size(maxSync)))
+		}
 	}
 	if r := c.Space.Reserve; r > 0 && r < minReserve {
 		errs = append(errs, fmt.Errorf("space.reserve: %s is too little to keep the index alive; %s at least, or 0 for none", r, Size(minReserve)))

@@ -283,7 +283,10 @@ func (n *Node) openMesh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.mesh, err = mesh.Open(ctx, mesh.Config{Key: key, Listen: n.home.Config.Mesh, Now: n.Now, Rand: n.Rand, Log: n.Log}, mesh.Deps{
+	if n.mesh, err = mesh.Open(ctx, mesh.Config{
+		Key: key, Listen: n.home.Config.Mesh, Now: n.Now, Rand: n.Rand, Log: n.Log,
+		Limits: mesh.Limits{LogPull: int(n.home.Config.Sync.Pull), LogSend: int(n.home.Config.Sync.Send)},
+	}, mesh.Deps{
 		Allowed: func(id index.NodeID) bool { _, ok := n.index.Roster().Allowed(id); return ok },
 		Addrs:   n.addrs,
 		Index:   n.index,

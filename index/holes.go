@@ -1,0 +1,17 @@
+package index
+
+import "slices"
+
+// Holes implements Logs: the heads of logs some of whose payloads did not come, sorted. Heard says of such a head where one is missing.
+func (x *Index) Holes() []Head {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var out []Head
+	for _, st := range x.logs {
+		if st.missing > 0 && st.fork == nil {
+			out = append(out, st.last.head)
+		}
+	}
+	slices.SortFunc(out, compareHeads)
+	return out
+}

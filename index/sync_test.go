@@ -1,0 +1,313 @@
+package index
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func newTestSync(t TrustID, logs *memoryLogs) *Sync {
+	return NewSync(logs, SyncOptions{Self: nodeOf(t), Rand: rand.New(rand.NewPCG(1, 2))})
+}
+
+// converse delivers messages between two nodes until there are none, and returns them in words.
+func converse(t *testing.T, syncs map[NodeID]*Sync, from NodeID, out []Outgoing, err error) string {
+	t.Helper()
+	var wire []envelope
+	var said strings.Builder
+	send := func(from NodeID, out []Outgoing, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range out {
+			wire = append(wire, envelope{from, o.To, o.Message})
+		}
+	}
+	send(from, out, err)
+	for n := 0; len(wire) > 0; n++ {
+		if n > 300 {
+			t.Fatalf("the conversation does not end:\n%s", said.String())
+		}
+		e := wire[0]
+		wire = wire[1:]
+		fmt.Fprintf(&said, "%s -> %s %s\n", nameOf(e.from), nameOf(e.to), messageText(e.msg))
+		out, err := syncs[e.to].Step(e.from, e.msg)
+		send(e.to, out, err)
+	}
+	return said.String()
+}
+
+// Whoever makes two histories whose heads begin alike hides nothing: marks that are the same over hashes that are not lead to the heads.
+func TestForkUnderEqualMarks(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC")
+	key := nodeKeyOf("RAA")
+	v := sealed(t, key, 1, []Statement{note("x", "1")})[0]
+	raw := laterHeader(key, v).Header
+	first := map[[4]byte]uint64{}
+	made := func(n uint64) []byte { // another text in the unknown field
+		return encode(map[int]any{
+			0: 2, 1: v.link.head.Node[:], 2: 1, 3: 1, 5: v.link.commit, 9: fmt.Sprintf("%016x", n),
+		})
+	}
+	template := made(0)
+	at := strings.Index(string(template), strings.Repeat("0", 16))
+	if at < 0 || len(raw) == 0 {
+		t.Fatal("no place for the text")
+	}
+	var pair [2][]byte
+	for n := uint64(0); pair[1] == nil; n++ {
+		const hex = "0123456789abcdef"
+		for i := range 16 {
+			template[at+i] = hex[n>>(4*(15-i))&15]
+		}
+		sum := sha256.Sum256(template)
+		k := [4]byte(sum[:4])
+		if m, ok := first[k]; ok {
+			pair = [2][]byte{made(m), made(n)}
+		}
+		first[k] = n
+	}
+	syncs := map[NodeID]*Sync{}
+	logs := map[TrustID]*memoryLogs{}
+	for i, trust := range []TrustID{"RBB", "RCC"} {
+		logs[trust] = newMemoryLogs(trust, r)
+		b := v.Batch()
+		b.Header, b.Sig = pair[i], signHeader(key, pair[i], 1)
+		w, err := b.Verify()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := logs[trust].Take([]Verified{w}); err != nil {
+			t.Fatal(err)
+		}
+		syncs[nodeOf(trust)] = newTestSync(trust, logs[trust])
+	}
+	a, b := logs["RBB"].Heads()[0], logs["RCC"].Heads()[0]
+	if a.Hash == b.Hash || markOf(a, false) != markOf(b, false) {
+		t.Fatal("the heads do not begin alike")
+	}
+	out, err := syncs[nodeOf("RBB")].Tick([]NodeID{nodeOf("RCC")})
+	converse(t, syncs, nodeOf("RBB"), out, err)
+	for trust, l := range logs {
+		if f := l.Forks(); len(f) != 1 || f[0].Verify() != nil {
+			t.Errorf("%s has %d proofs", trust, len(f))
+		}
+	}
+	// And they agree that it is over.
+	out, err = syncs[nodeOf("RBB")].Tick([]NodeID{nodeOf("RCC")})
+	if said := converse(t, syncs, nodeOf("RBB"), out, err); said != "RBB -> RCC digest\n" {
+		t.Fatalf("after both know of the fork they say\n%s", said)
+	}
+}
+
+// Of two nodes whose names begin alike a mark cannot tell which is meant: the heads are shown.
+func TestMarksThatCannotTell(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	logs := newMemoryLogs("RBB", r)
+	h := logs.say(1, newSeeded("x"), note("x", "1"))
+	s := newTestSync("RBB", logs)
+	m := markOf(h, false)
+	other := m
+	other.Seq, other.Hash = 9, [4]byte{9}
+	out, err := s.Step(nodeOf("RAA"), Summary{Buckets: []SummaryBucket{{Number: int(m.Prefix[0] >> 4), Marks: []Mark{m, other}}}})
+	if err != nil || len(out) != 2 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if got, ok := out[0].Message.(Heads); !ok || len(got.Heads) != 1 || !got.Heads[0].same(h) {
+		t.Errorf("told %s", messageText(out[0].Message))
+	}
+	if got, ok := out[1].Message.(Show); !ok || len(got.Marks) != 1 {
+		t.Errorf("asked %s", messageText(out[1].Message))
+	}
+}
+
+// What is held keeps to its limits, gives up the far end first, and loses count of nothing.
+func TestHeldWithinLimits(t *testing.T) {
+	payload := strings.Repeat("x", 60<<10)
+	long := func(name string, n int) []Verified {
+		var groups [][]Statement
+		for i := range n {
+			groups = append(groups, []Statement{note(fmt.Sprint(i), payload)})
+		}
+		return sealed(t, testKey(name), 1, groups...)
+	}
+	h := held{logs: map[logID]*heldLog{}}
+	n := MaxHeldOf/(60<<10) + 5
+	vs := long("one", n)
+	id := logID{vs[0].link.head.Node, 1}
+	for i := n - 1; i > 0; i-- { // the nearest last
+		h.add(id, vs[i])
+		if h.bytes > MaxHeldOf {
+			t.Fatalf("%d bytes of one author", h.bytes)
+		}
+	}
+	if !h.has(id, vs[1].link) || h.has(id, vs[n-1].link) {
+		t.Fatal("the near end was given up, not the far one")
+	}
+	if h.add(id, vs[1]) || h.add(id, vs[n-1]) {
+		t.Fatal("kept what was there, or does not fit")
+	}
+	if _, ok := h.next(id, 0); ok {
+		t.Fatal("gave what does not follow")
+	}
+	for i := range MaxHeld/MaxHeldOf + 2 {
+		for _, v := range long(fmt.Sprint("other ", i), n)[1:] {
+			h.add(logID{v.link.head.Node, 1}, v)
+			if h.bytes > MaxHeld {
+				t.Fatalf("%d bytes in all", h.bytes)
+			}
+		}
+	}
+	total := 0
+	for id, log := range h.logs {
+		sum := 0
+		for _, v := range log.batches {
+			sum += v.batch.size()
+		}
+		if sum != log.bytes || h.of(id.Node) > MaxHeldOf {
+			t.Fatalf("%d bytes counted as %d", sum, log.bytes)
+		}
+		total += sum
+	}
+	if total != h.bytes || total < MaxHeld-MaxHeldOf {
+		t.Fatalf("%d bytes counted as %d", total, h.bytes)
+	}
+	for id := range h.logs {
+		h.drop(id)
+	}
+	if h.bytes != 0 || len(h.logs) != 0 {
+		t.Fatalf("%d bytes of nothing", h.bytes)
+	}
+}
+
+// Nobody is asked for more than the allowance, and with time everything comes.
+func TestPullWithinAllowance(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	a, b := newMemoryLogs("RAA", r), newMemoryLogs("RBB", r)
+	salt := newSeeded("pull")
+	for i := range 60 {
+		a.say(1, salt, note(fmt.Sprint(i), strings.Repeat("x", 60<<10)))
+	}
+	const rate = 100 << 10
+	syncs := map[NodeID]*Sync{
+		nodeOf("RAA"): newTestSync("RAA", a),
+		nodeOf("RBB"): NewSync(b, SyncOptions{Self: nodeOf("RBB"), Rand: rand.New(rand.NewPCG(1, 2)), Pull: rate}),
+	}
+	peers := []NodeID{nodeOf("RAA")}
+	size := func() (n int) {
+		for _, f := range b.facts() {
+			n += len(f.Body)
+		}
+		return n
+	}
+	ticks := 0
+	for ; b.reached < a.reached; ticks++ {
+		if ticks > 100 {
+			t.Fatalf("%d of %d facts after %d ticks", b.reached, a.reached, ticks)
+		}
+		out, err := syncs[nodeOf("RBB")].Tick(peers)
+		converse(t, syncs, nodeOf("RBB"), out, err)
+		// A second's worth, or a message's, lies ready; one question more may be out.
+		if got, most := size(), MaxMessage+MaxAnswer+(ticks+1)*2*rate; got > most {
+			t.Fatalf("%d bytes after %d ticks, want at most %d", got, ticks+1, most)
+		}
+	}
+	if ticks < 5 {
+		t.Fatalf("3.6 MB at 100 KiB a second took %d ticks", ticks)
+	}
+}
+
+// A signature that verified once is known; one that differs in any part is not.
+func TestCheckedRemembersWhatVerified(t *testing.T) {
+	c := NewChecked(4)
+	h := sealed(t, testKey("a"), 1, []Statement{note("x", "1")})[0].Head()
+	for range 2 {
+		if err := c.head(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, change := range map[string]func(*Head){
+		"signature": func(h *Head) { h.Sig = slices.Clone(h.Sig); h.Sig[9] ^= 1 },
+		"hash":      func(h *Head) { h.Hash[3] ^= 1 },
+		"position":  func(h *Head) { h.Seq++ },
+		"epoch":     func(h *Head) { h.Epoch++ },
+		"node":      func(h *Head) { h.Node = NodeIDOf(testKey("b")) },
+	} {
+		bad := h
+		change(&bad)
+		var forged *ForgedError
+		for range 2 {
+			if err := c.head(bad); !errors.As(err, &forged) {
+				t.Errorf("another %s: %v", name, err)
+			}
+		}
+	}
+	for i := range 100 {
+		var seed [32]byte
+		binary.BigEndian.PutUint64(seed[:], uint64(i))
+		if err := c.head(sealed(t, ed25519.NewKeyFromSeed(seed[:]), 1, []Statement{note("x", "1")})[0].Head()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(c.seen.now) + len(c.seen.old); n > 8 {
+		t.Fatalf("remembers %d", n)
+	}
+}
+
+// A region of 200 logs is summed up in a few KB, and asked about in one message.
+func TestMessagesOfALargeRegion(t *testing.T) {
+	var marks []Mark
+	var wanted []Wanted
+	for i := range 200 {
+		h := Head{Node: NodeID(sha256.Sum256([]byte{byte(i)})), Epoch: 1, Seq: 200_000, Hash: sha256.Sum256([]byte{byte(i), 1})}
+		marks = append(marks, markOf(h, false))
+		wanted = append(wanted, Wanted{Node: h.Node, Epoch: 1, After: 200_000})
+	}
+	slices.SortFunc(marks, Mark.compare)
+	var s Summary
+	for n := range DigestBuckets {
+		b := SummaryBucket{Number: n}
+		for _, m := range marks {
+			if int(m.Prefix[0]>>4) == n {
+				b.Marks = append(b.Marks, m)
+			}
+		}
+		s.Buckets = append(s.Buckets, b)
+	}
+	for name, c := range map[string]struct {
+		m    Message
+		most int
+	}{
+		"digest":  {Digest{}, 300},
+		"summary": {s, 4 << 10},
+		"want":    {Want{ID: 1, Logs: wanted}, 8 << 10},
+	} {
+		if n := len(c.m.Encode()); n > c.most {
+			t.Errorf("a %s takes %d bytes, want %d", name, n, c.most)
+		}
+	}
+}
+
+// Time that passes in small steps and in large ones comes to the same allowance.
+func TestAllowanceIsByTime(t *testing.T) {
+	a, b := bucket{rate: 3 << 20}, bucket{rate: 3 << 20}
+	a.pass(time.Second)
+	for range 10 {
+		b.pass(100 * time.Millisecond)
+	}
+	if d := a.bytes - b.bytes; d < 0 || d > 10 || a.bytes != 3<<20 {
+		t.Fatalf("%d and %d", a.bytes, b.bytes)
+	}
+	a.pass(time.Hour)
+	if a.bytes != a.most() {
+		t.Fatalf("%d bytes saved up", a.bytes)
+	}
+}
