@@ -929,7 +929,9 @@ func (g *grouping) linked(id Identifier) (*linked, error) {
 	if broken {
 		// Nothing joins any more, from whichever of them one looks: the others are there to be seen.
 		for _, other := range comp.ids {
-			comp.aside[other] = comp.aside[other] // weak, where it is not contested
+			if _, ok := comp.aside[other]; !ok {
+				comp.aside[other] = false
+			}
 		}
 		comp.ids, comp.merges = []Identifier{id}, nil
 	}
