@@ -38,6 +38,12 @@ const (
 // personID names a person while one question is answered. Different nodes have different ones.
 type personID uint32
 
+// person is what one or more statements say of a patient. Statements that say the same are of one person.
+type person struct {
+	Patient                   []PatientID
+	NHS, Name, BirthDate, Sex string
+}
+
 // identifiers lists the identifiers that a person bears, sorted.
 func (p person) identifiers() []Identifier {
 	var out []Identifier
@@ -923,7 +929,7 @@ func (g *grouping) linked(id Identifier) (*linked, error) {
 	if broken {
 		// Nothing joins any more, from whichever of them one looks: the others are there to be seen.
 		for _, other := range comp.ids {
-			if !comp.aside[other] { // weak, where it is not contested
+			if _, ok := comp.aside[other]; !ok {
 				comp.aside[other] = false
 			}
 		}
