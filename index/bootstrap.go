@@ -264,10 +264,13 @@ func (b *Bootstrap) forget(mask uint64) {
 	}
 }
 
-// forgive lets sources be asked again for what they had not, once in a while: they may be taking up the same snapshot.
+// forgive lets sources be asked again that were silent, or for what they had not, once in a while: they may be taking up the same snapshot.
 func (b *Bootstrap) forgive() {
 	if b.ticks%lackPatience != 0 {
 		return
+	}
+	for _, s := range b.sources {
+		s.silent = 0
 	}
 	b.now.lacks = 0
 	for _, o := range b.now.open {
@@ -687,6 +690,9 @@ func (b *Bootstrap) askOffer() []Outgoing {
 	if len(from) == 0 {
 		return nil
 	}
+	if answering := slices.DeleteFunc(slices.Clone(from), func(s *source) bool { return s.silent > 0 }); len(answering) > 0 {
+		from = answering
+	}
 	return []Outgoing{b.question(from[b.opt.Rand.IntN(len(from))], partQuestion{part: PartOffer, limit: MaxBatch})}
 }
 
@@ -700,15 +706,17 @@ func (b *Bootstrap) question(s *source, q partQuestion) Outgoing {
 	return Outgoing{To: s.node, Message: m}
 }
 
-// ask asks sources for what is wanted, in turn, until each has enough to answer. Those that answer come before those that were silent.
+// ask asks sources for what is wanted, in turn, until each has enough to answer. Those that were silent are asked when there are no others.
 func (b *Bootstrap) ask() []Outgoing {
 	if b.now == nil || b.Busy() && len(b.now.open) == 0 {
 		return nil // first see what is here
 	}
 	from := slices.DeleteFunc(slices.Clone(b.sources), func(s *source) bool { return !b.usable(s) })
 	b.opt.Rand.Shuffle(len(from), func(i, j int) { from[i], from[j] = from[j], from[i] })
-	slices.SortStableFunc(from, func(x, y *source) int { return min(x.silent, 1) - min(y.silent, 1) })
 	b.giveUpHoles(from)
+	if slices.ContainsFunc(from, func(s *source) bool { return s.silent == 0 }) {
+		from = slices.DeleteFunc(from, func(s *source) bool { return s.silent > 0 })
+	}
 	var out []Outgoing
 	for {
 		asked := false
@@ -776,7 +784,7 @@ func (b *Bootstrap) wanted(s *source) (partQuestion, bool) {
 		return b.reserve(partQuestion{part: PartList, count: 1}, maxListIn)
 	}
 	average := int(t.offer.Snapshot.Bytes/max(t.offer.Snapshot.Pages, 1)) + 1
-	most := max(MaxAnswer/average, 1)
+	most := max(MaxAnswer*7/8/average, 1) // what an answer surely holds, so that no single pages are left over
 	for _, o := range t.open {
 		if o.refs == nil {
 			if o.lacks>>s.slot&1 == 0 && !b.isAsked(PartSheet, uint64(o.index)) {
