@@ -30,7 +30,8 @@ type SnapshotStore interface {
 	Pending() (o Offered, ok bool, err error)
 
 	// Begin makes a snapshot the pending one, in place of an older one; pages that were taken for that stay. It does nothing when the
-	// snapshot is pending already, and says news false when it is no news: one that covers as much is finished, or a newer is pending.
+	// snapshot is pending already, and says news false when it is no news: one that covers as much is finished, or a newer is pending, or
+	// Finish has been called for the pending one and has not come to its end.
 	// It judges the snapshot's head against the log, as Logs.Heard does. Errors: *UncertifiedError and *ForkError (this author's
 	// snapshots are not taken for now), *ForgedError and *MalformedError (whoever sent it misbehaves).
 	// The batch of the offer need not follow on the log. It is kept, for it is what the snapshot is shown to others by.
@@ -290,7 +291,8 @@ func (b *Bootstrap) source(n NodeID) *source {
 
 func (b *Bootstrap) usable(s *source) bool { return b.ticks >= s.barred && b.ticks >= s.without }
 
-// Take takes a snapshot that is known from elsewhere: from the log itself, when the batch with its fact was taken.
+// Take takes a snapshot that is known from elsewhere: from the log itself, when the batch with its fact was taken. One that comes while
+// what another leaves out is being dropped is passed over: it is to be given again when that is Done.
 func (b *Bootstrap) Take(o Offered) ([]Outgoing, error) {
 	if err := b.begin(o); err != nil {
 		return nil, err
@@ -306,7 +308,7 @@ func (b *Bootstrap) Refill(finished Offered) {
 }
 
 func (b *Bootstrap) begin(o Offered) error {
-	if o.Snapshot.Head.Node != b.opt.Node || b.now != nil && !o.newer(b.now.offer) || !o.newer(b.last) {
+	if o.Snapshot.Head.Node != b.opt.Node || b.now != nil && (b.now.finishing || !o.newer(b.now.offer)) || !o.newer(b.last) {
 		return nil
 	}
 	news, err := b.store.Begin(o)

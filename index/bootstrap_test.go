@@ -207,13 +207,16 @@ func (s *theatre) play(line string) {
 	case "erase": // erase 7: RAA takes note 7 back
 		owner.retract("note", f[1])
 		s.printf("%s", headText(owner.head()))
+	case "epoch": // RAA was restored, and says all anew
+		owner.newEpoch()
+		s.printf("%s", headText(owner.head()))
 	case "snapshot": // RAA makes one
 		o := owner.snapshot()
 		s.printf("%s says at %d that %d facts in %d pages hold up to %d", nameOf(o.Snapshot.Head.Node), o.At.Seq, o.Snapshot.Facts, o.Snapshot.Pages, o.Snapshot.Head.Seq)
 	case "copy": // copy RBB: it takes all batches of RAA that follow
 		to := s.shelf(TrustID(f[1]))
 		for _, v := range owner.batches {
-			if v.First() == to.head().Seq+1 {
+			if v.First() == to.head().Seq+1 || v.First() == 1 && v.Head().Epoch > to.epoch {
 				to.take(v)
 			}
 		}
@@ -535,6 +538,60 @@ func TestNewerSnapshotsWhileTakingUp(t *testing.T) {
 		}
 	}
 	sameFacts(t, s, want)
+}
+
+// Once what a snapshot leaves out is being dropped, that is brought to its end, and then a newer one is taken up.
+func TestNewerSnapshotWhileDropping(t *testing.T) {
+	owner := newShelf(t, "RAA")
+	owner.say(note("a", "1"), note("b", "2"), note("a", "3"))
+	peer := nodeOf("RAA")
+	s := newShelf(t, "RAA")
+	first := owner.snapshot()
+	b := bootstrapOver(t, s, 1)
+	if _, err := b.Take(first); err != nil {
+		t.Fatal(err)
+	}
+	out, err := b.Tick([]NodeID{peer})
+	for !b.complete() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Busy() {
+			more, err := b.Work()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, more...)
+			continue
+		}
+		q := out[0].Message.(WantParts)
+		more, serr := b.Step(peer, mustAnswer(t, owner, q))
+		out, err = append(out[1:], more...), serr
+	}
+	if _, err := b.Work(); err != nil || !b.Progress().Dropping || b.Progress().Done {
+		t.Fatalf("%+v, %v", b.Progress(), err)
+	}
+	owner.say(note("b", "4"))
+	second := owner.snapshot()
+	if out, err := b.Take(second); err != nil || len(out) > 0 || b.now.offer.Snapshot.Root != first.Snapshot.Root {
+		t.Fatalf("%v, %v: the first is given up", out, err)
+	}
+	// Nor does a break change that.
+	b = bootstrapOver(t, s, 1)
+	if _, err := b.Take(second); err != nil || b.now.offer.Snapshot.Root != first.Snapshot.Root {
+		t.Fatalf("%v: the first is given up after a break", err)
+	}
+	for b.Busy() {
+		if _, err := b.Work(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !b.Progress().Done || s.finished.Snapshot.Root != first.Snapshot.Root {
+		t.Fatalf("%+v", b.Progress())
+	}
+	if _, err := b.Take(second); err != nil || b.Progress().Done || b.Progress().Snapshot.Root != second.Snapshot.Root {
+		t.Fatalf("%+v, %v", b.Progress(), err)
+	}
 }
 
 // Errors of the store are no fault of a peer, and what failed is done again.

@@ -16,6 +16,7 @@ type shelf struct {
 	t        testing.TB
 	author   TrustID
 	rnd      seeded
+	epoch    Epoch
 	batches  []Verified            // of the newest epoch, after the base
 	facts    map[Position]PageFact // all that the log consists of here; those of pages without a place in a batch too
 	ended    map[Position]bool     // payloads dropped because they were taken back
@@ -33,7 +34,7 @@ type shelf struct {
 
 func newShelf(t testing.TB, author TrustID) *shelf {
 	return &shelf{
-		t: t, author: author, rnd: newSeeded("shelf"), facts: map[Position]PageFact{}, ended: map[Position]bool{}, until: map[Position]Position{}, newest: map[string]Position{},
+		t: t, author: author, epoch: 1, rnd: newSeeded("shelf"), facts: map[Position]PageFact{}, ended: map[Position]bool{}, until: map[Position]Position{}, newest: map[string]Position{},
 		pages: map[[32]byte]VerifiedPage{}, sheets: map[[32]byte]map[int][]byte{},
 	}
 }
@@ -49,7 +50,7 @@ func (s *shelf) head() Head {
 	if n := len(s.batches); n > 0 {
 		return s.batches[n-1].Head()
 	}
-	if s.finished != nil {
+	if s.finished != nil && s.finished.Snapshot.Head.Epoch == s.epoch {
 		return s.finished.Snapshot.Head
 	}
 	return Head{}
@@ -67,7 +68,7 @@ func (s *shelf) say(st ...Statement) Verified {
 				size += len(group[n].Body)
 			}
 			var err error
-			v, err = sealBatch(nodeKeyOf(s.author), s.head(), max(s.head().Epoch, 1), group[:n], s.rnd)
+			v, err = sealBatch(nodeKeyOf(s.author), s.head(), s.epoch, group[:n], s.rnd)
 			s.must(err)
 			s.take(v)
 			group = group[n:]
@@ -78,6 +79,9 @@ func (s *shelf) say(st ...Statement) Verified {
 
 // take takes a batch that follows.
 func (s *shelf) take(v Verified) {
+	if e := v.Head().Epoch; e > s.epoch {
+		s.epoch, s.batches = e, nil
+	}
 	if v.First() != s.head().Seq+1 {
 		s.t.Fatalf("a batch from %d after %d", v.First(), s.head().Seq)
 	}
@@ -141,6 +145,22 @@ func (s *shelf) end(at, by Position) {
 	if old, ok := s.until[at]; !ok || by.compare(old) < 0 {
 		s.until[at] = by
 	}
+}
+
+// newEpoch says all that is current anew, as a restored node does.
+func (s *shelf) newEpoch() {
+	s.t.Helper()
+	var st []Statement
+	for _, at := range s.positions() {
+		if _, over := s.until[at]; over || saysSnapshot(s.facts[at].Payload.Data) {
+			continue
+		}
+		said, err := decodePayload(s.facts[at].Payload.Data)
+		s.must(err)
+		st = append(st, said)
+	}
+	s.epoch, s.batches = s.epoch+1, nil
+	s.say(st...)
 }
 
 // retract takes back what the author says of a subject.
@@ -247,7 +267,7 @@ func (s *shelf) Begin(o Offered) (bool, error) {
 	if s.refuse != nil {
 		return false, s.refuse
 	}
-	if s.finished != nil && !o.newer(*s.finished) || s.pending != nil && s.pending.newer(o) {
+	if s.finished != nil && !o.newer(*s.finished) || s.pending != nil && (s.pending.newer(o) || s.steps%2 == 1) {
 		return false, nil
 	}
 	s.pending = &o
@@ -376,6 +396,7 @@ func (s *shelf) Finish(o Offered) (bool, error) {
 		}
 	}
 	s.facts, s.pages, s.pending, s.finished = facts, keep, nil, &o
+	s.epoch = max(s.epoch, snap.Head.Epoch)
 	s.batches = slices.DeleteFunc(s.batches, func(v Verified) bool {
 		h := v.Head()
 		return Position{h.Epoch, h.Seq}.compare(snap.through()) <= 0
