@@ -290,8 +290,8 @@ func TestOwnerAndPeerMakeTheSameSnapshot(t *testing.T) {
 func TestOnlyTouchedPagesChange(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		held := map[Seq]int{}
-		for _, s := range rapid.SliceOfNDistinct(rapid.IntRange(1, 2000), 1, 300, rapid.ID).Draw(t, "positions") {
-			held[Seq(s)] = rapid.SampledFrom([]int{0, 100, 20_000, 60_000}).Draw(t, "size")
+		for _, s := range rapid.SliceOfNDistinct(rapid.IntRange(1, 2000), 1, 100, rapid.ID).Draw(t, "positions") {
+			held[Seq(s)] = rapid.SampledFrom([]int{0, 10, 100, 60_000}).Draw(t, "size")
 		}
 		pages := func(gone map[Seq]bool) map[[32]byte]uint64 {
 			var facts []PageFact
