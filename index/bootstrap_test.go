@@ -573,8 +573,12 @@ func TestNewerSnapshotWhileDropping(t *testing.T) {
 	}
 	owner.say(note("b", "4"))
 	second := owner.snapshot()
+	begins := s.begins
 	if out, err := b.Take(second); err != nil || len(out) > 0 || b.now.offer.Snapshot.Root != first.Snapshot.Root {
 		t.Fatalf("%v, %v: the first is given up", out, err)
+	}
+	if s.begins != begins {
+		t.Fatal("the store is asked to begin while it drops")
 	}
 	// Nor does a break change that.
 	b = bootstrapOver(t, s, 1)
@@ -732,5 +736,75 @@ func TestBootstrapSources(t *testing.T) {
 		if slots != b.slots || len(b.sources) > MaxSources {
 			t.Fatalf("slots %x, want %x", b.slots, slots)
 		}
+	}
+}
+
+// With many peers at hand no more is asked for at once than may come in; and who takes a place that somebody left is asked for what that one
+// had not.
+func TestBootstrapManyPeers(t *testing.T) {
+	owner := newShelf(t, "RAA")
+	for i := range 64 * 80 {
+		owner.say(note(fmt.Sprint("s", i), strings.Repeat("x", 2900)))
+	}
+	o := owner.snapshot()
+	b := bootstrapOver(t, newShelf(t, "RAA"), 1)
+	var many []NodeID
+	for i := range MaxSources {
+		many = append(many, NodeID{byte(i), 1})
+	}
+	if _, err := b.Take(o); err != nil {
+		t.Fatal(err)
+	}
+	asked := map[NodeID]int{}
+	var wire []Outgoing
+	work := func(out []Outgoing, err error) {
+		t.Helper()
+		for wire = append(wire, out...); err == nil && b.Busy(); wire = append(wire, out...) {
+			out, err = b.Work()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	work(b.Tick(many))
+	for len(wire) > 0 {
+		q := wire[0]
+		wire = wire[1:]
+		if m := q.Message.(WantParts); m.Part != PartPages {
+			work(b.Step(q.To, mustAnswer(t, owner, m)))
+			continue
+		}
+		asked[q.To]++
+	}
+	outstanding := 0
+	for _, s := range b.sources {
+		for _, q := range s.asked {
+			outstanding += q.limit
+		}
+	}
+	if outstanding > MaxOutstanding || outstanding < MaxOutstanding/2 || len(asked) < 8 {
+		t.Fatalf("%d bytes are under way from %d peers", outstanding, len(asked))
+	}
+	// All who were asked have nothing; others come in their places.
+	for _, s := range slices.Clone(b.sources) {
+		for _, q := range slices.Clone(s.asked) {
+			work(b.Step(s.node, Parts{Node: nodeOf("RAA"), Root: o.Snapshot.Root, Part: q.part, Index: q.index}))
+		}
+	}
+	wire = nil
+	var others []NodeID
+	for i := range MaxSources {
+		others = append(others, NodeID{byte(i), 2})
+	}
+	work(b.Tick(others))
+	for _, open := range b.now.open {
+		for i, p := range open.pages {
+			if p.lacks != 0 || p.tried != 0 {
+				t.Fatalf("page %d is held against those who came", i)
+			}
+		}
+	}
+	if len(wire) == 0 {
+		t.Fatal("those who came are not asked")
 	}
 }

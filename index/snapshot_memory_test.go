@@ -29,6 +29,7 @@ type shelf struct {
 	refuse   error // of Begin
 	taken    int   // pages that TakePages was given
 	steps    int   // calls of Finish
+	begins   int   // calls of Begin
 	broken   error // of TakePages, once
 }
 
@@ -264,6 +265,7 @@ func (s *shelf) Pending() (Offered, bool, error) {
 }
 
 func (s *shelf) Begin(o Offered) (bool, error) {
+	s.begins++
 	if s.refuse != nil {
 		return false, s.refuse
 	}
