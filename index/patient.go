@@ -32,17 +32,11 @@ const (
 	maxSpellings   = 64   // names with birth dates under an identifier; more than that are nobody
 	maxLinked      = 32   // identifiers that links make one
 	maxLinks       = 16   // links of an identifier by one author; more than that make nothing certain
-	maxAuthors     = 64   // authors of links of an identifier
+	maxLinkAuthors     = 64   // authors of links of an identifier
 )
 
 // personID names a person while one question is answered. Different nodes have different ones.
 type personID uint32
-
-// person is what one or more statements say of a patient. Statements that say the same are of one person.
-type person struct {
-	Patient                   []PatientID
-	NHS, Name, BirthDate, Sex string
-}
 
 // identifiers lists the identifiers that a person bears, sorted.
 func (p person) identifiers() []Identifier {
@@ -1014,7 +1008,7 @@ func (g *grouping) wordsOn(id Identifier) ([]linkWord, error) {
 	if found, ok := g.words[id]; ok {
 		return found, nil
 	}
-	found, more, err := g.people.joins(id, maxLinks+1, maxAuthors)
+	found, more, err := g.people.joins(id, maxLinks+1, maxLinkAuthors)
 	if err != nil {
 		return nil, err
 	}
