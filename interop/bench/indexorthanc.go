@@ -1,0 +1,5 @@
+package main
+
+import "context"
+
+func (b *indexBench) beside(ctx context.Context) error { return nil }
