@@ -185,9 +185,8 @@ func (w *wire) send(out []index.Outgoing) error {
 	return w.w.Flush()
 }
 
-// tickEvery is more often than the mesh does it: a lost question must not
-// dominate what is measured.
-const tickEvery = 500 * time.Millisecond
+// tickEvery is the mesh's own interval (mesh.Timing.Tick).
+const tickEvery = 2500 * time.Millisecond
 
 // exchange runs the step machine with one peer until it is done.
 func exchange(ctx context.Context, c net.Conn, packed bool, logs index.Logs, self, peer index.NodeID, done func() bool) (l loaded, err error) {
