@@ -210,7 +210,9 @@ func writeInstances(dir string, r *synthetic.Region) (files []string, err error)
 
 // ask asks for studies and returns their UIDs, sorted.
 func (s *stow) ask(ctx context.Context, q url.Values) ([]string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"?"+q.Encode(), nil)
+	// Orthanc 1.10 takes these as they are only.
+	plain := strings.NewReplacer("%2A", "*", "%5E", "^").Replace(q.Encode())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"?"+plain, nil)
 	if err != nil {
 		return nil, err
 	}
