@@ -66,7 +66,7 @@ func measureIndex(ctx context.Context, args []string) (err error) {
 	set := flag.NewFlagSet("index", flag.ContinueOnError)
 	b := &indexBench{out: os.Stdout}
 	var (
-		dir     = set.String("dir", os.TempDir(), "`folder` on the disk to measure; about 4 KB a study are used and given back")
+		dir     = set.String("dir", os.TempDir(), "`folder` on the disk to measure; about 2 KB a study are used and given back")
 		studies = set.Int("studies", 1_000_000, "studies in the region")
 		seed    = set.Uint64("seed", 1, "of the region")
 		only    = set.String("only", indexParts, "`parts` to run: "+indexParts)
@@ -265,6 +265,9 @@ func (b *indexBench) start(ctx context.Context, name string, p part, listens boo
 	}
 	c := &child{name: name, cmd: exec.CommandContext(ctx, self, name, "-told", string(told)), listened: make(chan struct{}), read: make(chan struct{})}
 	c.cmd.Stdout = &c.out
+	if _, err := c.cmd.StdinPipe(); err != nil { // is closed when the process, or this one, has ended
+		return nil, err
+	}
 	errs, err := c.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -288,7 +291,7 @@ func (b *indexBench) start(ctx context.Context, name string, p part, listens boo
 		select {
 		case <-c.listened:
 		case <-c.read:
-			return nil, c.wait(nil)
+			return nil, errors.Join(fmt.Errorf("%s ended before it listened", name), c.wait(nil))
 		case <-time.After(startPartsIn):
 			return nil, errors.Join(fmt.Errorf("%s does not listen after %v", name, startPartsIn), c.kill())
 		}
@@ -338,7 +341,7 @@ func (b *indexBench) printLoad(ctx context.Context, n *filled) error {
 		f := float64(max(facts, 1))
 		fmt.Fprintf(t, "%s\t%d\t%.0f\t%.1f\t%.2f\t%.1f s%s\n", what, facts, f/took.Seconds(), float64(cpu.Microseconds())/f, cpu.Seconds()/took.Seconds(), took.Seconds(), rest)
 	}
-	row("others' logs, from a peer", l.Facts, l.Take, l.TakeCPU, fmt.Sprintf(" (%d batches, %.0f bytes of messages a fact)", l.Batches, float64(l.Received)/float64(max(l.Facts, 1))))
+	row("others' logs, from a peer", l.Facts, l.Take, l.TakeCPU, fmt.Sprintf(" (%d batches, %.0f bytes of messages a fact; %d facts came twice)", l.Batches, float64(l.Received)/float64(max(l.Facts+l.Twice, 1)), l.Twice))
 	row("own, appended", l.Own, l.Append, l.AppendCPU, "")
 	if err := t.Flush(); err != nil {
 		return err

@@ -48,7 +48,8 @@ type part struct {
 type loaded struct {
 	Open, Take, Append       time.Duration
 	TakeCPU, AppendCPU       time.Duration
-	Facts, Own, Batches      int
+	Facts, Own, Batches      int   // taken; said; batches received
+	Twice                    int   // facts that were received again
 	Received                 int64 // bytes of messages
 	Studies                  int
 	Messages, Ticks, Answers int
@@ -62,6 +63,11 @@ func runPart(do func(ctx context.Context, p part) (any, error)) func(context.Con
 		if err := set.Parse(args); err != nil {
 			return err
 		}
+		// Whoever started this holds the other end: gone, there is nobody to report to.
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(1)
+		}()
 		var p part
 		if err := json.Unmarshal([]byte(*told), &p); err != nil {
 			return err
@@ -333,6 +339,12 @@ func takePart(ctx context.Context, p part) (any, error) {
 		return nil, err
 	}
 	l.Open, l.Take, l.TakeCPU = opened, time.Since(began), cpuTime()-cpu
+	received := l.Facts
+	l.Facts = 0
+	for _, h := range x.Heads() {
+		l.Facts += int(h.Seq)
+	}
+	l.Twice = received - l.Facts
 	if p.Own {
 		began, cpu = time.Now(), cpuTime()
 		f, err := os.Open(filepath.Join(p.Logs, ownFile))

@@ -91,7 +91,7 @@ func (r *relay) close() error {
 func (b *indexBench) wires(ctx context.Context, n *filled) error {
 	fmt.Fprintf(b.out, "\nAn empty node beside one of %d studies, over %.0f Mbit/s: the step machine and the index of each in a process of its own\n", n.region.Studies, b.rate)
 	t := tabwriter.NewWriter(b.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "messages\tfor\tbytes a study on the wire\tlink used\tstudies/s\tthe new node's CPUs\tthe old one's\tbound by")
+	fmt.Fprintln(t, "messages\tfor\tbytes a study on the wire\tlink used\tcame twice\tstudies/s\tthe new node's CPUs\tthe old one's\tbound by")
 	type run struct {
 		name  string
 		spent map[string]time.Duration
@@ -117,7 +117,7 @@ func (b *indexBench) wires(ctx context.Context, n *filled) error {
 			verify := spent["signatures (Ed25519)"] + spent["hashes (SHA-256)"]
 			bound = "the new node's " + largest(spent, verify)
 		}
-		fmt.Fprintf(t, "%s\t%.1f s\t%.0f\t%.0f %%\t%.0f\t%.2f busy\t%.2f busy\t%s\n", name, l.Take.Seconds(), float64(carried)/float64(n.region.Studies), 100*used,
+		fmt.Fprintf(t, "%s\t%.1f s\t%.0f\t%.0f %%\t%.1f %%\t%.0f\t%.2f busy\t%.2f busy\t%s\n", name, l.Take.Seconds(), float64(carried)/float64(n.region.Studies), 100*used, 100*float64(l.Twice)/float64(l.Facts),
 			float64(n.region.Studies)/l.Take.Seconds(), busy, sent.TakeCPU.Seconds()/l.Take.Seconds(), bound)
 		runs = append(runs, run{name, spent, l.Facts})
 	}
