@@ -50,8 +50,8 @@ interop: interop-setup ## whole regions of processes, with Orthanc, dicomweb-cli
 interop-setup: ## install what the interop tests need and this machine lacks
 	@interop/setup
 
-bench: ## every benchmark once, as a table
-	@.ci/bench '$(BENCH)' '$(BENCHTIME)'
+bench: ## every benchmark once, as a table; BENCH=Index ARGS="-studies 10000000" and BENCH=Store ARGS="…" pass flags on
+	@.ci/bench '$(BENCH)' '$(BENCHTIME)' $(ARGS)
 
 soak: interop-setup ## fuzz targets for FUZZTIME each, the store for CRASHES crashes, the interop tests ROUNDS times with the race detector
 	@.ci/soak '$(FUZZTIME)' '$(ROUNDS)' '$(CRASHES)'

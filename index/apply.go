@@ -32,15 +32,18 @@ func (x *Index) begin() *writing {
 
 func (w *writing) discard() { w.txn.Discard() }
 
+// rowBytes is what Badger counts for a row beside its key and value: 12 of its own and a version, and some.
+const rowBytes = 16
+
 func (w *writing) set(k, v []byte) error {
 	w.rows++
-	w.bytes += len(k) + len(v)
+	w.bytes += len(k) + len(v) + rowBytes
 	return w.txn.Set(k, v)
 }
 
 func (w *writing) delete(k []byte) error {
 	w.rows++
-	w.bytes += len(k)
+	w.bytes += len(k) + rowBytes
 	return w.txn.Delete(k)
 }
 

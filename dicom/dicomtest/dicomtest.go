@@ -18,7 +18,7 @@ type Instance struct {
 	OtherID                     string // of issuer "TEST", in Other Patient IDs Sequence
 	BirthDate, Sex              string
 	Date, Modality, Description string
-	Accession                   string
+	Time, Accession, Referring  string
 	Number                      int
 	Frames                      int // native 8-bit frames of 64 x 64
 	Fill                        byte
@@ -45,8 +45,10 @@ func (i Instance) Bytes() []byte {
 	text(dicom.TagSOPClassUID, string(CT))
 	text(dicom.TagSOPInstanceUID, i.SOP)
 	text(dicom.TagStudyDate, i.Date)
+	text(dicom.TagStudyTime, i.Time)
 	text(dicom.TagAccessionNumber, i.Accession)
 	text(dicom.TagModality, i.Modality)
+	text(dicom.TagReferringPhysicianName, i.Referring)
 	text(dicom.TagStudyDescription, i.Description)
 	text(dicom.TagPatientName, i.Name)
 	text(dicom.TagPatientID, i.PatientID)

@@ -40,10 +40,15 @@ var (
 )
 
 func main() {
-	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if err := measure(ctx); err != nil {
+	do := measure
+	if len(os.Args) > 1 && indexCommands[os.Args[1]] != nil {
+		do = func(ctx context.Context) error { return indexCommands[os.Args[1]](ctx, os.Args[2:]) }
+	} else {
+		flag.Parse()
+	}
+	if err := do(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

@@ -1,9 +1,21 @@
-// Command bench measures a node's store against others, in one run on one
+// Command bench measures a node's store, and its index of a large region.
+//
+// The store is held against others, in one run on one
 // disk: how fast instances are taken in by 1, 4 and 16 writers beside plain
 // files, Orthanc and Kubo; where the time goes; what lies on disk for what was
 // taken in; what an idle node holds in memory.
 //
 //	go run ./interop/bench [-dir DIR] [-time 2s] [-rounds 2] [-only NAME,…]
+//
+// The index is that of the first of eight trusts with a million synthetic
+// studies (package simulations/synthetic), loaded as a node loads it: the other
+// trusts' logs were made before and come as a peer's answers to its step
+// machine, its own are appended. Then it is weighed and asked, an empty node is
+// filled from it over a link of limited rate, and Orthanc and a node are asked
+// the same questions over HTTP. Each node, and each peer, is a process of its own,
+// this program started again, so that memory and CPU time are its own.
+//
+//	go run ./interop/bench index [-studies 10000000] [-only NAME,…] [-dir DIR]
 //
 // Others are measured as their makers ship them, as processes of their own, and
 // left out with one line where they are not installed. All read the same files

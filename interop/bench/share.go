@@ -43,7 +43,7 @@ var kinds = []kind{
 	{"reading the files", []string{"main.readAll", "os.(*File).Read"}},
 }
 
-func kindOf(stack []string) string {
+func kindOf(kinds []kind, stack []string) string {
 	for _, f := range stack {
 		for _, k := range kinds {
 			for _, w := range k.words {
@@ -93,7 +93,7 @@ func (b *bench) share(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if spent, err = profile(ctx, path); err != nil {
+	if spent, err = profile(ctx, path, kinds); err != nil {
 		return err
 	}
 	var all time.Duration
@@ -129,7 +129,7 @@ func byCount[N cmp.Ordered](counts map[string]N) []string {
 }
 
 // profile reads a CPU profile by the toolchain's own reader: time by kind.
-func profile(ctx context.Context, path string) (map[string]time.Duration, error) {
+func profile(ctx context.Context, path string, kinds []kind) (map[string]time.Duration, error) {
 	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-traces", path).Output()
 	if err != nil {
 		return nil, fmt.Errorf("reading the profile: %w", err)
@@ -141,7 +141,7 @@ func profile(ctx context.Context, path string) (map[string]time.Duration, error)
 	var stack []string
 	flush := func() {
 		if len(stack) > 0 {
-			spent[kindOf(stack)] += took
+			spent[kindOf(kinds, stack)] += took
 		}
 		took, stack = 0, nil
 	}

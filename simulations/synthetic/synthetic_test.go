@@ -70,7 +70,7 @@ func TestTheSameSeedSaysTheSame(t *testing.T) {
 // A deal gives every study to one patient, and every patient 1 to 40.
 func TestDeal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		studies := rapid.IntRange(1, 5000).Draw(t, "studies")
+		studies := rapid.IntRange(1, 1500).Draw(t, "studies")
 		patients := rapid.IntRange((studies+maxStudies-1)/maxStudies, studies).Draw(t, "patients")
 		d := newDeal(draw(rapid.Uint64().Draw(t, "seed")), studies, patients)
 		seen := make([]bool, studies)
@@ -97,7 +97,7 @@ func TestDeal(t *testing.T) {
 
 // What is said can be said by a node, and is understood as the archive's own words are.
 func TestStudiesAreValid(t *testing.T) {
-	r := newRegion(t, Defaults(20_000))
+	r := newRegion(t, Defaults(8000))
 	trusts := r.Trusts()
 	uids, accessions := map[string]bool{}, map[string]bool{}
 	numbers := map[index.PatientID]int{}
@@ -152,12 +152,12 @@ func TestStudiesAreValid(t *testing.T) {
 
 // What a region looks like, as far as storage and queries can tell.
 func TestDistributions(t *testing.T) {
-	const n = 60_000
+	const n = 30_000
 	r := newRegion(t, Defaults(n))
 	within(t, "studies a patient", n/float64(r.Patients()), 5.7, 6.1)
 	few, many := 0, 0
 	atMore, seen := 0, 0
-	for p := 0; p < r.Patients(); p += 7 {
+	for p := 0; p < r.Patients(); p += 3 {
 		of := r.Of(p)
 		seen++
 		if len(of) <= 3 {
@@ -254,7 +254,7 @@ func mustBody(t *testing.T, s index.Study) []byte {
 
 // Facts say each study last as Study has it, revisions grow, and as many are said again as was asked for.
 func TestFactsEndWithTheTruth(t *testing.T) {
-	opt := Defaults(20_000)
+	opt := Defaults(8000)
 	opt.Growing, opt.Corrected = 0.2, 0.05
 	r := newRegion(t, opt)
 	last := map[string]index.Study{}
@@ -283,10 +283,10 @@ func TestFactsEndWithTheTruth(t *testing.T) {
 			t.Fatalf("study %d ends as\n%+v, want\n%+v", i, got, s)
 		}
 	}
-	within(t, "grew", float64(grew)/20_000, 0.19, 0.21)
-	within(t, "said again", float64(said-grew)/20_000, 1.04, 1.06)
+	within(t, "grew", float64(grew)/8000, 0.18, 0.22)
+	within(t, "said again", float64(said-grew)/8000, 1.04, 1.06)
 
-	for _, s := range newRegion(t, Defaults(5000)).Facts() {
+	for _, s := range newRegion(t, Defaults(1000)).Facts() {
 		if !s.Settled {
 			t.Fatal("a loaded archive has a study that still grows")
 		}

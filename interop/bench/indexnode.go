@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	randv2 "math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node"
+	"github.com/priormesh/priormesh/simulations/synthetic"
+)
+
+// part is what a process of the index benchmark is told. Each holds one thing
+// and nothing else, so that what it takes of memory and CPU is that thing's.
+type part struct {
+	Region  synthetic.Options
+	Home    string        // folder of an index
+	Trust   index.TrustID // whose node
+	Logs    string        // folder of written logs
+	Network string        // where to listen or dial
+	Addr    string
+	Zstd    bool   // messages go through zstd
+	Cgroup  string // to join first
+	Profile string // CPU profile
+	Own     bool   // the own trust's statements are said too
+	Draws   int
+	Each    time.Duration // at most for one question
+}
+
+// loaded is what a node that took logs in reports.
+type loaded struct {
+	Open, Take, Append       time.Duration
+	TakeCPU, AppendCPU       time.Duration
+	Facts, Own, Batches      int   // taken; said; batches received
+	Twice                    int   // facts that were received again
+	Received                 int64 // bytes of messages
+	Studies                  int
+	Messages, Ticks, Answers int
+}
+
+// runPart reads what it is told from the command line and answers on standard output.
+func runPart(do func(ctx context.Context, p part) (any, error)) func(context.Context, []string) error {
+	return func(ctx context.Context, args []string) error {
+		set := flag.NewFlagSet("part", flag.ContinueOnError)
+		told := set.String("told", "", "what to do, as JSON")
+		if err := set.Parse(args); err != nil {
+			return err
+		}
+		// Whoever started this holds the other end: gone, there is nobody to report to.
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(1)
+		}()
+		var p part
+		if err := json.Unmarshal([]byte(*told), &p); err != nil {
+			return err
+		}
+		if p.Cgroup != "" {
+			if err := os.WriteFile(filepath.Join(p.Cgroup, "cgroup.procs"), []byte("0\n"), 0); err != nil {
+				return err
+			}
+		}
+		if p.Profile != "" {
+			f, err := os.Create(p.Profile)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if err := pprof.StartCPUProfile(f); err != nil {
+				return err
+			}
+			defer pprof.StopCPUProfile()
+		}
+		out, err := do(ctx, p)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(out)
+	}
+}
+
+// openNode opens an index exactly as a node does.
+func openNode(p part) (*index.Index, *badger.DB, error) {
+	trusts := p.Region.Trusts
+	if trusts == nil {
+		trusts = synthetic.Trusts()
+	}
+	m, err := newMembers(trusts)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.MkdirAll(p.Home, 0o700); err != nil {
+		return nil, nil, err
+	}
+	db, err := badger.Open(node.IndexOptions(p.Home))
+	if err != nil {
+		return nil, nil, err
+	}
+	x, err := index.Open(db, index.Options{
+		Self: m.nodes[p.Trust], Trust: p.Trust, Region: m.id, Votes: m.votes, FoldName: dicom.FoldName, NamesAgree: dicom.NamesAgree,
+		Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return x, db, nil
+}
+
+// wire carries messages as the mesh does: each behind its length.
+type wire struct {
+	c     net.Conn
+	r     io.Reader
+	w     *bufio.Writer
+	z     *zstd.Encoder
+	in    chan index.Message
+	err   error // after in is closed
+	bytes int64
+}
+
+func newWire(c net.Conn, packed bool) (*wire, error) {
+	w := &wire{c: c, w: bufio.NewWriterSize(c, 64<<10), in: make(chan index.Message)}
+	w.r = bufio.NewReaderSize(c, 64<<10)
+	if packed {
+		z, err := zstd.NewReader(w.r, zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, err
+		}
+		w.r = z
+		if w.z, err = zstd.NewWriter(w.w, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20)); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// read decodes messages until the other side is gone.
+func (w *wire) read(ctx context.Context) {
+	defer close(w.in)
+	for {
+		b, err := readRecord(w.r)
+		if err != nil {
+			w.err = err
+			return
+		}
+		m, err := index.DecodeMessage(b)
+		if err != nil {
+			w.err = err
+			return
+		}
+		w.bytes += int64(len(b))
+		select {
+		case w.in <- m:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (w *wire) send(out []index.Outgoing) error {
+	for _, o := range out {
+		to := io.Writer(w.w)
+		if w.z != nil {
+			to = w.z
+		}
+		if err := writeRecord(to, o.Message.Encode()); err != nil {
+			return err
+		}
+	}
+	if w.z != nil && len(out) > 0 {
+		if err := w.z.Flush(); err != nil {
+			return err
+		}
+	}
+	return w.w.Flush()
+}
+
+// tickEvery is the mesh's own interval (mesh.Timing.Tick).
+const tickEvery = 2500 * time.Millisecond
+
+// exchange runs the step machine with one peer until it is done.
+func exchange(ctx context.Context, c net.Conn, packed bool, logs index.Logs, self, peer index.NodeID, done func() bool) (l loaded, err error) {
+	w, err := newWire(c, packed)
+	if err != nil {
+		return l, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	read := make(chan struct{})
+	go func() { w.read(ctx); close(read) }()
+	defer func() { cancel(); c.Close(); <-read; l.Received = w.bytes }()
+	s := index.NewSync(logs, index.SyncOptions{Self: self, Rand: randv2.New(randv2.NewPCG(1, 1))})
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	out := s.Tick([]index.NodeID{peer})
+	for {
+		if err := w.send(out); err != nil {
+			return l, err
+		}
+		if done() {
+			return l, nil
+		}
+		select {
+		case <-ctx.Done():
+			return l, ctx.Err()
+		case <-tick.C:
+			l.Ticks++
+			out = s.Tick([]index.NodeID{peer})
+		case m, ok := <-w.in:
+			if !ok {
+				return l, w.err
+			}
+			l.Messages++
+			if b, is := m.(index.Batches); is {
+				l.Answers++
+				l.Batches += len(b.Batches)
+				for _, b := range b.Batches {
+					l.Facts += len(b.Payloads)
+				}
+			}
+			if out, err = s.Step(peer, m); err != nil {
+				return l, err
+			}
+		}
+	}
+}
+
+// answerPart answers a peer's questions from written logs, or from the index
+// in Home, until the peer is gone.
+func answerPart(ctx context.Context, p part) (any, error) {
+	r, err := synthetic.New(p.Region)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMembers(r.Trusts())
+	if err != nil {
+		return nil, err
+	}
+	var logs index.Logs
+	if p.Logs != "" {
+		if logs, err = openWritten(p.Logs, r.Trusts()); err != nil {
+			return nil, err
+		}
+	} else {
+		x, db, err := openNode(p)
+		if err != nil {
+			return nil, err
+		}
+		defer db.Close()
+		logs = x
+	}
+	l, err := net.Listen(p.Network, p.Addr)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	fmt.Fprintf(os.Stderr, "listening\n")
+	c, err := l.Accept()
+	if err != nil {
+		return nil, err
+	}
+	self, peer := index.NodeIDOf(m.nodes[p.Trust]), index.NodeIDOf(m.nodes[newcomer])
+	if p.Logs != "" {
+		self, peer = index.NodeIDOf(m.nodes[r.Trusts()[1].ID]), index.NodeIDOf(m.nodes[r.Trusts()[0].ID])
+	}
+	cpu := cpuTime()
+	out, err := exchange(ctx, c, p.Zstd, logs, self, peer, func() bool { return false })
+	out.TakeCPU = cpuTime() - cpu
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || isReset(err) {
+		err = nil
+	}
+	return out, err
+}
+
+func isReset(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "connection reset") || strings.Contains(err.Error(), "broken pipe"))
+}
+
+// takePart is a node that takes in what a peer has, and says what its own
+// trust has to say.
+func takePart(ctx context.Context, p part) (any, error) {
+	r, err := synthetic.New(p.Region)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMembers(r.Trusts())
+	if err != nil {
+		return nil, err
+	}
+	want, err := readHeads(p.Logs, r.Trusts())
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	x, db, err := openNode(p)
+	if err != nil {
+		return nil, err
+	}
+	opened := time.Since(began)
+	defer db.Close()
+	c, err := net.Dial(p.Network, p.Addr)
+	if err != nil {
+		return nil, err
+	}
+	peer := index.NodeIDOf(m.nodes[r.Trusts()[1].ID])
+	if p.Trust == newcomer {
+		peer = index.NodeIDOf(m.nodes[r.Trusts()[0].ID])
+	}
+	began, cpu := time.Now(), cpuTime()
+	l, err := exchange(ctx, c, p.Zstd, x, x.Self(), peer, func() bool {
+		for _, h := range want {
+			if have, ok := x.Head(h.Node); !ok || have.Seq < h.Seq {
+				return false
+			}
+		}
+		if p.Trust == newcomer { // and the sender's own
+			_, ok := x.Head(peer)
+			n, _, err := x.Count(index.Query{})
+			return ok && err == nil && n >= p.Region.Studies
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.Open, l.Take, l.TakeCPU = opened, time.Since(began), cpuTime()-cpu
+	received := l.Facts
+	l.Facts = 0
+	for _, h := range x.Heads() {
+		l.Facts += int(h.Seq)
+	}
+	l.Twice = received - l.Facts
+	if p.Own {
+		began, cpu = time.Now(), cpuTime()
+		f, err := os.Open(filepath.Join(p.Logs, ownFile))
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		for in := bufio.NewReaderSize(f, 1<<20); ; {
+			b, err := readRecord(in)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			st := decodeStatements(b)
+			if _, err := x.Append(ctx, st...); err != nil {
+				return nil, err
+			}
+			l.Own += len(st)
+		}
+		l.Append, l.AppendCPU = time.Since(began), cpuTime()-cpu
+	}
+	if l.Studies, _, err = x.Count(index.Query{}); err != nil {
+		return nil, err
+	}
+	if l.Studies != p.Region.Studies {
+		return nil, fmt.Errorf("the index has %d studies, %d were said", l.Studies, p.Region.Studies)
+	}
+	return l, db.Close()
+}
+
+// restPart lets Badger compact all it can.
+func restPart(_ context.Context, p part) (any, error) {
+	db, err := badger.Open(node.IndexOptions(p.Home))
+	if err != nil {
+		return nil, err
+	}
+	return nil, errors.Join(db.Flatten(2), db.Close())
+}
