@@ -72,6 +72,7 @@ const (
 	MaxOutstanding = 8 << 20 // bytes that all peers together may be about to send
 	maxOpenSheets  = 4       // sheets in memory
 	holeTries      = 3       // peers asked for a page that lacks payloads
+	partPatience   = 2       // ticks after which a question is taken for lost
 	penance        = 30      // ticks for which a peer that lied is not asked
 	lackPatience   = 8       // ticks after which a peer that had not the snapshot is asked again
 )
@@ -205,7 +206,7 @@ func (b *Bootstrap) Tick(peers []NodeID) ([]Outgoing, error) {
 	for _, s := range b.sources {
 		s.useless = 0
 		s.asked = slices.DeleteFunc(s.asked, func(q partQuestion) bool {
-			late := b.ticks-q.at >= patience
+			late := b.ticks-q.at >= partPatience
 			if late {
 				s.silent++
 				b.unask(q)

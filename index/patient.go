@@ -32,7 +32,7 @@ const (
 	maxSpellings   = 64   // names with birth dates under an identifier; more than that are nobody
 	maxLinked      = 32   // identifiers that links make one
 	maxLinks       = 16   // links of an identifier by one author; more than that make nothing certain
-	maxLinkAuthors     = 64   // authors of links of an identifier
+	maxLinkAuthors = 64   // authors of links of an identifier
 )
 
 // personID names a person while one question is answered. Different nodes have different ones.

@@ -191,8 +191,11 @@ func (w *wire) send(out []index.Outgoing) error {
 	return w.w.Flush()
 }
 
-// tickEvery is the mesh's own interval (mesh.Timing.Tick).
-const tickEvery = 2500 * time.Millisecond
+// passEvery is how often the machine is told that time has passed. It is not held back: the link is what bounds the bytes here.
+const (
+	passEvery = 100 * time.Millisecond
+	unbounded = 1 << 30
+)
 
 // exchange runs the step machine with one peer until it is done.
 func exchange(ctx context.Context, c net.Conn, packed bool, logs index.Logs, self, peer index.NodeID, done func() bool) (l loaded, err error) {
@@ -204,10 +207,14 @@ func exchange(ctx context.Context, c net.Conn, packed bool, logs index.Logs, sel
 	read := make(chan struct{})
 	go func() { w.read(ctx); close(read) }()
 	defer func() { cancel(); c.Close(); <-read; l.Received = w.bytes }()
-	s := index.NewSync(logs, index.SyncOptions{Self: self, Rand: randv2.New(randv2.NewPCG(1, 1))})
-	tick := time.NewTicker(tickEvery)
+	s := index.NewSync(logs, index.SyncOptions{Self: self, Rand: randv2.New(randv2.NewPCG(1, 1)), Pull: unbounded, Send: unbounded})
+	tick, pass := time.NewTicker(index.DefaultTick), time.NewTicker(passEvery)
 	defer tick.Stop()
-	out := s.Tick([]index.NodeID{peer})
+	defer pass.Stop()
+	out, err := s.Tick([]index.NodeID{peer})
+	if err != nil {
+		return l, err
+	}
 	for {
 		if err := w.send(out); err != nil {
 			return l, err
@@ -220,7 +227,13 @@ func exchange(ctx context.Context, c net.Conn, packed bool, logs index.Logs, sel
 			return l, ctx.Err()
 		case <-tick.C:
 			l.Ticks++
-			out = s.Tick([]index.NodeID{peer})
+			if out, err = s.Tick([]index.NodeID{peer}); err != nil {
+				return l, err
+			}
+		case <-pass.C:
+			if out, err = s.Pass(passEvery); err != nil {
+				return l, err
+			}
 		case m, ok := <-w.in:
 			if !ok {
 				return l, w.err

@@ -151,7 +151,7 @@ func writeLogs(ctx context.Context, dir string, r *synthetic.Region, batch int) 
 			return err
 		}
 		w.head = v.Head()
-		msg := index.Batches{Node: w.head.Node, Epoch: 1, Batches: []index.Batch{v.Batch()}}.Encode()
+		msg := index.Batches{Batches: []index.Batch{v.Batch()}}.Encode()
 		if _, err := w.w.Write(binary.BigEndian.AppendUint64(nil, uint64(w.head.Seq))); err != nil {
 			return err
 		}
@@ -275,6 +275,10 @@ func openWritten(dir string, trusts []synthetic.Trust) (w *written, err error) {
 }
 
 func (w *written) Heads() []index.Head { return w.heads }
+
+func (w *written) Forks() []index.Fork { return nil }
+
+func (w *written) Holes() []index.Head { return nil }
 
 func (w *written) Heard(index.Head) (index.Seq, bool, error) { return 0, false, nil }
 
