@@ -95,6 +95,9 @@ func (g *logSync) run() {
 		case in := <-g.in:
 			out, err := g.step(in.from, in.msg)
 			g.post(out)
+			if m, ok := in.msg.(index.Heads); ok && err == nil {
+				g.told(in.from, m.Heads)
+			}
 			in.answer <- err
 		case id := <-g.opened:
 			g.greet(id)
@@ -127,6 +130,24 @@ func (g *logSync) step(from index.NodeID, msg index.Message) ([]index.Outgoing, 
 		return g.sync.Gossiped(from, m.Heads[0])
 	}
 	return g.sync.Step(from, msg)
+}
+
+// told notes that nothing is lacking here of what a peer has just told that it
+// has. A push tells of the peer's own log alone, which is what counts here:
+// only its own node can say that there is nothing newer.
+func (g *logSync) told(from index.NodeID, heads []index.Head) {
+	own := len(heads) == 0
+	for _, h := range heads {
+		own = own || h.Node == from
+		if _, behind, err := g.m.deps.Index.Heard(h); err == nil && behind {
+			return
+		}
+	}
+	if _, has := g.m.deps.Index.Head(from); !own && has {
+		return // of others' logs only
+	}
+	now := g.m.cfg.Now()
+	g.m.peers.with(from, func(c *contact) { c.inStep = now })
 }
 
 // greet begins an exchange with one peer. (Tick is for all of them: who is not

@@ -47,6 +47,8 @@ type Node interface {
 	// Hampered has one text for each thing that a node which serves cannot do
 	// just now.
 	Hampered() []string
+	// Backup writes a backup of the home and returns when it is complete.
+	Backup(ctx context.Context, r BackupRequest, progress func(BackupProgress)) (Backup, error)
 }
 
 // ErrWrongUse is wrapped by errors that the caller's request caused.
@@ -109,6 +111,7 @@ func New(o Options) http.Handler {
 		"GET /api/v1/peers":            func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
 		"POST /api/v1/admissions":      s.admit,
 		"POST /api/v1/verifications":   s.verify,
+		"POST /api/v1/backups":         s.backup,
 		"POST /api/v1/pins":            s.pin,
 		"GET /api/v1/pins":             s.pins,
 		"DELETE /api/v1/pins/{study}":  s.unpin,
