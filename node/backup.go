@@ -305,12 +305,13 @@ func (b *backingUp) prepare() (unlock func(), err error) {
 	if info, err := os.Stat(b.dir); err != nil || info.Mode().Perm()&0o077 != 0 {
 		return nil, errors.Join(err, fmt.Errorf("%w %s may be read by others, and it will hold keys: `chmod 700` it", ErrTarget, b.dir))
 	}
-	if unlock, err = lockHome(b.dir); err != nil {
+	free, err := lockHome(b.dir)
+	if err != nil {
 		return nil, fmt.Errorf("%w %s is in use by another backup or a restore: %w", ErrTarget, b.dir, err)
 	}
 	defer func() {
 		if err != nil {
-			unlock()
+			free()
 		}
 	}()
 	old, err := readManifest(b.dir)
@@ -343,7 +344,7 @@ func (b *backingUp) prepare() (unlock func(), err error) {
 	now := b.n.Now().UTC()
 	b.m = backupManifest{ID: now.Format("20060102T150405Z") + "-" + hex.EncodeToString(id), Node: b.n.index.Self().String(),
 		Trust: string(b.n.home.Config.Trust), Version: b.n.Version, Begun: now, Missing: []string{}, Copies: b.o.Copies, Originals: b.n.home.Config.S3.place()}
-	return unlock, nil
+	return free, nil
 }
 
 // wanted says which shelves are backed up, and which files of keys. Nil: all.

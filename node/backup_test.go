@@ -326,7 +326,7 @@ func TestDamagedBackupIsRefused(t *testing.T) {
 		}
 		return os.WriteFile(path, good, 0o600)
 	})
-	if err != nil || files != 4 {
+	if err != nil || files < 4 {
 		t.Fatalf("%d files, %v", files, err)
 	}
 	// One of another version is named as such.

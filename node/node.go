@@ -528,6 +528,9 @@ func (n *Node) Ready() error { return nil }
 // Silence implements api.Node.
 func (n *Node) Silence() []string { return n.hearing.silence() }
 
+// Basis implements api.Node.
+func (n *Node) Basis() []api.Basis { return n.hearing.basis() }
+
 // Hampered implements api.Node.
 func (n *Node) Hampered() []string {
 	var out []string
@@ -581,7 +584,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		Version: n.Version, Trust: string(n.home.Config.Trust), Name: n.home.Config.Name, Peer: n.index.Self().String(),
 		Region: roster.Name, HTTP: n.HTTPAddr(), Mesh: n.mesh.Addrs(), Started: n.started.UTC(),
 		Studies: api.StudyCounts{Own: own, Copies: copies, Region: region},
-		Trusts:  n.hearing.trusts(), Fetches: []api.Fetch{}, Conflicts: []api.Conflict{}, Forks: []string{}, Warnings: n.Silence(),
+		Trusts:  n.hearing.trusts(), Fetches: []api.Fetch{}, Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.Silence(),
 	}
 	for i, t := range st.Trusts {
 		if st.Trusts[i].Studies, _, err = n.index.Count(index.Query{Trust: index.TrustID(t.Trust)}); err != nil {
@@ -609,9 +612,16 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	if st.Damaged > 0 {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("%s damaged in part here: see the list of damage above (--json: `damage`); what other trusts hold copies of is repaired by itself, the rest must be sent here again or restored", counted(st.Damaged, "study is", "studies are")))
 	}
-	for _, f := range n.index.Forks() {
-		st.Forks = append(st.Forks, f.Node.String())
-		st.Warnings = append(st.Warnings, fmt.Sprintf("node %s has signed two histories and is quarantined: its operator has restored an old copy, or its key is in other hands", f.Node))
+	for _, f := range st.Forked {
+		if f.Over {
+			continue
+		}
+		st.Forks = append(st.Forks, f.Node)
+		who := fmt.Sprintf("node %s of %s", f.Node, f.Trust)
+		if f.Own {
+			who = "this node"
+		}
+		st.Warnings = append(st.Warnings, fmt.Sprintf("%s has signed two histories of its log (epoch %d, at %d) and is quarantined: %s", who, f.Epoch, f.Position, f.Advice))
 	}
 	if n.archive.IndexDamaged() {
 		st.Warnings = append(st.Warnings, archive.ErrIndexDamaged.Error())

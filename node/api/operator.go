@@ -77,6 +77,41 @@ type Found struct {
 	Studies  []Study  `json:"studies"`
 	Total    int      `json:"total"`    // matches before limit and offset
 	Warnings []string `json:"warnings"` // one for each trust that was not heard from
+	Basis    []Basis  `json:"rests_on"` // how far the logs of each trust go here, this node's own too
+}
+
+// Basis is what answers rest on of one trust.
+type Basis struct {
+	Trust string `json:"trust"`
+	// AsOf is when this node last knew that it had all that the trust has said: a
+	// node of the trust told of its own log, and nothing was lacking here. Of
+	// several nodes the oldest counts. Zero: never.
+	AsOf   time.Time     `json:"as_of,omitzero"`
+	Age    *float64      `json:"age_seconds,omitempty"` // since then; absent: never
+	Behind uint64        `json:"behind"`                // facts that are announced and not here yet
+	Logs   []LogPosition `json:"logs"`
+}
+
+// LogPosition is the newest head of one node's log that is here.
+type LogPosition struct {
+	Node        string    `json:"node"`
+	Epoch       uint64    `json:"epoch"` // 0: nothing of it is here
+	Seq         uint64    `json:"seq"`
+	AsOf        time.Time `json:"as_of,omitzero"`
+	Quarantined bool      `json:"quarantined,omitempty"`
+}
+
+// Fork is a log of which a node has signed two histories. Nothing more of that
+// epoch is taken.
+type Fork struct {
+	Node     string    `json:"node"`
+	Trust    string    `json:"trust"`
+	Epoch    uint64    `json:"epoch"`
+	Position uint64    `json:"position"` // the first that is known to be said twice
+	Found    time.Time `json:"found"`
+	Own      bool      `json:"own,omitempty"`
+	Over     bool      `json:"over,omitempty"` // the node has begun a newer epoch
+	Advice   string    `json:"advice"`
 }
 
 // Fetch is how far bringing a study is.
@@ -130,6 +165,8 @@ type Status struct {
 	Damaged   int           `json:"damaged"`   // versions of studies that are damaged, in all
 	Conflicts []Conflict    `json:"conflicts"` // instances kept out because other bytes have their UID
 	Forks     []string      `json:"forks"`     // nodes quarantined for contradicting themselves
+	Forked    []Fork        `json:"forked"`    // the same, log by log
+	Basis     []Basis       `json:"rests_on"`
 	Warnings  []string      `json:"warnings"`
 }
 

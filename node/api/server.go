@@ -42,6 +42,8 @@ type Node interface {
 	Admit(ctx context.Context, card string) (Admission, error)
 	// Silence has one text for each trust that was not heard from.
 	Silence() []string
+	// Basis is what answers rest on.
+	Basis() []Basis
 	// Ready says why the node cannot serve yet; nil when it can.
 	Ready() error
 	// Hampered has one text for each thing that a node which serves cannot do
@@ -266,6 +268,7 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 			*field = n
 		}
 	}
+	basis := s.Node.Basis() // before the search: it may find more, never less
 	found, ans, err := s.Archive.Studies(iq)
 	if err != nil {
 		return err
@@ -274,7 +277,7 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := Found{Studies: []Study{}, Total: total, Warnings: s.Node.Silence()}
+	out := Found{Studies: []Study{}, Total: total, Warnings: s.Node.Silence(), Basis: basis}
 	if !exact || ans.Incomplete {
 		out.Warnings = append(out.Warnings, "the search was given up before every record was looked at; narrow it")
 	}
