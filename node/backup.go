@@ -241,22 +241,22 @@ func (n *Node) backup(ctx context.Context, o BackupOptions) (api.Backup, error) 
 	}
 	unlock, err := b.prepare()
 	if err != nil {
-		return api.Backup{}, err
+		return api.Backup{}, b.named(err)
 	}
 	defer unlock()
-	err = b.run(ctx)
-	if err != nil {
+	if err := b.run(ctx); err != nil {
 		b.tidy() // what is half done
-		if b.full(err) {
-			err = fmt.Errorf("%w %s is on a disk that is full (%w); %s there, or name a folder on another disk; the backup that was there before is as it was", ErrTarget, b.dir, cas.ErrDiskFull, "make room")
-		}
-		return api.Backup{}, err
+		return api.Backup{}, b.named(err)
 	}
 	return b.out, nil
 }
 
-func (b *backingUp) full(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+// named says of a full disk which one it is.
+func (b *backingUp) named(err error) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) || errors.Is(err, cas.ErrDiskFull) {
+		return err
+	}
+	return fmt.Errorf("the disk of the backup in %s is full: %w (%w); make room there, or name a folder on another disk. A backup that was there before is as it was", b.dir, err, cas.ErrDiskFull)
 }
 
 func (b *backingUp) at(name ...string) string {

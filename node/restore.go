@@ -516,7 +516,7 @@ func (n *Node) learn(ctx context.Context) error {
 		}
 		if now.Sub(said) >= learnSay {
 			said = now
-			n.Log.Warn("still waiting for a member", "connected", connected, "of", others)
+			n.Log.Warn("still waiting for a member. If members run and are connected, see whether the node of the old home still runs somewhere: they speak with it instead of this one", "connected", connected, "of", others)
 		}
 	}
 }
