@@ -20,7 +20,7 @@ func TestPacksCanBeCopiedWhileTheStoreIsUsed(t *testing.T) {
 	one, two := d.Shelf(ShelfID{1}), d.Shelf(ShelfID{2})
 	block := func(s string) Block {
 		b := []byte(s)
-		return Block{CID: CIDOf(b), Data: b}
+		return Block{CID: Sum(b), Data: b}
 	}
 	put := func(s Shelf, text string) Block {
 		t.Helper()

@@ -658,8 +658,7 @@ func (b *backingUp) home(ctx context.Context, keys map[string]bool) error {
 }
 
 func (b *backingUp) homeFiles(ctx context.Context, h *Home, t *tar.Writer, keys map[string]bool) error {
-	need := []string{configFile, nodeKeyFile, cardFile, regionFile}
-	for _, name := range need {
+	for _, name := range []string{configFile, nodeKeyFile, cardFile, regionFile} {
 		if err := tarFile(t, h.path(name), name); err != nil {
 			return err
 		}
@@ -675,7 +674,6 @@ func (b *backingUp) homeFiles(ctx context.Context, h *Home, t *tar.Writer, keys 
 		b.m.KEK = "left out"
 	case inHome:
 		b.m.KEK = "in the backup"
-		need = []string{kek}
 		if err := tarFile(t, h.path(kek), kek); err != nil {
 			return fmt.Errorf("the KEK: %w", err)
 		}

@@ -186,6 +186,7 @@ func TestBackupBrokenOff(t *testing.T) {
 	a := newTrust(t, "RX1", "Test region")
 	a.start()
 	a.stores(images("1.2.3.1", 3))
+	a.settled("1.2.3.1", 3)
 	target := filepath.Join(t.TempDir(), "backup")
 	ctx, cancel := context.WithCancel(context.Background())
 	_, err := a.n.BackUp(ctx, node.BackupOptions{Target: target, Progress: func(p api.BackupProgress) {
@@ -357,8 +358,7 @@ func TestOldHomeBesideTheRestoredOne(t *testing.T) {
 	fresh := images("1.2.3.9", 2)
 	twin.stores(fresh)
 	for _, m := range []*trust{b, c} {
-		m.waitAvailability("1.2.3.9", "NEARLINE")
-		m.reads("1.2.3.9", fresh)
+		m.copies("1.2.3.9", fresh, twin)
 		m.wait("says that it is over", func() (bool, string) {
 			s := m.status()
 			return len(s.Forks) == 0 && len(s.Forked) > 0 && s.Forked[0].Over, fmt.Sprintf("%+v", s.Forked)

@@ -67,6 +67,15 @@ func (tr *trust) find(uid string) []api.Study {
 	return f.Studies
 }
 
+// settled waits until nothing more is written of an own study.
+func (tr *trust) settled(uid string, instances int) {
+	tr.t.Helper()
+	tr.wait("has told of the whole study", func() (bool, string) {
+		s := tr.find(uid)
+		return len(s) == 1 && s[0].Settled && s[0].Instances == instances, fmt.Sprintf("%+v", s)
+	})
+}
+
 func TestRestoredNodeBeginsAnew(t *testing.T) {
 	r := region(t, "RX1", "RX2", "RX3")
 	a, b, c := r[0], r[1], r[2]
@@ -136,8 +145,7 @@ func TestRestoredNodeBeginsAnew(t *testing.T) {
 	// Peers take what it says.
 	fresh := images("1.2.3.6", 2)
 	a.stores(fresh)
-	c.waitAvailability("1.2.3.6", "NEARLINE")
-	c.reads("1.2.3.6", fresh)
+	c.copies("1.2.3.6", fresh, a)
 	c.reads("1.2.3.1", kept)
 	if v := a.verifies(); v.Left != 0 {
 		t.Errorf("%+v", v)
@@ -163,6 +171,7 @@ func TestBackupIsIncrementalAndLosesErasedKeys(t *testing.T) {
 	a.start()
 	one, two := images("1.2.3.1", 3), images("1.2.3.2", 3)
 	a.stores(one)
+	a.settled("1.2.3.1", 3)
 	target := filepath.Join(t.TempDir(), "backup")
 	first := a.backs(target, api.BackupRequest{})
 	again := a.backs(target, api.BackupRequest{})
