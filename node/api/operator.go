@@ -75,9 +75,9 @@ type Study struct {
 // Found answers GET studies.
 type Found struct {
 	Studies  []Study  `json:"studies"`
-	Total    int      `json:"total"`    // matches before limit and offset
-	Warnings []string `json:"warnings"` // one for each trust that was not heard from
-	Basis    []Basis  `json:"rests_on"` // how far the logs of each trust go here, this node's own too
+	Total    int      `json:"total"`              // matches before limit and offset
+	Warnings []string `json:"warnings"`           // one for each trust that was not heard from
+	Basis    []Basis  `json:"rests_on,omitempty"` // how far the logs of each trust go here, this node's own too
 }
 
 // Basis is what answers rest on of one trust.
