@@ -67,15 +67,6 @@ func (tr *trust) find(uid string) []api.Study {
 	return f.Studies
 }
 
-// settled waits until nothing more is written of an own study.
-func (tr *trust) settled(uid string, instances int) {
-	tr.t.Helper()
-	tr.wait("has told of the whole study", func() (bool, string) {
-		s := tr.find(uid)
-		return len(s) == 1 && s[0].Settled && s[0].Instances == instances, fmt.Sprintf("%+v", s)
-	})
-}
-
 func TestRestoredNodeBeginsAnew(t *testing.T) {
 	r := region(t, "RX1", "RX2", "RX3")
 	a, b, c := r[0], r[1], r[2]
