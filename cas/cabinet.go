@@ -253,6 +253,9 @@ func destroyFile(f FS, path string) error {
 	return err
 }
 
+// DestroyFile overwrites a file in place, removes it and makes both durable.
+func DestroyFile(f FS, path string) error { return destroyFile(f, path) }
+
 // destroyed is what a file of n bytes is overwritten with.
 func destroyed(n int) []byte { return bytes.Repeat([]byte{0xff}, n) }
 

@@ -39,7 +39,8 @@ type collector struct {
 	// stuck packs have live records that cannot be read; they are let alone
 	// until they have as many no longer.
 	stuck map[uint64]int64
-	said  string // the error that was logged last
+	said  string        // the error that was logged last
+	still chan struct{} // full: packs are being copied, or a pass is under way
 }
 
 // Collect gives back the space of what is deleted, now, and returns when that
@@ -81,12 +82,23 @@ func (d *Disk) collectLoop() {
 		case <-d.quit:
 			return
 		case <-kick:
-			d.tell(d.removeDead())
+			d.tell(d.unlessHeld(d.removeDead))
 		case <-tick:
-			d.tell(d.pass(deadShare))
+			d.tell(d.unlessHeld(func() error { return d.pass(deadShare) }))
 		case c := <-d.collects:
-			c.done <- d.pass(deadShareNow)
+			c.done <- d.unlessHeld(func() error { return d.pass(deadShareNow) })
 		}
+	}
+}
+
+// unlessHeld does a pass, unless packs are being copied.
+func (d *Disk) unlessHeld(pass func() error) error {
+	select {
+	case d.c.still <- struct{}{}:
+		defer func() { <-d.c.still }()
+		return pass()
+	default:
+		return ErrHeld
 	}
 }
 
@@ -95,7 +107,7 @@ func (d *Disk) tell(err error) {
 	switch {
 	case err == nil:
 		d.c.said = ""
-	case errors.Is(err, ErrClosed) || errors.Is(err, context.Canceled) || err.Error() == d.c.said:
+	case errors.Is(err, ErrClosed) || errors.Is(err, ErrHeld) || errors.Is(err, context.Canceled) || err.Error() == d.c.said:
 	default:
 		d.c.said = err.Error()
 		d.log.Warn("block store: space of deleted blocks was not given back; it is tried again", "err", err)

@@ -50,7 +50,7 @@ func OpenDisk(dir string, o DiskOptions) (*Disk, error) {
 		fs: o.FS, dir: dir, log: o.Log, o: o,
 		writes: make(chan *write), collects: make(chan *collect), kick: make(chan struct{}, 1), quit: make(chan struct{}),
 		w: writer{ends: map[uint64]packEnd{}},
-		c: collector{stuck: map[uint64]int64{}},
+		c: collector{stuck: map[uint64]int64{}, still: make(chan struct{}, 1)},
 	}
 	d.f = newPackFiles(func(n uint64) (File, error) { return d.fs.Open(d.packPath(n)) })
 	if err := d.open(); err != nil {

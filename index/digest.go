@@ -63,3 +63,9 @@ func (v *view) shown(heads []Head) []Head {
 	}
 	return out
 }
+
+// InStep says of a digest that a peer has sent whether its own log, and those beside it in the digest, are here as far as it has them.
+func (s *Sync) InStep(peer NodeID, d Digest) bool {
+	n := peer[0] >> 4
+	return s.view().hash[n] == d.Buckets[n]
+}

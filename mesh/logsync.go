@@ -102,6 +102,9 @@ func (g *logSync) run() {
 		case in := <-g.in:
 			out, err := g.sync.Step(in.from, in.msg)
 			g.post(out)
+			if err == nil {
+				g.told(in.from, in.msg)
+			}
 			in.answer <- err
 		case id := <-g.opened:
 			g.post(g.sync.Met(id))
@@ -136,6 +139,35 @@ func (g *logSync) try(out []index.Outgoing, err error) {
 	if err != nil {
 		_ = g.troubled(err)
 	}
+}
+
+// told notes that nothing is lacking here of what a peer has just told of its
+// own log: only its own node can say that there is nothing newer.
+func (g *logSync) told(from index.NodeID, msg index.Message) {
+	switch m := msg.(type) {
+	case index.Digest:
+		if !g.sync.InStep(from, m) {
+			return
+		}
+	case index.Heads:
+		own := false
+		for _, h := range m.Heads {
+			if h.Node != from {
+				continue
+			}
+			if _, behind, err := g.m.deps.Index.Heard(h); err != nil || behind {
+				return
+			}
+			own = true
+		}
+		if !own {
+			return // of others' logs only
+		}
+	default:
+		return
+	}
+	now := g.m.cfg.Now()
+	g.m.peers.with(from, func(c *contact) { c.inStep = now })
 }
 
 // connected begins an exchange with a peer soon.

@@ -25,7 +25,9 @@
 //	blocks/         sealed blocks in packs (package cas)
 //	index/          Badger: index tables 0x01-0x3f (package index), catalogue and
 //	                fetch queue 0x40-0x6f (node/archive), and 0x70 N -> Unix ms when
-//	                node N was last heard from (here)
+//	                node N was last heard from, and 8 bytes more: Unix ms when it last
+//	                told of its own log and nothing of that was lacking (hearing.go)
+//	restored.json   there from a restore until the node has begun anew (restore.go)
 //	audit/          what was granted and brought (node/audit)
 //	reserve         bytes to live on when the disk is full (disk.go)
 //

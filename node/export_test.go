@@ -1,8 +1,27 @@
 package node
 
-import "github.com/priormesh/priormesh/cas"
+import (
+	"context"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/node/api"
+)
 
 // StudyKey is the key of what a node has received of a study, or of another node's version of it.
 func (n *Node) StudyKey(study, origin string) (cas.Key, error) {
 	return n.keys.Get(study + "/" + origin)
 }
+
+// On has a backup written to another file system.
+func (o BackupOptions) On(f cas.FS) BackupOptions {
+	o.fs = f
+	return o
+}
+
+// BackUp makes a backup of a running node.
+func (n *Node) BackUp(ctx context.Context, o BackupOptions) (api.Backup, error) {
+	return n.backup(ctx, o)
+}
+
+// BasisOf is basisOf.
+var BasisOf = basisOf

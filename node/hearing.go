@@ -28,11 +28,15 @@ type hearing struct {
 	mu sync.Mutex
 	// before is what earlier runs of this node knew; a trust that has been
 	// silent since before the start is named with the right time.
-	before map[index.NodeID]time.Time
+	before map[index.NodeID]seen
 }
 
+// seen is when a node was last heard from, and when it last told of its own log
+// and nothing of what it told was lacking here.
+type seen struct{ heard, inStep time.Time }
+
 func openHearing(n *Node) (*hearing, error) {
-	h := &hearing{n: n, before: make(map[index.NodeID]time.Time)}
+	h := &hearing{n: n, before: make(map[index.NodeID]seen)}
 	err := n.db.View(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tableHeard}, PrefetchValues: true, PrefetchSize: 100})
 		defer it.Close()
@@ -43,9 +47,14 @@ func openHearing(n *Node) (*hearing, error) {
 			}
 			id := index.NodeID(k[1:])
 			if err := it.Item().Value(func(b []byte) error {
-				if len(b) == 8 {
-					h.before[id] = time.UnixMilli(int64(binary.BigEndian.Uint64(b)))
+				var s seen
+				if len(b) >= 8 {
+					s.heard = time.UnixMilli(int64(binary.BigEndian.Uint64(b)))
 				}
+				if len(b) == 16 {
+					s.inStep = time.UnixMilli(int64(binary.BigEndian.Uint64(b[8:])))
+				}
+				h.before[id] = s
 				return nil
 			}); err != nil {
 				return err
@@ -95,7 +104,11 @@ func (h *hearing) note() {
 			if p.LastHeard.IsZero() {
 				continue
 			}
-			if err := txn.Set(append([]byte{tableHeard}, p.ID[:]...), binary.BigEndian.AppendUint64(nil, uint64(p.LastHeard.UnixMilli()))); err != nil {
+			v := binary.BigEndian.AppendUint64(nil, uint64(p.LastHeard.UnixMilli()))
+			if at := h.inStep(p); !at.IsZero() {
+				v = binary.BigEndian.AppendUint64(v, uint64(at.UnixMilli()))
+			}
+			if err := txn.Set(append([]byte{tableHeard}, p.ID[:]...), v); err != nil {
 				return err
 			}
 		}
@@ -112,7 +125,94 @@ func (h *hearing) last(p mesh.Peer) time.Time {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.before[p.ID].UTC()
+	return h.before[p.ID].heard.UTC()
+}
+
+// inStep is when a node last told of its own log and nothing was lacking here,
+// in this run or an earlier one.
+func (h *hearing) inStep(p mesh.Peer) time.Time {
+	if !p.InStep.IsZero() {
+		return p.InStep.UTC()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.before[p.ID].inStep.UTC()
+}
+
+// basis is what answers rest on, for each trust on the roster.
+func (h *hearing) basis() []api.Basis {
+	told := make(map[index.NodeID]time.Time)
+	for _, p := range h.n.mesh.Peers() {
+		if at := h.inStep(p); !at.IsZero() {
+			told[p.ID] = at
+		}
+	}
+	return basisOf(h.n.Now(), h.n.index.Self(), h.n.index.Roster(), h.n.index.Lags(), told)
+}
+
+// basisOf says for each trust how far its logs go here, and since when that is
+// known to be all. Only a node itself can say that there is nothing newer in its
+// log: told is when each last did and nothing was lacking. Of a trust with
+// several nodes the oldest counts.
+func basisOf(now time.Time, self index.NodeID, roster index.Roster, lags []index.Lag, told map[index.NodeID]time.Time) []api.Basis {
+	logs := make(map[index.TrustID][]api.LogPosition)
+	behind := make(map[index.TrustID]uint64)
+	for i, l := range lags { // by node, then epoch
+		if l.Heard > l.Applied {
+			behind[l.Trust] += uint64(l.Heard - l.Applied)
+		}
+		if i < len(lags)-1 && lags[i+1].Node == l.Node {
+			continue
+		}
+		if trust, ok := roster.Allowed(l.Node); !ok || trust != l.Trust {
+			continue
+		}
+		p := api.LogPosition{Node: l.Node.String(), Epoch: uint64(l.Epoch), Seq: uint64(l.Applied), AsOf: told[l.Node].UTC(), Quarantined: l.Quarantined}
+		if l.Node == self {
+			p.AsOf = now.UTC()
+		}
+		logs[l.Trust] = append(logs[l.Trust], p)
+	}
+	out := []api.Basis{}
+	for _, m := range roster.Members {
+		b := api.Basis{Trust: string(m.Trust), Behind: behind[m.Trust], Logs: logs[m.Trust]}
+		if b.Logs == nil {
+			b.Logs = []api.LogPosition{}
+		}
+		for i, l := range b.Logs {
+			if i == 0 || l.AsOf.Before(b.AsOf) {
+				b.AsOf = l.AsOf
+			}
+		}
+		if !b.AsOf.IsZero() {
+			age := max(0, now.Sub(b.AsOf).Seconds())
+			b.Age = &age
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// forks lists the logs that are quarantined, and what to do about each.
+func (n *Node) forks() []api.Fork {
+	out := []api.Fork{}
+	roster := n.index.Roster()
+	for _, f := range n.index.Forks() {
+		trust, _ := roster.Allowed(f.Node)
+		head, _ := n.index.Head(f.Node)
+		x := api.Fork{Node: f.Node.String(), Trust: string(trust), Epoch: uint64(f.Epoch), Position: uint64(f.Seq), Found: f.Found.UTC(),
+			Own: f.Node == n.index.Self(), Over: head.Epoch > f.Epoch}
+		switch {
+		case x.Over:
+			x.Advice = "nothing: the node has begun a new epoch of its log since, and is believed in that"
+		case x.Own:
+			x.Advice = "find the other process that has this node's key (the home that a backup was restored from, or a copy of it), end it for good, and then start this node again: it begins a new epoch by itself. If there is none, the key is in other hands: tell the region, and make a new home with a new key"
+		default:
+			x.Advice = "ask the trust whether two copies of that node's home run, or its key is in other hands; what it says is believed again when one of them is ended and the other started again"
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 // trusts is the state of every other trust on the roster. A trust is heard if

@@ -1,8 +1,13 @@
 package node
 
 import (
+	"math"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+// maxLogsShown bounds the nodes that have figures of their own.
+const maxLogsShown = 500
 
 // collector reads the node's figures when they are asked for.
 type collector struct{ n *Node }
@@ -25,12 +30,17 @@ var (
 	descVerified     = prometheus.NewDesc("priormesh_verify_bytes_total", "Sealed bytes verified since the start.", nil, nil)
 	descRepaired     = prometheus.NewDesc("priormesh_repaired_blocks_total", "Blocks and study keys repaired since the start.", nil, nil)
 	descLastVerified = prometheus.NewDesc("priormesh_verify_last_end_timestamp_seconds", "When the background verification last got to the end of everything, Unix time; 0: never.", nil, nil)
+	descLag          = prometheus.NewDesc("priormesh_log_lag_facts", "Facts that the trust has announced and this node has not yet.", []string{"trust"}, nil)
+	descAge          = prometheus.NewDesc("priormesh_log_age_seconds", "Since this node last knew that it had all that the trust has said; +Inf: never.", []string{"trust"}, nil)
+	descPosition     = prometheus.NewDesc("priormesh_log_position", "The newest position of a node's log that is here, in its newest epoch.", []string{"trust", "node"}, nil)
+	descEpoch        = prometheus.NewDesc("priormesh_log_epoch", "The newest epoch of a node's log that is here.", []string{"trust", "node"}, nil)
+	descForked       = prometheus.NewDesc("priormesh_forked_logs", "Logs that are quarantined because their node has signed two histories, and has not begun a new epoch.", nil, nil)
 	descRefused      = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
-		descBucket, descDamaged, descVerified, descRepaired, descLastVerified} {
+		descLag, descAge, descPosition, descEpoch, descForked, descBucket, descDamaged, descVerified, descRepaired, descLastVerified} {
 		ch <- d
 	}
 }
@@ -70,6 +80,29 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descHeard, heard, t.Trust)
 		gauge(descBehind, float64(t.Behind), t.Trust)
 	}
+	logs := 0
+	for _, b := range c.n.Basis() {
+		gauge(descLag, float64(b.Behind), b.Trust)
+		age := math.Inf(1)
+		if b.Age != nil {
+			age = *b.Age
+		}
+		gauge(descAge, age, b.Trust)
+		for _, l := range b.Logs {
+			if logs++; logs > maxLogsShown {
+				break
+			}
+			gauge(descPosition, float64(l.Seq), b.Trust, l.Node)
+			gauge(descEpoch, float64(l.Epoch), b.Trust, l.Node)
+		}
+	}
+	forked := 0
+	for _, f := range c.n.forks() {
+		if !f.Over {
+			forked++
+		}
+	}
+	gauge(descForked, float64(forked))
 	if s, err := c.n.space(); err == nil {
 		gauge(descSpace, float64(s.Originals.Stored), "originals")
 		gauge(descSpace, float64(s.Copies.Stored), "copies")

@@ -13,10 +13,12 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/ipfs/go-cid"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -64,6 +66,7 @@ type Options struct {
 	Rand    io.Reader
 	Log     *slog.Logger
 	Version string
+	Alone   bool // a node that was restored does not wait for a member
 }
 
 // Node is a running node.
@@ -89,6 +92,11 @@ type Node struct {
 
 	adoption *adoption
 	disk     *disk
+
+	anew      *restoredMark // the home was restored, and the node has not begun anew
+	learning  atomic.Bool   // nothing is said
+	unready   atomic.Bool   // nothing is given
+	backingUp sync.Mutex
 
 	listener net.Listener
 	server   *http.Server
@@ -123,8 +131,21 @@ func Open(ctx context.Context, home *Home, o Options) (n *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
+	if n.anew, err = home.restored(); err != nil {
+		return n, err
+	}
+	n.learning.Store(n.anew != nil && !n.anew.Begun)
+	n.unready.Store(n.anew != nil)
 	if err := n.openStores(ctx); err != nil {
 		return n, err
+	}
+	if n.learning.Load() && n.anew.Known == nil {
+		if n.anew.Known, err = n.ownRetractions(); err == nil {
+			err = home.mark(*n.anew)
+		}
+		if err != nil {
+			return n, err
+		}
 	}
 	if err := n.openMesh(ctx); err != nil {
 		return n, err
@@ -198,7 +219,12 @@ func (n *Node) openStores(ctx context.Context) error {
 	if n.index, err = index.Open(n.db, index.Options{
 		Self: key, Trust: h.Config.Trust, Region: region.Region, Votes: region.Votes, Nodes: region.Nodes,
 		FoldName: dicom.FoldName, NamesAgree: dicom.NamesAgree, Now: n.Now, Rand: n.Rand, Log: n.Log,
-		Room: n.disk.Note,
+		Room: func(own bool) error {
+			if own && n.learning.Load() {
+				return errLearning
+			}
+			return n.disk.Note(own)
+		},
 	}); err != nil {
 		return err
 	}
@@ -249,7 +275,7 @@ func (n *Node) checkCard(self index.NodeID) error {
 func (n *Node) healLog() error {
 	head, ok := n.index.Head(n.index.Self())
 	for _, f := range n.index.Forks() {
-		if ok && f.Node == n.index.Self() && f.Epoch == head.Epoch {
+		if ok && f.Node == n.index.Self() && f.Epoch == head.Epoch && n.anew == nil {
 			n.Log.Warn("this node's log has two histories: its home was copied, or restored from an old copy; a new epoch of the log begins. If neither is so, another process has the node's key")
 			return n.index.NewEpoch(context.Background())
 		}
@@ -290,12 +316,15 @@ func (n *Node) openMesh(ctx context.Context) error {
 		Allowed: func(id index.NodeID) bool { _, ok := n.index.Roster().Allowed(id); return ok },
 		Addrs:   n.addrs,
 		Index:   n.index,
-		Studies: n.archive,
+		Studies: silent{n},
 		Blocks:  n.archive,
 	}); err != nil {
 		return fmt.Errorf("the mesh cannot be joined (`mesh` in %s says where this node listens): %w", n.home.path(configFile), err)
 	}
 	n.closers = append(n.closers, n.mesh.Close)
+	if err := n.beginAnew(ctx); err != nil {
+		return err
+	}
 	n.priors = priors.New(priors.Options{Index: n.index, Archive: n.archive, Self: n.index.Self(),
 		Window: time.Duration(n.home.Config.Priors.Window), Now: n.Now, Log: n.Log})
 	n.adoption = newAdoption(n)
@@ -322,6 +351,20 @@ func (n *Node) openMesh(ctx context.Context) error {
 	return n.introduce(ctx)
 }
 
+// silent gives nothing before a node that was restored has begun anew.
+type silent struct{ n *Node }
+
+func (s silent) Grant(ctx context.Context, from index.NodeID, req mesh.StudyRequest) (mesh.Grant, error) {
+	if s.n.unready.Load() {
+		return mesh.Grant{}, mesh.ErrRefused
+	}
+	return s.n.archive.Grant(ctx, from, req)
+}
+
+func (s silent) GrantedBlock(from index.NodeID, c cid.Cid) bool {
+	return !s.n.unready.Load() && s.n.archive.GrantedBlock(from, c)
+}
+
 // addrs is where the other nodes of the region can be dialled.
 func (n *Node) addrs() map[index.NodeID][]string {
 	out := make(map[index.NodeID][]string)
@@ -346,6 +389,9 @@ func (n *Node) heard(f index.Fact) {
 		n.archive.News(study)
 	case index.KindRetraction:
 		n.archive.Retracted(f.Author, f.Subject)
+		if head, ok := n.index.Head(f.Author); f.Author == n.index.Self() && ok && f.Epoch < head.Epoch {
+			n.archive.RetractedBefore(f.Subject)
+		}
 	case index.KindVote, index.KindNode:
 		n.mesh.Recheck()
 	}
@@ -486,6 +532,9 @@ func (n *Node) Ready() error { return nil }
 // Silence implements api.Node.
 func (n *Node) Silence() []string { return n.hearing.silence() }
 
+// Basis implements api.Node.
+func (n *Node) Basis() []api.Basis { return n.hearing.basis() }
+
 // Hampered implements api.Node.
 func (n *Node) Hampered() []string {
 	var out []string
@@ -539,7 +588,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		Version: n.Version, Trust: string(n.home.Config.Trust), Name: n.home.Config.Name, Peer: n.index.Self().String(),
 		Region: roster.Name, HTTP: n.HTTPAddr(), Mesh: n.mesh.Addrs(), Started: n.started.UTC(),
 		Studies: api.StudyCounts{Own: own, Copies: copies, Region: region},
-		Trusts:  n.hearing.trusts(), Fetches: []api.Fetch{}, Conflicts: []api.Conflict{}, Forks: []string{}, Warnings: n.Silence(),
+		Trusts:  n.hearing.trusts(), Fetches: []api.Fetch{}, Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.Silence(),
 	}
 	for i, t := range st.Trusts {
 		if st.Trusts[i].Studies, _, err = n.index.Count(index.Query{Trust: index.TrustID(t.Trust)}); err != nil {
@@ -567,9 +616,16 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	if st.Damaged > 0 {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("%s damaged in part here: see the list of damage above (--json: `damage`); what other trusts hold copies of is repaired by itself, the rest must be sent here again or restored", counted(st.Damaged, "study is", "studies are")))
 	}
-	for _, f := range n.index.Forks() {
-		st.Forks = append(st.Forks, f.Node.String())
-		st.Warnings = append(st.Warnings, fmt.Sprintf("node %s has signed two histories and is quarantined: its operator has restored an old copy, or its key is in other hands", f.Node))
+	for _, f := range st.Forked {
+		if f.Over {
+			continue
+		}
+		st.Forks = append(st.Forks, f.Node)
+		who := fmt.Sprintf("node %s of %s", f.Node, f.Trust)
+		if f.Own {
+			who = "this node"
+		}
+		st.Warnings = append(st.Warnings, fmt.Sprintf("%s has signed two histories of its log (epoch %d, at %d) and is quarantined: %s", who, f.Epoch, f.Position, f.Advice))
 	}
 	if n.archive.IndexDamaged() {
 		st.Warnings = append(st.Warnings, archive.ErrIndexDamaged.Error())

@@ -49,22 +49,24 @@ type commands struct {
 	JSON    bool             `name:"json" help:"Print the result, and errors, as JSON."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 
-	Init   initCmd   `cmd:"" help:"Make a node's home folder, and found a region if asked."`
-	Card   cardCmd   `cmd:"" help:"Print this trust's card, to give to a member of the region."`
-	Admit  admitCmd  `cmd:"" help:"Endorse a trust; prints an invitation once enough members have."`
-	Join   joinCmd   `cmd:"" help:"Take an invitation: this node becomes part of the region."`
-	Run    runCmd    `cmd:"" help:"Run the node until SIGTERM or Ctrl-C."`
-	Import importCmd `cmd:"" help:"Store DICOM files and folders of them in the running node."`
-	Find   findCmd   `cmd:"" help:"Find studies, wherever in the region they are."`
-	Fetch  fetchCmd  `cmd:"" help:"Bring a study here, and wait until it is."`
-	Pin    pinCmd    `cmd:"" help:"Keep the copies of a study, whatever the quota."`
-	Unpin  unpinCmd  `cmd:"" help:"Let the copies of a study go again when space is short."`
-	Erase  eraseCmd  `cmd:"" help:"Erase all that is kept here of a study, for good."`
-	Verify verifyCmd `cmd:"" help:"Read all that is kept here, and repair what is damaged."`
-	Rekey  rekeyCmd  `cmd:"" help:"Wrap the study keys with a new key-encryption key."`
-	Status statusCmd `cmd:"" help:"Say how the node is and which trusts it hears."`
-	Peers  peersCmd  `cmd:"" help:"List the other nodes of the region."`
-	Demo   demoCmd   `cmd:"" help:"Run a region on this machine and watch priors arrive."`
+	Init    initCmd    `cmd:"" help:"Make a node's home folder, and found a region if asked."`
+	Card    cardCmd    `cmd:"" help:"Print this trust's card, to give to a member of the region."`
+	Admit   admitCmd   `cmd:"" help:"Endorse a trust; prints an invitation once enough members have."`
+	Join    joinCmd    `cmd:"" help:"Take an invitation: this node becomes part of the region."`
+	Run     runCmd     `cmd:"" help:"Run the node until SIGTERM or Ctrl-C."`
+	Import  importCmd  `cmd:"" help:"Store DICOM files and folders of them in the running node."`
+	Find    findCmd    `cmd:"" help:"Find studies, wherever in the region they are."`
+	Fetch   fetchCmd   `cmd:"" help:"Bring a study here, and wait until it is."`
+	Pin     pinCmd     `cmd:"" help:"Keep the copies of a study, whatever the quota."`
+	Unpin   unpinCmd   `cmd:"" help:"Let the copies of a study go again when space is short."`
+	Erase   eraseCmd   `cmd:"" help:"Erase all that is kept here of a study, for good."`
+	Verify  verifyCmd  `cmd:"" help:"Read all that is kept here, and repair what is damaged."`
+	Rekey   rekeyCmd   `cmd:"" help:"Wrap the study keys with a new key-encryption key."`
+	Backup  backupCmd  `cmd:"" help:"Copy all that this node needs to live again into a folder."`
+	Restore restoreCmd `cmd:"" help:"Make a home of a backup."`
+	Status  statusCmd  `cmd:"" help:"Say how the node is and which trusts it hears."`
+	Peers   peersCmd   `cmd:"" help:"List the other nodes of the region."`
+	Demo    demoCmd    `cmd:"" help:"Run a region on this machine and watch priors arrive."`
 }
 
 const description = `One trust's node of a region that shares imaging without a hub: it keeps what it
@@ -206,6 +208,9 @@ func runningOf(ctx context.Context, home *node.Home) (node.Running, error) {
 		}
 		select {
 		case <-ctx.Done():
+			if home.Restored() {
+				return running, exit(exitNotYet, "this node was restored from a backup and serves nothing before it has reached a member of the region and begun anew: see its log, and whether the members run (`priormesh run --alone` does not wait)")
+			}
 			return running, err
 		case <-time.After(startEvery):
 		}

@@ -17,6 +17,7 @@ type runCmd struct {
 	homeFlag
 	LogLevel logLevel `placeholder:"LEVEL" default:"info" help:"debug, info, warn or error."`
 	LogJSON  bool     `name:"log-json" help:"Write the log as JSON lines."`
+	Alone    bool     `help:"A node that was restored from a backup begins without waiting for a member: studies that were erased since may be shown until one is reached."`
 }
 
 type logLevel slog.Level
@@ -57,7 +58,7 @@ func (c *runCmd) Run(p *program) error {
 		handler = slog.NewJSONHandler(p.stderr, options)
 	}
 	log := slog.New(handler)
-	n, err := node.Open(p.ctx, home, node.Options{Now: time.Now, Rand: rand.Reader, Log: log, Version: version})
+	n, err := node.Open(p.ctx, home, node.Options{Now: time.Now, Rand: rand.Reader, Log: log, Version: version, Alone: c.Alone})
 	if err != nil {
 		if p.ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			return nil // asked to end before it had begun

@@ -48,7 +48,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 	if len(s.Trusts) > 0 {
 		fmt.Fprintln(out)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "TRUST\tNAME\tHEARD\tBEHIND\tSTUDIES")
+		fmt.Fprintln(w, "TRUST\tNAME\tHEARD\tBEHIND\tALL KNOWN\tSTUDIES")
 		for _, t := range s.Trusts {
 			heard := "never"
 			if !t.LastHeard.IsZero() {
@@ -57,7 +57,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 			if !t.Heard {
 				heard += " (silent)"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\n", plain(t.Trust), short(t.Name, 40), heard, t.Behind, t.Studies)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\n", plain(t.Trust), short(t.Name, 40), heard, t.Behind, known(s.Basis, t.Trust, now), t.Studies)
 		}
 		w.Flush()
 	}
@@ -75,12 +75,26 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 		fmt.Fprintf(out, "conflict: instance %s of study %s: %s's copy was kept out, because its UID is taken here by other bytes\n", plain(c.Instance), plain(c.Study), plain(c.Trust))
 	}
 	damageText(out, s, now)
-	for _, f := range s.Forks {
-		fmt.Fprintf(out, "quarantined: node %s contradicts itself; its statements are no longer taken\n", plain(f))
+	for _, f := range s.Forked {
+		if f.Over {
+			continue // history
+		}
+		fmt.Fprintf(out, "quarantined: node %s of %s has signed two histories: epoch %d, position %d, found %s; its statements are no longer taken\n",
+			plain(f.Node), or(plain(f.Trust)), f.Epoch, f.Position, f.Found.Format(time.RFC3339))
 	}
 	for _, text := range s.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", plain(text))
 	}
+}
+
+// known is since when all that a trust has said is known to be here.
+func known(all []api.Basis, trust string, now time.Time) string {
+	for _, b := range all {
+		if b.Trust == trust && !b.AsOf.IsZero() {
+			return ago(now.Sub(b.AsOf)) + " ago"
+		}
+	}
+	return "never"
 }
 
 func bucketText(out io.Writer, b *api.Bucket, now time.Time) {

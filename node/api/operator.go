@@ -14,6 +14,7 @@ import "time"
 //	GET  /api/v1/erasures/{study}                                          -> Erasure
 //	GET  /api/v1/status                                                    -> Status
 //	POST /api/v1/verifications {"rate": bytes a second, "study": UID}      -> a line of JSON for each Verification; ends with the request
+//	POST /api/v1/backups       BackupRequest                               -> a line of JSON for each BackupLine; ends with the request
 //	GET  /api/v1/peers                                                     -> []Peer
 //	POST /api/v1/admissions    {"card": TEXT}                              -> Admission
 //	POST /api/v1/pins          {"study": UID, "reason": TEXT}              -> Pin
@@ -74,8 +75,43 @@ type Study struct {
 // Found answers GET studies.
 type Found struct {
 	Studies  []Study  `json:"studies"`
-	Total    int      `json:"total"`    // matches before limit and offset
-	Warnings []string `json:"warnings"` // one for each trust that was not heard from
+	Total    int      `json:"total"`              // matches before limit and offset
+	Warnings []string `json:"warnings"`           // one for each trust that was not heard from
+	Basis    []Basis  `json:"rests_on,omitempty"` // how far the logs of each trust go here, this node's own too
+}
+
+// Basis is what answers rest on of one trust.
+type Basis struct {
+	Trust string `json:"trust"`
+	// AsOf is when this node last knew that it had all that the trust has said: a
+	// node of the trust told of its own log, and nothing was lacking here. Of
+	// several nodes the oldest counts. Zero: never.
+	AsOf   time.Time     `json:"as_of,omitzero"`
+	Age    *float64      `json:"age_seconds,omitempty"` // since then; absent: never
+	Behind uint64        `json:"behind"`                // facts that are announced and not here yet
+	Logs   []LogPosition `json:"logs"`
+}
+
+// LogPosition is the newest head of one node's log that is here.
+type LogPosition struct {
+	Node        string    `json:"node"`
+	Epoch       uint64    `json:"epoch"` // 0: nothing of it is here
+	Seq         uint64    `json:"seq"`
+	AsOf        time.Time `json:"as_of,omitzero"`
+	Quarantined bool      `json:"quarantined,omitempty"`
+}
+
+// Fork is a log of which a node has signed two histories. Nothing more of that
+// epoch is taken.
+type Fork struct {
+	Node     string    `json:"node"`
+	Trust    string    `json:"trust"`
+	Epoch    uint64    `json:"epoch"`
+	Position uint64    `json:"position"` // the first that is known to be said twice
+	Found    time.Time `json:"found"`
+	Own      bool      `json:"own,omitempty"`
+	Over     bool      `json:"over,omitempty"` // the node has begun a newer epoch
+	Advice   string    `json:"advice"`
 }
 
 // Fetch is how far bringing a study is.
@@ -129,6 +165,8 @@ type Status struct {
 	Damaged   int           `json:"damaged"`   // versions of studies that are damaged, in all
 	Conflicts []Conflict    `json:"conflicts"` // instances kept out because other bytes have their UID
 	Forks     []string      `json:"forks"`     // nodes quarantined for contradicting themselves
+	Forked    []Fork        `json:"forked"`    // the same, log by log
+	Basis     []Basis       `json:"rests_on"`
 	Warnings  []string      `json:"warnings"`
 }
 
@@ -248,6 +286,65 @@ type Finding struct {
 	Repaired int      `json:"repaired"` // blocks and keys
 	From     []string `json:"from"`     // trusts that gave them
 	Left     *Damage  `json:"left,omitempty"`
+}
+
+// BackupRequest asks for a backup of the node's home.
+type BackupRequest struct {
+	Target     string `json:"target"`                // the whole path of a folder on the node's machine
+	Copies     bool   `json:"copies,omitempty"`      // copies of other trusts' studies too
+	WithoutKEK bool   `json:"without_kek,omitempty"` // not the key that wraps the study keys, although it lies in the home
+	Reread     bool   `json:"reread,omitempty"`      // packs that the target has are read once more
+	Rate       int64  `json:"rate,omitempty"`        // bytes a second
+}
+
+// BackupLine is one line of the answer to POST backups: progress lines, then one
+// with the result, or with an error.
+type BackupLine struct {
+	Progress *BackupProgress `json:"progress,omitempty"`
+	Backup   *Backup         `json:"backup,omitempty"`
+	Error    string          `json:"error,omitempty"`
+}
+
+// BackupProgress is how far a backup or a restore is.
+type BackupProgress struct {
+	Phase     string `json:"phase"` // "blocks", "index", "keys"
+	Bytes     int64  `json:"bytes"` // as far as is known
+	BytesDone int64  `json:"bytes_done"`
+	Copied    int64  `json:"copied"` // of them, that the target did not have
+}
+
+// Backup is a backup that is complete.
+type Backup struct {
+	ID        string    `json:"id"`
+	Target    string    `json:"target"`
+	Taken     time.Time `json:"taken"` // what was acknowledged before is in it
+	Studies   int       `json:"studies"`
+	Packs     int       `json:"packs"`
+	Bytes     int64     `json:"bytes"`
+	Copied    int64     `json:"copied"` // bytes of packs that the target did not have
+	KEK       string    `json:"kek"`    // "in the backup", "left out", or where it comes from: then it is not in it
+	TrustKey  bool      `json:"trust_key"`
+	Copies    bool      `json:"copies"`
+	Originals string    `json:"originals"`           // "disk", or the bucket where they stay
+	SameDisk  bool      `json:"same_disk,omitempty"` // the target lies on the home's own disk
+	Missing   []string  `json:"missing"`             // what could not be backed up
+}
+
+// Restored is a home that was made of a backup, or a backup that was compared.
+type Restored struct {
+	Home      string    `json:"home,omitempty"`
+	Backup    string    `json:"backup"`
+	Taken     time.Time `json:"taken"`
+	Trust     string    `json:"trust"`
+	Node      string    `json:"node"`
+	Studies   int       `json:"studies"`
+	Files     int       `json:"files"`
+	Bytes     int64     `json:"bytes"`
+	KEK       string    `json:"kek"`
+	TrustKey  bool      `json:"trust_key"`
+	Copies    bool      `json:"copies"`
+	Originals string    `json:"originals"`
+	Missing   []string  `json:"missing"` // what the backup lacks
 }
 
 // Conflict is an instance that was not kept.

@@ -42,11 +42,15 @@ type Node interface {
 	Admit(ctx context.Context, card string) (Admission, error)
 	// Silence has one text for each trust that was not heard from.
 	Silence() []string
+	// Basis is what answers rest on.
+	Basis() []Basis
 	// Ready says why the node cannot serve yet; nil when it can.
 	Ready() error
 	// Hampered has one text for each thing that a node which serves cannot do
 	// just now.
 	Hampered() []string
+	// Backup writes a backup of the home and returns when it is complete.
+	Backup(ctx context.Context, r BackupRequest, progress func(BackupProgress)) (Backup, error)
 }
 
 // ErrWrongUse is wrapped by errors that the caller's request caused.
@@ -109,6 +113,7 @@ func New(o Options) http.Handler {
 		"GET /api/v1/peers":            func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
 		"POST /api/v1/admissions":      s.admit,
 		"POST /api/v1/verifications":   s.verify,
+		"POST /api/v1/backups":         s.backup,
 		"POST /api/v1/pins":            s.pin,
 		"GET /api/v1/pins":             s.pins,
 		"DELETE /api/v1/pins/{study}":  s.unpin,
@@ -263,6 +268,7 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 			*field = n
 		}
 	}
+	basis := s.Node.Basis() // before the search: it may find more, never less
 	found, ans, err := s.Archive.Studies(iq)
 	if err != nil {
 		return err
@@ -271,7 +277,7 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := Found{Studies: []Study{}, Total: total, Warnings: s.Node.Silence()}
+	out := Found{Studies: []Study{}, Total: total, Warnings: s.Node.Silence(), Basis: basis}
 	if !exact || ans.Incomplete {
 		out.Warnings = append(out.Warnings, "the search was given up before every record was looked at; narrow it")
 	}

@@ -107,7 +107,11 @@ type erasures struct {
 	heard   map[heardKey]int // retractions that have not been dealt with, and how often they were heard
 	rested  time.Time        // nothing is purged for others before
 
+	before []string // subjects of RetractedBefore
+
 	one sync.Mutex // one erasure at a time
+
+	hold hold
 }
 
 type heardKey struct {
@@ -424,6 +428,11 @@ func (e *erasures) run(ctx context.Context) {
 
 // pass says how long there is nothing to do.
 func (e *erasures) pass(ctx context.Context) time.Duration {
+	done, ok := e.hold.begin()
+	if !ok {
+		return heldAgain
+	}
+	defer done()
 	wait := time.Hour
 	failed := func(what string, err error) {
 		if ctx.Err() == nil {
@@ -436,6 +445,9 @@ func (e *erasures) pass(ctx context.Context) time.Duration {
 	}
 	if err := e.catchUp(); err != nil {
 		failed("what other trusts have erased could not be read from the index", err)
+	}
+	if err := e.again(ctx); err != nil {
+		failed("what had been erased here before the restore could not be erased again", err)
 	}
 	if err := e.all(ctx); err != nil {
 		failed("an erasure could not be finished", err)
@@ -799,6 +811,15 @@ func (a *Archive) Retracted(author index.NodeID, subject string) {
 	}
 	a.erase.mu.Lock()
 	a.erase.heard[heardKey{author, subject}]++
+	a.erase.mu.Unlock()
+	a.erase.poke()
+}
+
+// RetractedBefore is told of a study that this node itself had erased before it
+// was restored from a backup, and only now hears of. It does not block.
+func (a *Archive) RetractedBefore(subject string) {
+	a.erase.mu.Lock()
+	a.erase.before = append(a.erase.before, subject)
 	a.erase.mu.Unlock()
 	a.erase.poke()
 }

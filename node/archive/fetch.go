@@ -65,7 +65,7 @@ func (a *Archive) Here(study string) (bool, error) {
 	}
 	versions, err := a.versions(study)
 	for _, v := range versions {
-		if !v.stranger && v.behind() {
+		if !v.stranger && (v.behind() || v.lost()) {
 			return false, err
 		}
 	}

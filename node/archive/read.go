@@ -165,6 +165,12 @@ func (v version) behind() bool {
 	return !v.own && v.told && (!v.here.Whole || v.here.Revision < v.said.Revision)
 }
 
+// lost says that this node has told that it received it, and has nothing of it:
+// it was restored from an older backup.
+func (v version) lost() bool {
+	return v.own && v.told && v.here.Instances == 0 && v.here.Manifest == nil
+}
+
 // versions lists the versions of a study: what was received here first, then
 // the largest. Those that name another patient than the first are marked:
 // images of two people are never given as one study.

@@ -67,6 +67,7 @@ type space struct {
 	a    *Archive
 	gate gate
 	wake chan struct{}
+	hold hold // of all that deletes blocks
 
 	mu      sync.Mutex
 	sweeps  map[sourceID]time.Time // when to sweep what
@@ -326,6 +327,11 @@ func (s *space) pass(ctx context.Context) {
 	}
 	s.save(now)
 	s.count(ctx, now)
+	done, ok := s.hold.begin()
+	if !ok {
+		return
+	}
+	defer done()
 	s.look(ctx, now)
 	for _, id := range s.due(now) {
 		if ctx.Err() != nil {

@@ -152,5 +152,12 @@ func (l *Log) mend() error {
 	return nil
 }
 
+// Size is how long the log is up to the last event that is on disk.
+func (l *Log) Size() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end
+}
+
 // Close closes the file.
 func (l *Log) Close() error { return l.f.Close() }

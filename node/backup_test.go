@@ -1,0 +1,356 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/priormesh/priormesh/node"
+	"github.com/priormesh/priormesh/node/api"
+)
+
+func (tr *trust) backs(target string, r api.BackupRequest) api.Backup {
+	tr.t.Helper()
+	r.Target = target
+	b, err := tr.client().Backup(context.Background(), r, nil)
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	return b
+}
+
+// rises replaces tr by a node that is restored from a backup.
+func (tr *trust) rises(target string) api.Restored {
+	tr.t.Helper()
+	tr.stop()
+	if err := os.RemoveAll(tr.home.Dir); err != nil {
+		tr.t.Fatal(err)
+	}
+	got := tr.restored(target)
+	tr.start()
+	return got
+}
+
+func (tr *trust) restored(target string) api.Restored {
+	tr.t.Helper()
+	dir := filepath.Join(tr.t.TempDir(), "restored")
+	got, err := node.Restore(context.Background(), dir, target, node.RestoreOptions{})
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	if tr.home, err = node.OpenHome(dir); err != nil {
+		tr.t.Fatal(err)
+	}
+	return got
+}
+
+func (tr *trust) epoch() int {
+	tr.t.Helper()
+	h, ok := tr.n.Archive().Index.Head(tr.n.Archive().Self)
+	if !ok {
+		tr.t.Fatal("no log")
+	}
+	return int(h.Epoch)
+}
+
+func (tr *trust) find(uid string) []api.Study {
+	tr.t.Helper()
+	var f api.Found
+	tr.operator("GET", "/api/v1/studies?study="+uid, nil, &f)
+	return f.Studies
+}
+
+func TestRestoredNodeBeginsAnew(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	a, b, c := r[0], r[1], r[2]
+	kept, grown, erased, copied := images("1.2.3.1", 3), images("1.2.3.2", 4), images("1.2.3.3", 2), images("1.2.3.4", 2)
+	a.stores(kept)
+	a.stores(grown[:2])
+	a.stores(erased)
+	b.stores(copied)
+	a.copies("1.2.3.4", copied, b)
+	target := filepath.Join(t.TempDir(), "backup")
+	id := a.peer()
+	first := a.backs(target, api.BackupRequest{})
+	if first.Studies != 3 || first.KEK != "in the backup" || !first.TrustKey || len(first.Missing) != 0 || !first.SameDisk {
+		t.Fatalf("%+v", first)
+	}
+
+	// What happens after the backup: one study grows, one comes, one is erased.
+	a.stores(grown[2:])
+	late := images("1.2.3.5", 2)
+	a.stores(late)
+	b.copies("1.2.3.5", late, a)
+	b.copies("1.2.3.2", grown, a)
+	if e, err := a.client().Erase(context.Background(), "1.2.3.3", "asked for", func(api.Erasure) {}); err != nil || e.State != "erased" {
+		t.Fatalf("%+v %v", e, err)
+	}
+	for _, m := range []*trust{b, c} {
+		m.wait("hears of the erasure and of what came late", func() (bool, string) {
+			return len(m.find("1.2.3.3")) == 0 && len(m.find("1.2.3.5")) == 1, ""
+		})
+	}
+
+	got := a.rises(target)
+	if got.Node != id || got.Backup != first.ID || a.peer() != id {
+		t.Fatalf("%+v", got)
+	}
+	if a.epoch() != 2 {
+		t.Fatalf("epoch %d", a.epoch())
+	}
+	if a.home.Restored() {
+		t.Error("the mark of the restore stays")
+	}
+	a.reads("1.2.3.1", kept)
+	a.reads("1.2.3.2", grown[:2])
+	if s := a.find("1.2.3.3"); len(s) != 0 {
+		t.Errorf("a study that was erased after the backup is back: %+v", s)
+	}
+	if code, _, _ := a.retrieve("studies/1.2.3.3"); code != 404 {
+		t.Errorf("it is served: %d", code)
+	}
+	if _, err := a.n.Archive().Keys.Get(keyName("1.2.3.3", a)); err == nil {
+		t.Error("its key is back")
+	}
+	if s := a.find("1.2.3.5"); len(s) != 1 || s[0].Availability != "NEARLINE" {
+		t.Errorf("what came after the backup: %+v", s)
+	}
+	// The copy was left out: it is known, and comes again.
+	if s := a.find("1.2.3.4"); len(s) != 1 || s[0].Availability != "NEARLINE" {
+		t.Errorf("a copy that the backup did not have: %+v", s)
+	}
+	a.reads("1.2.3.4", copied)
+	for _, m := range []*trust{b, c} {
+		m.wait("knows the grown study as it is now", func() (bool, string) {
+			s := m.find("1.2.3.2")
+			return len(s) == 1 && s[0].Instances == 2, fmt.Sprintf("%+v", s)
+		})
+	}
+	// Peers take what it says.
+	fresh := images("1.2.3.6", 2)
+	a.stores(fresh)
+	c.copies("1.2.3.6", fresh, a)
+	c.reads("1.2.3.1", kept)
+	if v := a.verifies(); v.Left != 0 {
+		t.Errorf("%+v", v)
+	}
+	for _, m := range r {
+		if f := m.n.Archive().Index.Forks(); len(f) != 0 {
+			t.Errorf("forks at %s: %+v", m.home.Config.Trust, f)
+		}
+	}
+	// Once more from the same backup: the epoch of the first restore is learned of.
+	a.rises(target)
+	if a.epoch() != 3 {
+		t.Errorf("epoch %d after the second restore", a.epoch())
+	}
+	b.wait("hears the third epoch", func() (bool, string) {
+		h, _ := b.n.Archive().Index.Head(a.n.Archive().Self)
+		return h.Epoch == 3 && len(b.n.Archive().Index.Forks()) == 0, fmt.Sprint(h.Epoch)
+	})
+}
+
+func TestBackupIsIncrementalAndLosesErasedKeys(t *testing.T) {
+	a := newTrust(t, "RX1", "Test region")
+	a.start()
+	one, two := images("1.2.3.1", 3), images("1.2.3.2", 3)
+	a.stores(one)
+	a.settled("1.2.3.1", 3)
+	target := filepath.Join(t.TempDir(), "backup")
+	first := a.backs(target, api.BackupRequest{})
+	again := a.backs(target, api.BackupRequest{})
+	if first.Copied == 0 || again.Copied != 0 || again.Packs != first.Packs || again.ID == first.ID {
+		t.Fatalf("%+v\n%+v", first, again)
+	}
+	a.stores(two)
+	third := a.backs(target, api.BackupRequest{Reread: true})
+	if third.Copied == 0 || third.Copied >= third.Bytes {
+		t.Fatalf("%+v", third)
+	}
+	sets, _ := filepath.Glob(filepath.Join(target, "set-*"))
+	if len(sets) != 1 || filepath.Base(sets[0]) != "set-"+third.ID {
+		t.Errorf("sets: %v", sets)
+	}
+	if e, err := a.client().Erase(context.Background(), "1.2.3.1", "asked for", func(api.Erasure) {}); err != nil || e.State != "erased" {
+		t.Fatalf("%+v %v", e, err)
+	}
+	a.backs(target, api.BackupRequest{})
+	err := filepath.WalkDir(target, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.rises(target)
+	if s := a.find("1.2.3.1"); len(s) != 0 {
+		t.Errorf("erased and there: %+v", s)
+	}
+	a.reads("1.2.3.2", two)
+	if keys, err := filepath.Glob(filepath.Join(a.home.Dir, "keys", "g1", "*")); err != nil || len(keys) != 1 {
+		t.Errorf("%d keys: %v", len(keys), err)
+	}
+}
+
+// A node that does not run is backed up by its home, and with --copies its
+// copies are too.
+func TestBackupOfAHomeAtRestWithCopies(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	a, b := r[0], r[1]
+	list := images("1.2.3.4", 3)
+	b.stores(list)
+	a.copies("1.2.3.4", list, b)
+	a.stop()
+	target := filepath.Join(t.TempDir(), "backup")
+	got, err := node.Backup(context.Background(), a.home, node.Options{}, node.BackupOptions{Target: target, Copies: true, WithoutKEK: true})
+	if err != nil || !got.Copies || got.KEK != "left out" {
+		t.Fatalf("%+v %v", got, err)
+	}
+	kek, err := os.ReadFile(filepath.Join(a.home.Dir, "kek"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.restored(target)
+	if _, err := node.Open(context.Background(), a.home, node.Options{}); err == nil || !strings.Contains(err.Error(), "kek") {
+		t.Fatalf("without the KEK: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(a.home.Dir, "kek"), kek, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.start()
+	b.stop()
+	a.reads("1.2.3.4", list)
+}
+
+func TestBackupRefusesWhatIsNone(t *testing.T) {
+	a, other := newTrust(t, "RX1", "Test region"), newTrust(t, "RX2", "Another")
+	a.start()
+	other.start()
+	a.stores(images("1.2.3.1", 2))
+	dir := t.TempDir()
+	target := filepath.Join(dir, "backup")
+	try := func(tr *trust, target, want string) {
+		t.Helper()
+		_, err := tr.client().Backup(context.Background(), api.BackupRequest{Target: target}, nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", target, err, want)
+		}
+	}
+	try(a, filepath.Join(a.home.Dir, "backup"), "lie in each other")
+	try(a, filepath.Dir(a.home.Dir), "lie in each other")
+	try(a, filepath.Join(dir, "no", "such"), "no such file")
+	if err := os.WriteFile(filepath.Join(dir, "photo.jpg"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	try(a, dir, "photo.jpg")
+	open := filepath.Join(t.TempDir(), "open")
+	if err := os.Mkdir(open, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	try(a, open, "may be read by others")
+	a.backs(target, api.BackupRequest{})
+	try(other, target, "another node")
+	if _, err := node.Restore(context.Background(), dir, target, node.RestoreOptions{}); !errors.Is(err, node.ErrNotEmpty) {
+		t.Error(err)
+	}
+	if _, err := node.Restore(context.Background(), filepath.Join(dir, "x"), dir, node.RestoreOptions{}); !errors.Is(err, node.ErrNoBackup) {
+		t.Error(err)
+	}
+}
+
+// Whatever byte of a backup changes, and whatever is missing, nothing is made.
+func TestDamagedBackupIsRefused(t *testing.T) {
+	a := newTrust(t, "RX1", "Test region")
+	a.start()
+	a.stores(images("1.2.3.1", 2))
+	target := filepath.Join(t.TempDir(), "backup")
+	a.backs(target, api.BackupRequest{})
+	a.stop()
+	refused := func(what string) {
+		t.Helper()
+		home := filepath.Join(t.TempDir(), "home")
+		if _, err := node.Restore(context.Background(), home, target, node.RestoreOptions{VerifyOnly: true}); !errors.Is(err, node.ErrBackupDamaged) {
+			t.Errorf("%s: --verify-only says %v", what, err)
+		}
+		_, err := node.Restore(context.Background(), home, target, node.RestoreOptions{})
+		if !errors.Is(err, node.ErrBackupDamaged) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if left, _ := os.ReadDir(home); len(left) != 0 {
+			t.Errorf("%s leaves %v", what, left)
+		}
+	}
+	files := 0
+	err := filepath.WalkDir(target, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || e.Name() == "lock" {
+			return err
+		}
+		files++
+		good, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, at := range []int{0, 1, len(good) / 3, len(good) / 2, len(good) - 2, len(good) - 1} {
+			bad := bytes.Clone(good)
+			bad[at] ^= 1
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				return err
+			}
+			if e.Name() == "backup.json" && bytes.Contains(bad[:40], []byte(`"priormesh backup `)) && !bytes.Contains(bad[:40], []byte(`"priormesh backup 1"`)) {
+				continue
+			}
+			refused(fmt.Sprintf("byte %d of %s", at, e.Name()))
+		}
+		if err := os.WriteFile(path, good[:len(good)-1], 0o600); err != nil {
+			return err
+		}
+		refused(e.Name() + " cut")
+		if e.Name() != "backup.json" {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			refused(e.Name() + " missing")
+		}
+		return os.WriteFile(path, good, 0o600)
+	})
+	if err != nil || files < 4 {
+		t.Fatalf("%d files, %v", files, err)
+	}
+	// One of another version is named as such.
+	path := filepath.Join(target, "backup.json")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e map[string]json.RawMessage
+	if err := json.Unmarshal(good, &e); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{"priormesh backup 0", "priormesh backup 2"} {
+		bad := bytes.Replace(good, []byte("priormesh backup 1"), []byte(v), 1)
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := node.Restore(context.Background(), filepath.Join(t.TempDir(), "h"), target, node.RestoreOptions{}); err == nil || !strings.Contains(err.Error(), v) {
+			t.Errorf("%s: %v", v, err)
+		}
+	}
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.rises(target)
+	a.reads("1.2.3.1", images("1.2.3.1", 2))
+}

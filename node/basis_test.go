@@ -1,0 +1,124 @@
+package node_test
+
+import (
+	"fmt"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node"
+	"github.com/priormesh/priormesh/node/api"
+)
+
+// What an answer rests on, by a clock that only the test moves.
+func TestBasisByTheClock(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	a, b := r[0], r[1]
+	roster := a.n.Archive().Index.Roster()
+	self, peer := a.n.Archive().Self, b.n.Archive().Self
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	lags := []index.Lag{{Node: self, Trust: "RX1", Epoch: 1, Applied: 7, Heard: 7}, {Node: peer, Trust: "RX2", Epoch: 1, Applied: 90, Heard: 90}, {Node: peer, Trust: "RX2", Epoch: 2, Applied: 3, Heard: 5}}
+	if peer.Compare(self) < 0 {
+		lags = append(lags[1:], lags[0])
+	}
+	of := func(now time.Time, told map[index.NodeID]time.Time, trust string) api.Basis {
+		t.Helper()
+		for _, x := range node.BasisOf(now, self, roster, lags, told) {
+			if x.Trust == trust {
+				return x
+			}
+		}
+		t.Fatalf("nothing of %s", trust)
+		return api.Basis{}
+	}
+	if x := of(at, nil, "RX1"); x.Age == nil || *x.Age != 0 || len(x.Logs) != 1 || x.Logs[0].Seq != 7 {
+		t.Errorf("own: %+v", x)
+	}
+	if x := of(at, nil, "RX2"); x.Age != nil || !x.AsOf.IsZero() || x.Behind != 2 || len(x.Logs) != 1 || x.Logs[0].Epoch != 2 || x.Logs[0].Seq != 3 {
+		t.Errorf("never told: %+v", x)
+	}
+	told := map[index.NodeID]time.Time{peer: at}
+	for _, age := range []time.Duration{0, time.Second, 3 * time.Hour} {
+		if x := of(at.Add(age), told, "RX2"); x.Age == nil || *x.Age != age.Seconds() || !x.AsOf.Equal(at) {
+			t.Errorf("after %v: %+v", age, x)
+		}
+	}
+	told[peer] = at.Add(3 * time.Hour) // it is back
+	if x := of(at.Add(3*time.Hour), told, "RX2"); x.Age == nil || *x.Age != 0 {
+		t.Errorf("back: %+v", x)
+	}
+	if x := of(at, told, "RX2"); x.Age == nil || *x.Age != 0 { // a clock that was set back
+		t.Errorf("%+v", x)
+	}
+}
+
+// With a holder stopped what is known of it grows old, and says so everywhere;
+// when it is back it is fresh again.
+func TestAnswersSayWhatTheyRestOn(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	a, b := r[0], r[1]
+	b.imports(study("1.2.3.1", ada, "20200101", 1)...)
+	a.waitAvailability("1.2.3.1", "NEARLINE")
+	basis := func() api.Basis {
+		t.Helper()
+		var f api.Found
+		a.operator("GET", "/api/v1/studies?study=1.2.3.1", nil, &f)
+		if len(f.Basis) != 2 {
+			t.Fatalf("%+v", f.Basis)
+		}
+		for _, x := range f.Basis {
+			if x.Trust == "RX2" {
+				return x
+			}
+		}
+		t.Fatal("nothing of RX2")
+		return api.Basis{}
+	}
+	head := func() index.Head {
+		h, _ := b.n.Archive().Index.Head(b.n.Archive().Self)
+		return h
+	}
+	a.wait("knows that it has all of RX2", func() (bool, string) {
+		x := basis()
+		return x.Age != nil && x.Behind == 0 && x.Logs[0].Seq == uint64(head().Seq) && x.Logs[0].Node == b.peer(), fmt.Sprintf("%+v", x)
+	})
+	b.stop()
+	a.wait("takes nothing more for fresh", func() (bool, string) {
+		one := basis()
+		two := basis()
+		return one.AsOf.Equal(two.AsOf) && *two.Age > *one.Age, ""
+	})
+	stopped := basis()
+	var later api.Basis
+	a.wait("says that it grows old", func() (bool, string) {
+		later = basis()
+		return *later.Age > *stopped.Age+1, fmt.Sprint(*later.Age)
+	})
+	if !later.AsOf.Equal(stopped.AsOf) {
+		t.Errorf("it was heard from although it does not run: %v, %v", stopped.AsOf, later.AsOf)
+	}
+	res, body := a.get("/metrics", "")
+	for _, want := range []string{`priormesh_log_lag_facts\{trust="RX2"\} 0\n`, `priormesh_log_age_seconds\{trust="RX2"\} [1-9]`, `priormesh_log_age_seconds\{trust="RX1"\} 0\n`,
+		`priormesh_log_position\{node="[^"]+",trust="RX2"\} [1-9]`, `priormesh_forked_logs 0\n`} {
+		if res.StatusCode != 200 || !regexp.MustCompile(want).Match(body) {
+			t.Errorf("no %s in the metrics", want)
+		}
+	}
+	// It is the same after a restart of the one that asks.
+	a.stop()
+	a.start()
+	if x := basis(); x.AsOf.Sub(stopped.AsOf).Abs() > time.Millisecond {
+		t.Errorf("%v before, %v after a restart", stopped.AsOf, x.AsOf)
+	}
+	b.start()
+	a.wait("is told again", func() (bool, string) {
+		x := basis()
+		return x.AsOf.After(stopped.AsOf) && x.Behind == 0, fmt.Sprintf("%+v", x)
+	})
+	var s api.Status
+	a.operator("GET", "/api/v1/status", nil, &s)
+	if len(s.Basis) != 2 || s.Forked == nil {
+		t.Errorf("%+v", s.Basis)
+	}
+}
