@@ -247,6 +247,7 @@ func TestHalvesHeal(t *testing.T) {
 				h := newHealing(uint64(i))
 				took[i], idle[i] = h.heal(t)
 				most[i] = h.most
+				t.Logf("equal after %v", took[i])
 			})
 		}
 	})

@@ -41,7 +41,7 @@ type SyncOptions struct {
 
 // Defaults of SyncOptions.
 const (
-	DefaultTick = 2 * time.Second
+	DefaultTick = 1500 * time.Millisecond
 	DefaultPull = 16 << 20
 	DefaultSend = 16 << 20
 )
