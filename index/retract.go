@@ -353,8 +353,8 @@ func (x *Index) Retract(ctx context.Context, kind Kind, subject string) (facts i
 	return len(found), err
 }
 
-// Said lists what this node currently says something about, of a kind and with subjects that begin with a text. Of studies the text is a
-// whole UID, and of holdings it is empty or begins with a whole UID and "@".
+// Said lists what this node currently says something about, of a kind and with subjects that begin with a text. Of studies the text is
+// empty or a whole UID, and of holdings empty or a whole UID and "@", with more or without.
 func (x *Index) Said(kind Kind, prefix string) (subjects []string, err error) {
 	a, ok := x.known(x.self)
 	if !ok {
@@ -365,15 +365,30 @@ func (x *Index) Said(kind Kind, prefix string) (subjects []string, err error) {
 		c := x.reading(txn)
 		switch kind {
 		case KindStudy:
-			list, err := saidOf(txn, x.studyKey(prefix))
-			for _, s := range list {
-				if st, serr := c.statement(s.author, s.at); s.author == a.no && serr == nil && st.Subject == prefix {
-					subjects = append(subjects, prefix)
-				} else if serr != nil {
-					return serr
-				}
+			from := []byte{tabStudy}
+			if prefix != "" {
+				from = studyRow(x.studyKey(prefix))
 			}
-			return err
+			return scan(txn, from, from, true, func(_ []byte, value func() ([]byte, error)) (bool, error) {
+				v, err := value()
+				if err != nil {
+					return false, err
+				}
+				list, err := readSaid(v)
+				for _, s := range list {
+					if s.author != a.no {
+						continue
+					}
+					st, err := c.statement(s.author, s.at)
+					if err != nil {
+						return false, err
+					}
+					if prefix == "" || st.Subject == prefix {
+						subjects = append(subjects, st.Subject)
+					}
+				}
+				return err == nil, err
+			})
 		case KindHolding:
 			uid, _, _ := strings.Cut(prefix, "@")
 			hs := newHoldings(c)
