@@ -77,41 +77,61 @@
 //
 // # Keys in Badger
 //
-// The database is shared with others; here every key begins with a byte of 01 to 3f. Numbers are big-endian, node is 32 bytes, author too.
-// Texts in keys end with 00, which no text holds; in query tables they are cut to 64 bytes, and what is found is compared with the record.
+// The database is shared with others; here every key begins with a byte of 01 to 3f. Numbers in keys are big-endian; varint is unsigned
+// LEB128; node is 32 bytes. Texts in keys end with 00, which no text holds; in query tables they are cut to 64 bytes, and what is found is
+// compared with the record. Three things have short names here, which mean something in this database only:
+//
+//	author   2 bytes: a number for each node whose log is here, by the order in which they came
+//	study    8 bytes of SHA-256(secret || "s" || study UID)
+//	person   8 bytes of SHA-256(secret || "p" || CBOR of what is said of a patient)
+//	position 8 bytes: one of the epoch, seven of the number
+//	place    where a fact lies: epoch (1 byte), number (varint), last number of its part less its own (varint)
+//	trust    length (1) and text; empty: that of the author row
 //
 //	01 name                              meta: f format (1), r region, e epoch of the own log, s present while NewEpoch is at work,
-//	                                     u number (8) of the understanding by which all was read
-//	02 node epoch(8) last(8)             batch: CBOR [header, sig], by the number of its last fact
-//	03 node epoch(8) number(8)           payload: salt (16) and payload; absent when it has not come, or was retracted and purged
-//	04 node epoch(8)                     log: CBOR of its head, its author's trust, and counts (logRow)
-//	05 node epoch(8)                     fork: CBOR of Fork
-//	06 node epoch(8) number(8)           hole: a fact whose payload is absent; empty
-//	07 node epoch(8) number(8)           vote: the body of a vote fact, for at most 512 of a log
-//	08 kind 00 subject 00 author         current fact: epoch (8), number (8), length (1) and text of the author's trust, body
-//	09 uid                               study: its authors, 32 bytes each, sorted
-//	0a trust                             count: how many studies the trust speaks of (8); without trust: how many there are
+//	                                     k the secret (32), u number (8) of the understanding by which all was read
+//	02 author position                   batch, by the position of its last fact: 0, length (varint) and bytes of the header; or 1, length
+//	                                     and hash of the batch before, the header being what this version writes; then length and
+//	                                     signature, number of facts (varint); after a 1, for each payload that is absent or is to go,
+//	                                     its place in the batch (1) and commitment (32)
+//	0d author position                   part of a batch, up to 16 facts, by the position of its last: their number, then for each 0, or
+//	                                     length of the payload + 1 (varint), salt (16), payload
+//	03 author                            author: node, and text of the trust it was of when it was first heard
+//	04 author epoch(1)                   log: CBOR of its head, its author's trust, and counts (logRow)
+//	05 node epoch(1)                     fork: CBOR of Fork
+//	06 author position                   hole: a fact whose payload is absent; empty
+//	07 author position                   vote: the body of a vote fact, for at most 512 of a log
+//	08 kind 00 subject 00 author         current fact, but of studies and holdings: place, trust, then 0 and body, or 1 for one over 512 bytes
+//	09 study                             current statements: for each, by author: author, place, trust
+//	0a trust                             count: how many studies the trust speaks of (8); without trust: how many there are; 00: persons
+//	0b study author node                 holding of the node's study: place, trust, revision and instances (varints)
+//	0c person                            person: CBOR map: 1 identifiers, 2 NHS number, 3 name, 4 birth date, 5 sex
 //
-// The query tables have empty values and end with when and uid. when is the study's date (8) and time (6) with every digit d turned into 9-d, or ~
-// where absent, so that ascending keys are newest first. One statement leaves its rows at one place in all tables.
+// A person is what one or more statements say of their patient, word for word. Persons are found by what is said of them, studies by person:
 //
-//	10 id 00 issuer 00 when uid          patient identifier
-//	11 nhs 00 when uid                   NHS number
-//	12 name 00 when uid                  each group of the folded patient name, components joined by ^
-//	13 word 00 when uid                  each folded word of the name
-//	14 yyyymmdd 00 when uid              birth date
-//	15 when uid                          every study
-//	16 accession 00 issuer 00 when uid   accession number
-//	17 modality 00 when uid              each modality
-//	18 trust 00 when uid                 the trust of the statement's author
+//	10 id 00 issuer 00 person            patient identifier
+//	11 nhs 00 person                     NHS number
+//	12 name 00 person                    each group of the folded patient name, components joined by ^
+//	13 word 00 person                    each folded word of the name
+//	14 yyyymmdd 00 person                birth date
+//	1d person when study author          studies of a person
 //
-//	19 node epoch(8) number(8)           dropped: a payload that is not wanted, its author having retracted it; empty
+// Rows of studies end with when, study and author, and but for the first have no value. when is 99999999 less the date (4 bytes) and 999999
+// less the time (3), and all ones where these are absent, so that ascending keys are newest first. One statement leaves its rows at one place
+// in all tables.
+//
+//	15 when study author                      every study; its person
+//	16 accession 00 issuer 00 when study author   accession number
+//	17 modality 00 when study author          each modality
+//	18 trust 00 when study author             the trust of the statement's author
+//
+//	19 author position                   dropped: a payload that is not wanted, its author having retracted it; empty
 //	1a author hash                       retraction: the last position (8) that the author has taken back of a subject
-//	1b node epoch(8) number(8)           doomed: a retracted payload that is still in the files, with all it brought about; empty
+//	1b author position                   doomed: a retracted payload that is still in the files, with all it brought about; empty
 //	1c key                               saved: a row that is put back under its key when a purge is over
 //	20 identifier author pair            link that joins: SHA-256("priormesh-identifier-1" 00 || text), author, and the subject's 32 bytes; empty
 //	21 identifier author pair            link that parts, the same way
-//	22 node epoch(8) number(8)           unread: b (a body not understood; counted) or k (an unknown kind)
+//	22 author position                   unread: b (a body not understood; counted) or k (an unknown kind)
 //
 // A row with the user meta 70 is none: it is there for the moment of a purge (purge.go).
 //

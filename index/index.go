@@ -194,14 +194,21 @@ func (e *RegionError) Error() string {
 	return fmt.Sprintf("this index belongs to region %.8s, not %.8s: a node joins one region in its life; use another home folder for another", e.Have, e.Want)
 }
 
+// ErrOldFormat says that an older program wrote the database, in a form that is not read any more.
+var ErrOldFormat = errors.New("the index in this home was written by an older version of this program, and its form is not read any more: make a new home folder, join the region with it, and send or import the studies again")
+
 func (x *Index) openMeta() error {
 	return x.db.Update(func(txn *badger.Txn) error {
 		v, ok, err := get(txn, metaFormat)
 		switch {
 		case err != nil:
 			return err
-		case ok && (len(v) != 1 || v[0] != formatVersion):
+		case ok && len(v) != 1:
+			return errDamaged("its format")
+		case ok && v[0] > formatVersion:
 			return &VersionError{What: "index database", Got: uint64(v[0])}
+		case ok && v[0] < formatVersion:
+			return ErrOldFormat
 		case !ok:
 			if err := txn.Set(metaFormat, []byte{formatVersion}); err != nil {
 				return err

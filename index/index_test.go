@@ -660,6 +660,12 @@ func TestOpenRefusals(t *testing.T) {
 	if _, err := Open(db, testOptions("RAA", r)); !errors.As(err, &version) {
 		t.Error(err)
 	}
+	if err := db.Update(func(txn *badger.Txn) error { return txn.Set(metaFormat, []byte{1}) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(db, testOptions("RAA", r)); !errors.Is(err, ErrOldFormat) {
+		t.Error(err)
+	}
 }
 
 // fullestStudy fills as many rows of the query tables as a study can.

@@ -71,7 +71,7 @@ type StudyAnswer struct {
 type Answer struct {
 	Studies    []StudyAnswer
 	More       bool   // there are further studies after this page
-	Next       Cursor // for those
+	Next       Cursor // where it ended, if it has any
 	Incomplete bool   // the search was given up: studies may be missing, narrow the query
 }
 
@@ -115,7 +115,6 @@ func (x *Index) Studies(q Query) (Answer, error) {
 	err = x.View(func(txn *badger.Txn) error {
 		skip := q.Offset
 		a = Answer{}
-		var last placed
 		s := m.search(txn)
 		holdings := newHoldings(s.runs)
 		defer holdings.close()
@@ -125,10 +124,10 @@ func (x *Index) Studies(q Query) (Answer, error) {
 				return true, nil
 			}
 			if len(a.Studies) == limit {
-				a.More, a.Next = true, last.cursor()
+				a.More = true
 				return false, nil
 			}
-			last = f.at
+			a.Next = f.at.cursor()
 			s := StudyAnswer{UID: f.uid, Matching: f.matching}
 			for _, st := range f.all {
 				s.Statements = append(s.Statements, st.authored(x))
@@ -428,6 +427,12 @@ func zoneMinutes(s string) (minutes int, ok bool) {
 		minutes = -minutes
 	}
 	return minutes, minutes >= -12*60 && minutes <= 14*60 && s[3] < '6'
+}
+
+// IsZone says whether s is a timezone offset as DICOM writes it.
+func IsZone(s string) bool {
+	_, ok := zoneMinutes(s)
+	return ok
 }
 
 // moment is a study's date and time as the query means them.

@@ -48,8 +48,8 @@ func (d *adoption) run(ctx context.Context) {
 	if !d.n.shared {
 		return
 	}
-	for offset := 0; ctx.Err() == nil; {
-		ans, err := d.n.index.Studies(index.Query{Trust: d.n.home.Config.Trust, Offset: offset})
+	for q := (index.Query{Trust: d.n.home.Config.Trust}); ctx.Err() == nil; {
+		ans, err := d.n.index.Studies(q)
 		if err != nil {
 			d.n.Log.Error("what other nodes of this trust have stored could not be looked for", "error", err)
 			break
@@ -57,8 +57,7 @@ func (d *adoption) run(ctx context.Context) {
 		for _, s := range ans.Studies {
 			d.adopt(s.UID)
 		}
-		offset += len(ans.Studies)
-		if len(ans.Studies) == 0 || !ans.More {
+		if q.After = ans.Next; !ans.More {
 			break
 		}
 	}

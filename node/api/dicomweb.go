@@ -27,6 +27,7 @@ const maxRelational = 100
 type web struct {
 	archive *archive.Archive
 	silence func() []string
+	pages   *pages
 }
 
 func (w web) Completeness(_ context.Context, ref dicomweb.Ref) []string {
@@ -176,15 +177,23 @@ func (o object) Layout() *dicomweb.Layout {
 }
 
 func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, error) {
-	iq, rest, warnings := studyQuery(q)
+	iq, rest, warnings := studyQuery(q, w.archive.Self)
 	if q.Level == dicomweb.Studies {
 		for _, m := range rest {
 			warnings = append(warnings, unsupported(m))
 		}
-		iq.Offset, iq.Limit = q.Offset, q.Limit
+		iq.Limit = q.Limit
+		key := pageOf(iq)
+		iq.Offset, iq.After = q.Offset, ""
+		if after, ok := w.pages.after(key, q.Offset); ok {
+			iq.Offset, iq.After = 0, after
+		}
 		found, ans, err := w.archive.Studies(iq)
 		if err != nil {
 			return dicomweb.Result{}, webError(err)
+		}
+		if len(ans.Studies) == q.Limit {
+			w.pages.ended(key, q.Offset+q.Limit, ans.Next)
 		}
 		res := dicomweb.Result{More: ans.More, Warnings: incomplete(warnings, ans)}
 		for _, f := range found {
@@ -263,7 +272,7 @@ func unsupported(m dicomweb.Match) string {
 
 // studyQuery turns what matches at study level into an index query; rest is
 // what it has no field for.
-func studyQuery(q dicomweb.Query) (iq index.Query, rest []dicomweb.Match, warnings []string) {
+func studyQuery(q dicomweb.Query, self index.NodeID) (iq index.Query, rest []dicomweb.Match, warnings []string) {
 	iq.Fuzzy = q.Fuzzy
 	for _, m := range q.Match {
 		if len(m.Values) == 0 {
@@ -272,10 +281,31 @@ func studyQuery(q dicomweb.Query) (iq index.Query, rest []dicomweb.Match, warnin
 		v := m.Values[0]
 		var bad bool
 		if len(m.Path) > 1 {
+			if t := m.Tag(); m.Path[0] == dicom.TagIssuerOfAccessionNumber && len(m.Path) == 2 && (t == dicom.TagLocalNamespaceEntityID || t == dicom.TagUniversalEntityID) {
+				iq.AccessionIssuer = v
+				continue
+			}
 			rest = append(rest, m)
 			continue
 		}
 		switch m.Tag() {
+		case dicom.TagTimezoneOffsetFromUTC:
+			// The zone that dates and times are asked for in; it matches nothing (PS3.4 C.4.1.1.3.1).
+			if iq.Zone, bad = v, !index.IsZone(v); bad {
+				iq.Zone = ""
+			}
+		case tagBodyPart:
+			if q.Level != dicomweb.Studies {
+				rest = append(rest, m)
+				continue
+			}
+			iq.BodyPart = v
+		case tagAvailability:
+			if v != "ONLINE" || q.Level != dicomweb.Studies {
+				rest = append(rest, m)
+				continue
+			}
+			iq.HeldBy = self
 		case dicom.TagStudyInstanceUID:
 			iq.StudyUIDs = m.Values
 		case dicom.TagPatientID:
@@ -306,7 +336,7 @@ func studyQuery(q dicomweb.Query) (iq index.Query, rest []dicomweb.Match, warnin
 			rest = append(rest, m)
 		}
 		if bad {
-			warnings = append(warnings, fmt.Sprintf("%s is not a date or time range and was ignored", m.Tag()))
+			warnings = append(warnings, fmt.Sprintf("%s is not a date, a time, a range of them or a timezone offset, and was ignored", m.Tag()))
 		}
 	}
 	return iq, rest, warnings
@@ -315,6 +345,7 @@ func studyQuery(q dicomweb.Query) (iq index.Query, rest []dicomweb.Match, warnin
 const (
 	tagModalitiesInStudy    dicom.Tag = 0x00080061
 	tagAvailability         dicom.Tag = 0x00080056
+	tagBodyPart             dicom.Tag = 0x00180015
 	tagSeriesInStudy        dicom.Tag = 0x00201206
 	tagInstancesInStudy     dicom.Tag = 0x00201208
 	tagInstancesInSeries    dicom.Tag = 0x00201209

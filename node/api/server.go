@@ -83,7 +83,7 @@ func New(o Options) http.Handler {
 	if o.BaseURL != "" {
 		base = strings.TrimSuffix(o.BaseURL, "/") + "/dicom-web"
 	}
-	web := dicomweb.New(web{archive: o.Archive, silence: o.Node.Silence},
+	web := dicomweb.New(web{archive: o.Archive, silence: o.Node.Silence, pages: newPages()},
 		dicomweb.Options{Log: o.Log, Prefix: "/dicom-web", BaseURL: base, Limits: dicomweb.Limits{Instance: o.Limits, Results: index.MaxPage}})
 	mux.Handle("/dicom-web/", http.StripPrefix("/dicom-web", web))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
