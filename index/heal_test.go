@@ -231,6 +231,9 @@ func (h *healing) heal(t *testing.T) (took time.Duration, idle float64) {
 // many seeds are tried.
 func TestHalvesHeal(t *testing.T) {
 	seeds := 2
+	if raced {
+		seeds = 1
+	}
 	if s := os.Getenv("PRIORMESH_SOAK"); s != "" {
 		var err error
 		if seeds, err = strconv.Atoi(s); err != nil {
