@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/priormesh/priormesh/node/api"
 )
 
 // searched lists the studies of one page of a search for studies, in order.
@@ -55,5 +57,38 @@ func TestPagesStayWhileStudiesComeIn(t *testing.T) {
 	}
 	if got := r[0].searched("PatientID=A1&InstanceAvailability=ONLINE&limit=3"); len(got) != 3 {
 		t.Errorf("here: %q", got)
+	}
+}
+
+// The operator finds studies by whatever the index knows of them, and is told which word of the question is wrong.
+func TestOperatorsFindStudies(t *testing.T) {
+	r := region(t, "RX1")
+	defer r[0].stop()
+	r[0].imports(study("1.2.3.1", ada, "20240101", 1)...)
+	r[0].imports(study("1.2.3.2", grace, "20240102", 1)...)
+	r[0].wait("both are found", func() (bool, string) {
+		got := r[0].searched("")
+		return len(got) == 2, fmt.Sprint(got)
+	})
+	for query, want := range map[string]string{
+		"born=1815-12-10": "1.2.3.1", "born=18151210": "1.2.3.1", "born=1815-12-11": "", "name=hopper": "1.2.3.2", "trust=rx1": "1.2.3.2 1.2.3.1",
+		"trust=RX2": "", "accession=none": "", "description=none*": "", "body=head": "", "since=2024-01-02": "1.2.3.2", "patient=A1": "1.2.3.1",
+	} {
+		var f api.Found
+		if code := r[0].operator("GET", "/api/v1/studies?"+query, nil, &f); code != 200 {
+			t.Errorf("%s: %d", query, code)
+		}
+		var got []string
+		for _, s := range f.Studies {
+			got = append(got, s.Study)
+		}
+		if strings.Join(got, " ") != want || f.Total != len(got) {
+			t.Errorf("%s: %v of %d, want %s", query, got, f.Total, want)
+		}
+	}
+	for _, query := range []string{"born=yesterday", "trust=Royal+Free", "nhs=1", "limit=0", "since=2024"} {
+		if code := r[0].operator("GET", "/api/v1/studies?"+query, nil, &struct{}{}); code != 400 {
+			t.Errorf("%s: %d", query, code)
+		}
 	}
 }

@@ -17,16 +17,21 @@ import (
 
 type findCmd struct {
 	homeFlag
-	Patient  string `placeholder:"ID" help:"Patient ID."`
-	Issuer   string `placeholder:"WHO" help:"Who issued the Patient ID."`
-	NHS      string `name:"nhs" placeholder:"NUMBER" help:"NHS number, with or without spaces."`
-	Name     string `placeholder:"NAME" help:"Patient's name; * and ? stand for anything."`
-	Modality string `placeholder:"CS" help:"Modality, such as CT."`
-	Since    string `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31."`
-	Until    string `placeholder:"DATE" help:"Studies of this day and earlier."`
-	Study    string `placeholder:"UID" help:"Study Instance UID."`
-	Limit    count  `default:"100" help:"At most this many, newest first (1 to 1000)."`
-	Offset   count  `default:"0" help:"Leave out this many."`
+	Patient     string `placeholder:"ID" help:"Patient ID."`
+	Issuer      string `placeholder:"WHO" help:"Who issued the Patient ID."`
+	NHS         string `name:"nhs" placeholder:"NUMBER" help:"NHS number, with or without spaces."`
+	Name        string `placeholder:"NAME" help:"Patient's name; * and ? stand for anything."`
+	Born        string `placeholder:"DATE" help:"Patient's birth date: 1958-03-31."`
+	Accession   string `placeholder:"NUMBER" help:"Accession number; * and ? stand for anything."`
+	Description string `placeholder:"TEXT" help:"Study description; * and ? stand for anything."`
+	Body        string `placeholder:"CS" help:"Body part examined, such as HEAD."`
+	Trust       string `placeholder:"ODS" help:"Studies that this trust received."`
+	Modality    string `placeholder:"CS" help:"Modality, such as CT."`
+	Since       string `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31."`
+	Until       string `placeholder:"DATE" help:"Studies of this day and earlier."`
+	Study       string `placeholder:"UID" help:"Study Instance UID."`
+	Limit       count  `default:"100" help:"At most this many, newest first (1 to 1000)."`
+	Offset      count  `default:"0" help:"Leave out this many."`
 }
 
 // count is a number from 0.
@@ -53,7 +58,7 @@ Examples:
 }
 
 func (c *findCmd) Run(p *program) error {
-	for flag, v := range map[string]*string{"since": &c.Since, "until": &c.Until} {
+	for flag, v := range map[string]*string{"since": &c.Since, "until": &c.Until, "born": &c.Born} {
 		if err := day(v); err != nil {
 			return exit(exitWrongUse, "--%s: %w", flag, err)
 		}
@@ -71,7 +76,8 @@ func (c *findCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	got, err := client.Find(p.ctx, api.Filter{Patient: c.Patient, Issuer: c.Issuer, NHS: c.NHS, Name: c.Name, Modality: c.Modality,
+	got, err := client.Find(p.ctx, api.Filter{Patient: c.Patient, Issuer: c.Issuer, NHS: c.NHS, Name: c.Name, Born: c.Born, Accession: c.Accession,
+		Description: c.Description, BodyPart: c.Body, Trust: c.Trust, Modality: c.Modality,
 		Since: c.Since, Until: c.Until, Study: c.Study, Limit: int(c.Limit), Offset: int(c.Offset)})
 	if err != nil {
 		return err

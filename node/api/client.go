@@ -63,6 +63,11 @@ type Filter struct {
 	Patient, Issuer string // Patient ID and who issued it
 	NHS             string
 	Name            string // with * and ? as wildcards
+	Born            string // birth date, as Since
+	Accession       string // accession number; * and ? as wildcards
+	Description     string // of the study; * and ? as wildcards
+	BodyPart        string
+	Trust           string // ODS code of a trust that received it
 	Modality        string
 	Since, Until    string // 2024-03-31 or 20240331
 	Study           string // Study Instance UID
@@ -126,7 +131,8 @@ func (w *watched) Read(p []byte) (int, error) {
 func (c *Client) Find(ctx context.Context, f Filter) (Found, error) {
 	q := url.Values{}
 	for name, v := range map[string]string{
-		"patient": f.Patient, "issuer": f.Issuer, "nhs": f.NHS, "name": f.Name, "modality": f.Modality,
+		"patient": f.Patient, "issuer": f.Issuer, "nhs": f.NHS, "name": f.Name, "born": f.Born,
+		"accession": f.Accession, "description": f.Description, "body": f.BodyPart, "trust": f.Trust, "modality": f.Modality,
 		"since": f.Since, "until": f.Until, "study": f.Study,
 	} {
 		if v != "" {

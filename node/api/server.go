@@ -252,6 +252,17 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 	if v := q.Get("study"); v != "" {
 		iq.StudyUIDs = []string{v}
 	}
+	iq.Accession, iq.Description = q.Get("accession"), q.Get("description")
+	iq.BodyPart, iq.Trust = strings.ToUpper(q.Get("body")), index.TrustID(strings.ToUpper(q.Get("trust")))
+	if iq.Trust != "" && !iq.Trust.Valid() {
+		return fmt.Errorf("%w: trust must be an ODS code such as RX1", ErrWrongUse)
+	}
+	if v := strings.ReplaceAll(q.Get("born"), "-", ""); v != "" {
+		if len(v) != 8 || !digits(v, 8) {
+			return fmt.Errorf("%w: born must be a date such as 1958-03-31", ErrWrongUse)
+		}
+		iq.BirthDate = index.Range{From: v, To: v}
+	}
 	for name, field := range map[string]*string{"since": &iq.Date.From, "until": &iq.Date.To} {
 		v := strings.ReplaceAll(q.Get(name), "-", "")
 		if v != "" && (len(v) != 8 || !digits(v, 8)) {
