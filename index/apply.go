@@ -48,8 +48,8 @@ func (w *writing) delete(k []byte) error {
 }
 
 func (w *writing) has(k []byte) (bool, error) {
-	_, err := w.txn.Get(k)
-	if errors.Is(err, badger.ErrKeyNotFound) {
+	item, err := w.txn.Get(k)
+	if errors.Is(err, badger.ErrKeyNotFound) || err == nil && Purged(item) {
 		return false, nil
 	}
 	return err == nil, err

@@ -163,7 +163,13 @@ func (x *Index) Count(q Query) (n int, exact bool, err error) {
 	}
 	err = x.View(func(txn *badger.Txn) (err error) {
 		n = 0
-		exact, err = m.search(txn).each(func(found) (bool, error) {
+		s := m.search(txn)
+		if plans := m.plans(); len(q.StudyUIDs) == 0 && plans[len(plans)-1].alone {
+			n, exact, err = s.countRows(plans[len(plans)-1].rows[0])
+			return err
+		}
+		s.all = true
+		exact, err = s.each(func(found) (bool, error) {
 			n++
 			return true, nil
 		})

@@ -24,6 +24,7 @@ type search struct {
 	persons  map[personKey]bool // whether they match
 	examined int
 	walked   int
+	all      bool // all that match are wanted, not a page
 }
 
 func (m *matcher) search(txn *badger.Txn) *search {
@@ -36,6 +37,7 @@ var rounds = []int{128, 2048, 16384}
 const (
 	keptPersons   = 1 << 16 // persons remembered as matching or not
 	rowsPerPerson = 20      // walking so many rows costs as much as looking up one person's studies
+	maxCommon     = 1 << 17 // rows of persons collected for what several ways have in common
 )
 
 // found is a study that matches.
@@ -76,18 +78,18 @@ func (m *matcher) days() Range {
 	if !m.zoned {
 		return m.date
 	}
+	// An end that cannot be shifted is left open: every study is compared with what was asked for.
 	shift := func(d string, by int) string {
 		t, err := time.Parse("20060102", d)
 		if err != nil {
 			return ""
 		}
-		return t.AddDate(0, 0, by).Format("20060102")
+		if t = t.AddDate(0, 0, by); t.Year() < 1 || t.Year() > 9999 {
+			return ""
+		}
+		return t.Format("20060102")
 	}
-	r := Range{shift(m.date.From, -2), shift(m.date.To, 2)}
-	if r.From == "" && m.date.From != "" || r.To == "" && m.date.To != "" {
-		return Range{}
-	}
-	return r
+	return Range{shift(m.date.From, -2), shift(m.date.To, 2)}
 }
 
 // dated narrows a span whose keys go on with a date to the dates asked for.
@@ -165,26 +167,35 @@ func (m *matcher) plans() (out []plan) {
 	if q.Trust != "" {
 		out = append(out, plan{rows: []span{m.dated(tableKey(tabTrust, string(q.Trust)))}, ordered: true})
 	}
-	if len(out) == 0 && m.onlyDated() || len(out) == 1 && out[0].ordered && m.onlyDated() && len(out[0].rows) == 1 {
-		if len(out) == 1 {
-			out[0].alone = true
-			return out
-		}
-		return append(out, plan{rows: []span{m.dated([]byte{tabDate})}, ordered: true, alone: true})
+	dated := plan{rows: []span{m.dated([]byte{tabDate})}, ordered: true}
+	switch asked := m.asked(); {
+	case asked == 0:
+		dated.alone = true
+	case asked == 1 && (q.Trust != "" || len(q.Modalities) == 1 && len(q.Modalities[0]) < maxKeyText) && len(out) == 1:
+		out[0].alone = true
+		return out
 	}
-	return append(out, plan{rows: []span{m.dated([]byte{tabDate})}, ordered: true})
+	return append(out, dated)
 }
 
-// onlyDated says that nothing is asked for that has no table.
-func (m *matcher) onlyDated() bool {
+// asked is how many things a query asks for beside dates that rows are ordered by.
+func (m *matcher) asked() (n int) {
 	q := &m.q
-	return q.Sex == "" && q.Issuer == "" && q.Description == "" && q.StudyID == "" && q.Referring == "" && q.BodyPart == "" && q.HeldBy.IsZero() &&
-		!m.time.set() && (q.AccessionIssuer == "" || q.Accession != "")
+	for _, set := range []bool{
+		q.PatientID != "", q.Issuer != "", q.NHS != "", q.Name != "", m.birth.set(), q.Sex != "", q.Accession != "", q.AccessionIssuer != "",
+		len(q.Modalities) > 0, q.Description != "", q.StudyID != "", q.Referring != "", q.BodyPart != "", q.Trust != "", !q.HeldBy.IsZero(),
+		m.time.set(), m.zoned && m.date.set(),
+	} {
+		if set {
+			n++
+		}
+	}
+	return n
 }
 
 // scan calls fn with the keys of a span, in the order of answers if the span is; value reads the row.
-func (s *search) scan(sp span, reverse, values bool, fn func(k []byte, item *badger.Item) (bool, error)) error {
-	opt := badger.IteratorOptions{Prefix: sp.prefix, Reverse: reverse, PrefetchValues: values, PrefetchSize: 100}
+func (s *search) scan(sp span, reverse bool, fn func(k []byte, item *badger.Item) (bool, error)) error {
+	opt := badger.IteratorOptions{Prefix: sp.prefix, Reverse: reverse}
 	it := s.runs.txn.NewIterator(opt)
 	defer it.Close()
 	start := sp.start
@@ -215,7 +226,7 @@ func (s *search) scan(sp span, reverse, values bool, fn func(k []byte, item *bad
 func (s *search) collect(spans []span, limit int) (out []placed, all bool, err error) {
 	all = true
 	for _, sp := range spans {
-		err := s.scan(sp, false, false, func(k []byte, _ *badger.Item) (bool, error) {
+		err := s.scan(sp, false, func(k []byte, _ *badger.Item) (bool, error) {
 			if len(k) < len(sp.prefix)+placedSize {
 				return false, errDamaged("a query table")
 			}
@@ -239,7 +250,7 @@ func (s *search) collectPersons(spans []span, limit int) (out map[personKey]bool
 	out = map[personKey]bool{}
 	n := 0
 	for _, sp := range spans {
-		err := s.scan(sp, false, false, func(k []byte, _ *badger.Item) (bool, error) {
+		err := s.scan(sp, false, func(k []byte, _ *badger.Item) (bool, error) {
 			if len(k) < 1+len(personKey{}) {
 				return false, errDamaged("a query table")
 			}
@@ -261,11 +272,7 @@ func (s *search) collectPersons(spans []span, limit int) (out map[personKey]bool
 func (s *search) ofPersons(persons map[personKey]bool, limit int) (out []placed, all bool, err error) {
 	keys := make([]personKey, 0, len(persons))
 	for k := range persons {
-		if ok, err := s.matches(k); err != nil {
-			return nil, false, err
-		} else if ok {
-			keys = append(keys, k)
-		}
+		keys = append(keys, k)
 	}
 	slices.SortFunc(keys, func(a, b personKey) int { return bytes.Compare(a[:], b[:]) })
 	it := s.runs.txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tabOf}})
@@ -338,31 +345,23 @@ func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err
 		return v.complete, err
 	}
 	for _, round := range rounds {
-		rows, persons, any, err := s.count(plans, round)
+		c, err := s.count(plans, round)
 		if err != nil {
 			return false, err
 		}
-		if !any {
-			continue
+		if c.any {
+			err := s.counted(v, c, last.rows[0])
+			return v.complete, err
 		}
-		if persons != nil && (rows == nil || 4*len(persons) < len(rows)) {
-			if len(persons) > rounds[0] && s.walkIsCheaper(len(persons)) {
-				err := v.walk(last.rows[0], persons)
-				return v.complete, err
-			}
-			var all bool
-			if rows, all, err = s.ofPersons(persons, maxCandidates); err != nil {
-				return false, err
-			}
-			if !all {
-				err := v.walk(last.rows[0], persons)
-				return v.complete, err
-			}
+	}
+	// Nothing is narrow by itself. Two sets of persons may have few in common.
+	if persons, err := s.common(plans); err != nil || persons != nil {
+		if err == nil {
+			err = s.counted(v, counts{persons: persons, dated: -1}, last.rows[0])
 		}
-		err = v.inOrder(rows)
 		return v.complete, err
 	}
-	// Nothing is narrow. Walk what is in order.
+	// Walk what is in order.
 	for _, p := range plans {
 		if p.ordered && !s.m.ofPerson() {
 			err := v.walk(p.rows[0], nil)
@@ -373,67 +372,155 @@ func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err
 	return v.complete, err
 }
 
-// count follows every way for a round, and returns the statements and the persons of those that came to their end: what all of them
-// have, for one statement stands at one place in all tables. any says whether one did.
-func (s *search) count(plans []plan, round int) (rows []placed, persons map[personKey]bool, any bool, err error) {
-	for _, p := range plans {
-		if p.persons != nil {
-			got, all, err := s.collectPersons(p.persons, round)
-			if err != nil {
-				return nil, nil, false, err
-			}
-			if !all {
-				continue
-			}
-			if persons == nil {
-				persons = got
-			} else {
-				for k := range persons {
-					if !got[k] {
-						delete(persons, k)
-					}
-				}
-			}
-		} else {
-			got, all, err := s.collect(p.rows, round)
-			if err != nil {
-				return nil, nil, false, err
-			}
-			if !all {
-				continue
-			}
-			if rows == nil {
-				rows = got
-				if rows == nil {
-					rows = []placed{}
-				}
-			} else {
-				in := make(map[placed]bool, len(got))
-				for _, c := range got {
-					in[c] = true
-				}
-				rows = slices.DeleteFunc(rows, func(c placed) bool { return !in[c] })
-			}
-		}
-		any = true
-		if persons != nil && len(persons) == 0 || rows != nil && len(rows) == 0 {
-			return []placed{}, nil, true, nil
-		}
-	}
-	return rows, persons, any, nil
+// counts is what came to its end in a round of counting: what all those ways have in common, for one statement stands at one place in
+// all tables.
+type counts struct {
+	any     bool
+	rows    []placed           // nil: no way by rows of studies did
+	persons map[personKey]bool // nil: no way by persons did
+	dated   int                // rows of all studies in the dates asked for; -1: more than were counted
 }
 
-// walkIsCheaper says whether a page is full sooner by walking studies by date than by looking up the studies of so many persons.
-func (s *search) walkIsCheaper(persons int) bool {
-	all, err := readCount(s.runs.txn, countPersons)
-	if err != nil || all == 0 {
-		return false
+// counted goes on when something has been counted.
+func (s *search) counted(v *visiting, c counts, dated span) error {
+	if c.persons == nil || c.rows != nil && len(c.rows) <= rounds[0]/2 {
+		return v.inOrder(c.rows)
 	}
+	if walk := s.toWalk(c); walk < rowsPerPerson*len(c.persons) && (!s.all || c.dated >= 0) {
+		return v.walk(dated, c.persons)
+	}
+	rows, all, err := s.ofPersons(c.persons, maxCandidates)
+	if err != nil {
+		return err
+	}
+	if !all {
+		return v.walk(dated, c.persons)
+	}
+	if c.rows != nil {
+		rows = both(rows, c.rows)
+	}
+	return v.inOrder(rows)
+}
+
+// toWalk estimates how many studies by date are passed until a page is full of studies of some persons.
+func (s *search) toWalk(c counts) int {
 	page := s.m.q.Limit
 	if page == 0 {
 		page = MaxPage
 	}
-	return (page+s.m.q.Offset)*(all/persons) < rowsPerPerson*persons
+	all, err := readCount(s.runs.txn, countPersons)
+	if err != nil || all == 0 || len(c.persons) == 0 {
+		all = maxWalked
+	}
+	n := min((page+s.m.q.Offset)*(all/max(len(c.persons), 1)), maxWalked)
+	if c.dated >= 0 {
+		n = min(n, c.dated)
+	}
+	return n
+}
+
+// both is what two lists have in common.
+func both(a, b []placed) []placed {
+	in := make(map[placed]bool, len(b))
+	for _, c := range b {
+		in[c] = true
+	}
+	return slices.DeleteFunc(a, func(c placed) bool { return !in[c] })
+}
+
+// count follows every way for a round.
+func (s *search) count(plans []plan, round int) (c counts, err error) {
+	c.dated = -1
+	for i, p := range plans {
+		if p.persons != nil {
+			got, all, err := s.collectPersons(p.persons, round)
+			if err != nil {
+				return c, err
+			}
+			if !all {
+				continue
+			}
+			c.persons = among(c.persons, got)
+		} else {
+			got, all, err := s.collect(p.rows, round)
+			if err != nil {
+				return c, err
+			}
+			if !all {
+				continue
+			}
+			if i == len(plans)-1 {
+				c.dated = len(got)
+			}
+			if c.rows == nil {
+				c.rows = append([]placed{}, got...)
+			} else {
+				c.rows = both(c.rows, got)
+			}
+		}
+		c.any = true
+		if c.persons != nil && len(c.persons) == 0 || c.rows != nil && len(c.rows) == 0 {
+			return counts{any: true, rows: []placed{}}, nil
+		}
+	}
+	return c, nil
+}
+
+// among is the persons of got that are among some; nil stands for all.
+func among(some, got map[personKey]bool) map[personKey]bool {
+	if some == nil {
+		return got
+	}
+	for k := range some {
+		if !got[k] {
+			delete(some, k)
+		}
+	}
+	return some
+}
+
+// common is what several ways by persons have in common, nil if there are not several that come to an end.
+func (s *search) common(plans []plan) (persons map[personKey]bool, err error) {
+	ways := 0
+	for _, p := range plans {
+		if p.persons != nil {
+			ways++
+		}
+	}
+	if ways < 2 {
+		return nil, nil
+	}
+	for _, p := range plans {
+		if p.persons == nil {
+			continue
+		}
+		got, all, err := s.collectPersons(p.persons, maxCommon)
+		if err != nil {
+			return nil, err
+		}
+		if all {
+			persons = among(persons, got)
+		}
+	}
+	return persons, nil
+}
+
+// countRows counts the studies of rows that all match.
+func (s *search) countRows(sp span) (n int, exact bool, err error) {
+	exact = true
+	seen := map[studyKey]bool{}
+	err = s.scan(sp, false, func(k []byte, _ *badger.Item) (bool, error) {
+		if s.walked++; s.walked > maxWalked {
+			exact = false
+			return false, nil
+		}
+		if len(k) < len(sp.prefix)+placedSize {
+			return false, errDamaged("a query table")
+		}
+		seen[readPlaced(k).study] = true
+		return true, nil
+	})
+	return len(seen), exact, err
 }
 
 // listed finds the places of the studies asked for by UID.
@@ -489,7 +576,7 @@ func (v *visiting) walk(sp span, persons map[personKey]bool) error {
 			sp.start = at
 		}
 	}
-	return s.scan(sp, s.m.q.Oldest, look, func(k []byte, item *badger.Item) (bool, error) {
+	return s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
 		if s.walked++; s.walked > maxWalked {
 			v.complete = false
 			return false, nil
@@ -509,10 +596,11 @@ func (v *visiting) walk(sp span, persons map[personKey]bool) error {
 			}); err != nil {
 				return false, err
 			}
-			if persons != nil && !persons[pk] {
-				return true, nil
-			}
-			if ok, err := s.matches(pk); err != nil || !ok {
+			if persons != nil {
+				if !persons[pk] {
+					return true, nil
+				}
+			} else if ok, err := s.matches(pk); err != nil || !ok {
 				return err == nil, err
 			}
 		}
