@@ -17,6 +17,8 @@ type writing struct {
 	states   map[logID]logState
 	authors  []author          // new ones
 	droppers map[authorNo]bool // whose facts were taken back
+	runs     map[string]*run   // looked at or written
+	changed  map[string]bool   // those of which commitments are to be noted
 	events   []Fact
 	votes    []Vote
 	nodes    []nodeWord
@@ -25,7 +27,7 @@ type writing struct {
 }
 
 func (x *Index) begin() *writing {
-	w := &writing{x: x, txn: x.db.NewTransaction(true), states: map[logID]logState{}, droppers: map[authorNo]bool{}}
+	w := &writing{x: x, txn: x.db.NewTransaction(true), states: map[logID]logState{}, droppers: map[authorNo]bool{}, runs: map[string]*run{}, changed: map[string]bool{}}
 	w.read = x.reading(w.txn)
 	return w
 }
@@ -56,6 +58,7 @@ func (w *writing) has(k []byte) (bool, error) {
 }
 
 func (w *writing) setRun(r *run) error {
+	w.runs[string(r.key())] = r
 	for _, p := range r.parts() {
 		w.read.keep(p)
 		if err := w.set(p.key(), p.encode()); err != nil {
@@ -63,6 +66,20 @@ func (w *writing) setRun(r *run) error {
 		}
 	}
 	return w.set(r.key(), r.encode())
+}
+
+// cover is cover within the transaction.
+func (w *writing) cover(no authorNo, p Position) (*run, error) {
+	for _, r := range w.runs {
+		if r.no == no && r.epoch == p.Epoch && r.first() <= p.Seq && p.Seq <= r.last {
+			return r, nil
+		}
+	}
+	r, err := cover(w.txn, no, p)
+	if err == nil && r != nil {
+		w.runs[string(r.key())] = r
+	}
+	return r, err
 }
 
 func (w *writing) state(id logID) logState {
@@ -242,7 +259,7 @@ func (w *writing) fill(v Verified) (bool, error) {
 	if !ok || st.missing == 0 && !w.drops(a.no) {
 		return false, nil
 	}
-	filled, err := cover(w.txn, a.no, Position{id.Epoch, v.link.first})
+	filled, err := w.cover(a.no, Position{id.Epoch, v.link.first})
 	if err != nil {
 		return false, err
 	}
@@ -431,6 +448,11 @@ func (w *writing) apply(id logID, a author, at loc, s Statement, trust TrustID, 
 // commit makes everything durable and visible, and queues the facts for the watchers.
 func (w *writing) commit() error {
 	x := w.x
+	for k := range w.changed {
+		if err := w.set([]byte(k), w.runs[k].encode()); err != nil {
+			return err
+		}
+	}
 	x.gate.RLock()
 	err := errAside
 	if !x.purging() {

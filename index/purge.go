@@ -122,7 +122,7 @@ func (x *Index) Purge(ctx context.Context) error {
 		if err := x.purge(ctx, doomedKeys{keys: work.dead, kind: unlessLive}); err != nil {
 			return err
 		}
-		if err := x.purge(ctx, doomedKeys{keys: work.parts, kind: rewritten, rewrite: x.withoutDoomed}); err != nil {
+		if err := x.purge(ctx, doomedKeys{keys: work.parts, kind: rewritten, rewrite: work.without}); err != nil {
 			return err
 		}
 		if err := x.Update(func(txn *badger.Txn) error {
@@ -140,16 +140,18 @@ func (x *Index) Purge(ctx context.Context) error {
 
 // doomed is what a purge has to remove.
 type doomed struct {
-	at    [][]byte // rows of the table of doomed payloads
-	parts [][]byte // rows that hold them
-	dead  [][]byte // rows that the facts brought about; one that is there again stays
+	at    [][]byte        // rows of the table of doomed payloads
+	goes  map[string]bool // the same
+	parts [][]byte        // rows that hold them
+	dead  [][]byte        // rows that the facts brought about; one that is there again stays
 }
 
 func (x *Index) doomed() (d doomed, err error) {
 	err = x.View(func(txn *badger.Txn) error {
-		d = doomed{}
+		d = doomed{goes: map[string]bool{}}
 		err := scan(txn, []byte{tabDoomed}, []byte{tabDoomed}, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
 			d.at = append(d.at, bytes.Clone(k))
+			d.goes[string(k)] = true
 			return len(d.at) < purgeFacts, nil
 		})
 		if err != nil {
@@ -202,7 +204,7 @@ func (x *Index) trail(a author, s Statement) (keys [][]byte) {
 			return nil
 		}
 		keys = append(keys, studyRow(x.studyKey(study.UID)))
-		for _, t := range x.trustsOf(a.node) {
+		for _, t := range x.trustsOf(a) {
 			rows, person, pk := x.rows(study, a.no, t)
 			for _, r := range rows {
 				keys = append(keys, r.key)
@@ -222,21 +224,15 @@ func (x *Index) trail(a author, s Statement) (keys [][]byte) {
 	return keys
 }
 
-// withoutDoomed returns the row of a part without the payloads that are to go.
-func (x *Index) withoutDoomed(txn *badger.Txn, k, v []byte) ([]byte, error) {
+// without returns the row of a part without the payloads that are to go: those alone whose trail is known. One that has been taken back
+// since waits for the next round.
+func (d doomed) without(k, v []byte) ([]byte, error) {
 	p, err := readPart(k, v)
 	if err != nil {
 		return nil, err
 	}
 	for i := range p.payloads {
-		if p.payloads[i].dropped() {
-			continue
-		}
-		_, gone, err := get(txn, logKey(tabDoomed, p.no, Position{p.epoch, p.first() + Seq(i)}))
-		if err != nil {
-			return nil, err
-		}
-		if gone {
+		if d.goes[string(logKey(tabDoomed, p.no, Position{p.epoch, p.first() + Seq(i)}))] {
 			p.payloads[i] = Payload{}
 		}
 	}
@@ -244,11 +240,12 @@ func (x *Index) withoutDoomed(txn *badger.Txn, k, v []byte) ([]byte, error) {
 }
 
 // trustsOf lists whose a node has been while its logs were taken.
-func (x *Index) trustsOf(n NodeID) (out []TrustID) {
+func (x *Index) trustsOf(a author) []TrustID {
+	out := []TrustID{a.trust}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for id, st := range x.logs {
-		if id.Node == n && !slices.Contains(out, st.trust) {
+		if id.Node == a.node && !slices.Contains(out, st.trust) {
 			out = append(out, st.trust)
 		}
 	}
@@ -279,7 +276,7 @@ func (x *Index) purge(ctx context.Context, lists ...doomedKeys) error {
 type doomedKeys struct {
 	keys    [][]byte
 	kind    keyKind
-	rewrite func(txn *badger.Txn, k, v []byte) ([]byte, error) // of rewritten: the value that stays
+	rewrite func(k, v []byte) ([]byte, error) // of rewritten: the value that stays
 }
 
 type keyKind byte
@@ -439,7 +436,7 @@ func planDrop(txn *badger.Txn, d doomedKeys) (p dropPlan, err error) {
 					return false, err
 				}
 				if goes[string(k)] {
-					if r.value, err = d.rewrite(txn, k, r.value); err != nil {
+					if r.value, err = d.rewrite(k, r.value); err != nil {
 						return false, err
 					}
 				}

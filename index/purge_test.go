@@ -13,11 +13,11 @@ import (
 
 const (
 	shortUID = "1.2.3.1"
-	longUID  = "1.2.3.10" // keys of its rows begin with keys of the other's
+	longUID  = "1.2.3.10"
 )
 
-// neighbours is an index on disk with two studies of one patient, of which the keys of one continue those of the other, and two rows of
-// others for which that holds too.
+// neighbours is an index on disk with two studies of one patient in one part of a batch, and two rows of others of which the key of one
+// continues that of the other.
 func neighbours(t *testing.T) (*Index, func(uid string) Statement) {
 	db := openDB(t, t.TempDir())
 	t.Cleanup(func() { db.Close() })

@@ -222,7 +222,7 @@ func (w *writing) drop(id logID, a author, p Position, hash [32]byte, st *logSta
 	if err != nil || named {
 		return nil, err
 	}
-	r, err := cover(w.txn, a.no, p)
+	r, err := w.cover(a.no, p)
 	if err != nil {
 		return nil, err
 	}
@@ -265,15 +265,13 @@ func (w *writing) drop(id logID, a author, p Position, hash [32]byte, st *logSta
 
 // condemn marks a payload that is here for the next purge. The header stays what it is when the payload is gone.
 func (w *writing) condemn(no authorNo, p Position) error {
-	r, err := cover(w.txn, no, p)
+	r, err := w.cover(no, p)
 	if err != nil {
 		return err
 	}
 	c := r.here(p.Seq).commitment()
 	r.commit[p.Seq-r.first()] = c[:]
-	if err := w.set(r.key(), r.encode()); err != nil {
-		return err
-	}
+	w.changed[string(r.key())] = true
 	return w.set(logKey(tabDoomed, no, p), nil)
 }
 

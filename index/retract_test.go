@@ -58,19 +58,20 @@ func dump(t testing.TB, x *Index) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	waiting := doomed{goes: map[string]bool{}}
+	for k := range out {
+		waiting.goes[k] = k[0] == tabDoomed
+	}
 	for k, v := range maps.Clone(out) {
 		switch k[0] {
 		case tabDoomed:
 			delete(out, k)
 		case tabPart: // without what waits for the purge
-			err := x.db.View(func(txn *badger.Txn) error {
-				b, err := x.withoutDoomed(txn, []byte(k), []byte(v))
-				out[k] = string(b)
-				return err
-			})
+			b, err := waiting.without([]byte(k), []byte(v))
 			if err != nil {
 				t.Fatal(err)
 			}
+			out[k] = string(b)
 		}
 	}
 	return out
@@ -630,5 +631,98 @@ func TestDropTakesKeysAndPrefixes(t *testing.T) {
 	}
 	if v, ok, _ := x.row([]byte("\x41JVKP1")); !ok || string(v) != "value of \x41JVKP1" {
 		t.Fatalf("%q", v)
+	}
+}
+
+// More is taken back than one round of a purge takes: what waits for the next keeps its payload until then, for that says what else goes.
+func TestAPurgeTakesOnlyWhatItKnowsTheTrailOf(t *testing.T) {
+	x := openTest(t, "RAA", foundRegion("RAA"))
+	const n = purgeFacts + 40
+	for i := 0; i < n; i += 8 {
+		var st []Statement
+		for j := range 8 {
+			st = append(st, mustStudy(t, Study{UID: uidOf(i + j), Name: fmt.Sprintf("NAME%d^X", i+j)}))
+		}
+		say(t, x, st...)
+	}
+	for i := range n {
+		retract(t, x, KindStudy, uidOf(i), 1)
+	}
+	work, err := x.doomed()
+	if err != nil || len(work.at) != purgeFacts {
+		t.Fatal(len(work.at), err)
+	}
+	if err := x.purge(context.Background(), doomedKeys{keys: work.parts, kind: rewritten, rewrite: work.without}); err != nil {
+		t.Fatal(err)
+	}
+	here := 0
+	err = x.View(func(txn *badger.Txn) error {
+		here = 0
+		return scan(txn, []byte{tabDoomed}, []byte{tabDoomed}, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
+			r, err := cover(txn, 1, keyPosition(k))
+			if err == nil && (r.here(keyPosition(k).Seq) != nil) == work.goes[string(k)] {
+				t.Errorf("position %v: here %v, but goes now %v", keyPosition(k), r.here(keyPosition(k).Seq) != nil, work.goes[string(k)])
+			}
+			if r.here(keyPosition(k).Seq) != nil {
+				here++
+			}
+			return true, err
+		})
+	})
+	if err != nil || here != n-purgeFacts {
+		t.Fatal(here, err)
+	}
+	if err := x.Purge(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for k := range dump(t, x) {
+		if k[0] == tabName || k[0] == tabDoomed || k[0] == tabPerson {
+			t.Errorf("row %q is left", k)
+		}
+	}
+}
+
+// As much as a batch can take back, of one study said over and over, is taken.
+func TestTheFullestRetractionsAreTaken(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	x := openTest(t, "RBB", r)
+	var groups [][]Statement
+	var at []Position
+	for i := range MaxRetracted {
+		g := make([]Statement, MaxFacts)
+		for j := range g {
+			g[j] = mustStudy(t, Study{UID: "1.2.3", Description: fmt.Sprint(i, j)})
+			at = append(at, Position{1, Seq(i*MaxFacts + j + 1)})
+		}
+		groups = append(groups, g)
+	}
+	var ret []Statement
+	for part := range slices.Chunk(at, MaxRetracted) {
+		ret = append(ret, Statement{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, "1.2.3"), Body: Retraction{Why: Erased, Through: at[len(at)-1], Positions: part}.encode()})
+	}
+	log := sealed(t, nodeKeyOf("RAA"), 1, append(groups, ret)...)
+	if n, err := x.Take(log); n != len(log) || err != nil {
+		t.Fatal(n, err)
+	}
+	if _, ok := x.Study("1.2.3"); ok {
+		t.Fatal("it is still there")
+	}
+	if err := x.Purge(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The mark that a purge leaves when it is cut off is no row: what comes after does not take it for one.
+func TestAMarkIsNoRow(t *testing.T) {
+	x := openTest(t, "RAA", foundRegion("RAA"))
+	s := Study{UID: "1.2.3", Name: "DOE^JANE"}
+	if err := x.db.Update(func(txn *badger.Txn) error {
+		return txn.SetEntry(badger.NewEntry(personRow(x.personKey(s.person())), nil).WithMeta(purgeMark))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	say(t, x, mustStudy(t, s))
+	if a, err := x.Studies(Query{Name: "DOE"}); err != nil || len(a.Studies) != 1 {
+		t.Fatal(len(a.Studies), err)
 	}
 }

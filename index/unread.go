@@ -154,7 +154,7 @@ func (x *Index) eachUnread(step func(w *writing, a author, p Position, why byte)
 
 // stored reads a fact at a position; ok is false where there is none that can be decoded.
 func (w *writing) stored(a author, p Position) (s Statement, at loc, ok bool, err error) {
-	r, err := cover(w.txn, a.no, p)
+	r, err := w.cover(a.no, p)
 	payload := r.here(p.Seq)
 	if err != nil || payload == nil {
 		return s, at, false, err
