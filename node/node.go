@@ -283,6 +283,9 @@ func (n *Node) healLog() error {
 	return nil
 }
 
+// Memory is what a node keeps itself to while others need memory too, as a limit of the garbage collector.
+const Memory = 1 << 30
+
 // IndexOptions are those of the database of index and catalogue. They favour
 // memory over speed: a node shares its machine, and the index is small and
 // read by key. What Append returned must be on disk.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/priormesh/priormesh/node"
@@ -48,6 +49,10 @@ type ready struct {
 }
 
 func (c *runCmd) Run(p *program) error {
+	// A node shares its machine. Beyond this the garbage collector works harder; it is no hard limit. GOMEMLIMIT says otherwise.
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(node.Memory)
+	}
 	home, err := node.OpenHome(c.Home)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"runtime/pprof"
 	"strings"
 	"time"
@@ -58,6 +59,7 @@ type loaded struct {
 // runPart reads what it is told from the command line and answers on standard output.
 func runPart(do func(ctx context.Context, p part) (any, error)) func(context.Context, []string) error {
 	return func(ctx context.Context, args []string) error {
+		debug.SetMemoryLimit(node.Memory) // as the program does
 		set := flag.NewFlagSet("part", flag.ContinueOnError)
 		told := set.String("told", "", "what to do, as JSON")
 		if err := set.Parse(args); err != nil {
