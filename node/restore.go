@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/api"
 	"github.com/priormesh/priormesh/node/archive"
@@ -175,11 +176,27 @@ func (r *restoring) undo() error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if e.Name() != lockFile {
-			errs = append(errs, os.RemoveAll(filepath.Join(r.dir, e.Name())))
+		if e.Name() == lockFile {
+			continue
 		}
+		at := r.at(e.Name())
+		if e.Name() != "blocks" && e.Name() != "index" {
+			errs = append(errs, destroyTree(at))
+		}
+		errs = append(errs, os.RemoveAll(at))
 	}
 	return errors.Join(append(errs, os.Remove(r.at(lockFile)))...)
+}
+
+// destroyTree overwrites and removes a file, or all files of a folder: keys of
+// studies that are erased meanwhile may be among them.
+func destroyTree(dir string) error {
+	return filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		return cas.DestroyFile(cas.OS(), p)
+	})
 }
 
 func (r *restoring) run() error {
