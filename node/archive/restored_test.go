@@ -120,3 +120,40 @@ func TestRestoredErasesWhatItLearned(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A study of which this node's own word came late, from before the restore, may
+// be erased and received anew.
+func TestErasingALateWordTakesNothingAfterIt(t *testing.T) {
+	ctx := context.Background()
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	old := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
+	other := newHouse(t, t.TempDir(), "RBB", clock, "RAA", "RBB")
+	h := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
+	if err := old.take(image(otherStudy, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	old.publishAll()
+	h.hear(old)
+	if err := h.Index.NewEpoch(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Restored(ctx, RestoredOptions{Copies: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*house{old, other} {
+		if err := x.take(image(doomedStudy, 1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		x.publishAll()
+	}
+	h.bringFrom(other, doomedStudy)
+	h.hear(old)
+	h.erases(doomedStudy)
+	if err := h.take(image(doomedStudy, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	h.erase.pass(ctx)
+	if err := h.gives(h.id(doomedStudy), image(doomedStudy, 1, 1)); err != nil {
+		t.Fatalf("what was received after the erasure is lost: %v", err)
+	}
+}
