@@ -64,8 +64,14 @@ func (v *view) shown(heads []Head) []Head {
 	return out
 }
 
-// InStep says of a digest that a peer has sent whether its own log, and those beside it in the digest, are here as far as it has them.
-func (s *Sync) InStep(peer NodeID, d Digest) bool {
-	n := peer[0] >> 4
-	return s.view().hash[n] == d.Buckets[n]
+// Agree says of a digest that a peer has sent whether the logs of some nodes, and those that share a bucket with them, end there where they end
+// here. Of other logs it says nothing.
+func (s *Sync) Agree(d Digest, nodes ...NodeID) bool {
+	v := s.view()
+	for _, id := range nodes {
+		if n := id[0] >> 4; v.hash[n] != d.Buckets[n] {
+			return false
+		}
+	}
+	return true
 }

@@ -142,13 +142,16 @@ func (g *logSync) try(out []index.Outgoing, err error) {
 }
 
 // told notes that nothing is lacking here of what a peer has just told of its
-// own log: only its own node can say that there is nothing newer.
+// own log: only its own node can say that there is nothing newer. A digest may
+// say the same of this node's log.
 func (g *logSync) told(from index.NodeID, msg index.Message) {
+	agreed := false
 	switch m := msg.(type) {
 	case index.Digest:
-		if !g.sync.InStep(from, m) {
+		if !g.sync.Agree(m, from) {
 			return
 		}
+		agreed = g.sync.Agree(m, g.m.self)
 	case index.Heads:
 		own := false
 		for _, h := range m.Heads {
@@ -167,7 +170,12 @@ func (g *logSync) told(from index.NodeID, msg index.Message) {
 		return
 	}
 	now := g.m.cfg.Now()
-	g.m.peers.with(from, func(c *contact) { c.inStep = now })
+	g.m.peers.with(from, func(c *contact) {
+		c.inStep = now
+		if agreed {
+			c.agreed = now
+		}
+	})
 }
 
 // connected begins an exchange with a peer soon.

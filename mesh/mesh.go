@@ -93,6 +93,7 @@ type Peer struct {
 	Alive       bool          // gossip holds it for running: a hint, not a promise
 	LastHeard   time.Time     // last authenticated word of any kind; zero if none
 	InStep      time.Time     // when it last told of its own log, and nothing that it told of was lacking here; zero if never
+	Agreed      time.Time     // when it last told how far it has its own log and this node's, and both ended there where they end here; zero if never
 	RTT         time.Duration // of the last probe it answered; zero if unknown
 	WrongBlocks int           // how often it sent bytes that were not those asked for
 	Addrs       []string

@@ -449,3 +449,31 @@ func TestOpenNeedsItsParts(t *testing.T) {
 	must(t, err)
 	must(t, m.Close())
 }
+
+// A peer in step with its own log may still know more of this node's.
+func TestAgreeingIsMoreThanBeingInStep(t *testing.T) {
+	t.Parallel()
+	r := newRegion(t, 2)
+	for r.nodes[0].id[0]>>4 == r.nodes[1].id[0]>>4 { // they would share a bucket
+		r = newRegion(t, 2)
+	}
+	me, other := r.nodes[0], r.nodes[1]
+	me.start()
+	h := rawHost(t, other.key)
+	must(t, dial(t, h, me))
+	digest := index.NewSync(me.index, index.SyncOptions{Self: other.id}).Met(me.id)[0].Message.(index.Digest)
+	s := stream(t, h, me, logs)
+	send := func(d index.Digest) {
+		_, err := s.Write(frame(d.Encode()))
+		must(t, err)
+	}
+	further := digest
+	further.Buckets[me.id[0]>>4][0] ^= 1
+	send(further)
+	eventually(t, "the peer is in step", func() bool { return !me.peer(other).InStep.IsZero() })
+	if !me.peer(other).Agreed.IsZero() {
+		t.Fatal("the peer has this node's log further than this node has, and is said to agree")
+	}
+	send(digest)
+	eventually(t, "the peer agrees", func() bool { return !me.peer(other).Agreed.IsZero() })
+}

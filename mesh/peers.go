@@ -34,6 +34,7 @@ type peers struct {
 type contact struct {
 	lastHeard time.Time // by Config.Now
 	inStep    time.Time // by Config.Now
+	agreed    time.Time // by Config.Now
 	heardAt   time.Time // by the machine's monotonic clock
 	alive     bool
 	rtt       time.Duration
@@ -128,7 +129,7 @@ func (m *Mesh) Peers() []Peer {
 			// other side has looked at the roster and closes it.
 			l := m.peers.links[id]
 			p.Connected = l != nil && c.heardAt.After(l.opened)
-			p.Alive, p.LastHeard, p.InStep, p.RTT, p.WrongBlocks = c.alive, c.lastHeard, c.inStep, c.rtt, c.wrong
+			p.Alive, p.LastHeard, p.InStep, p.Agreed, p.RTT, p.WrongBlocks = c.alive, c.lastHeard, c.inStep, c.agreed, c.rtt, c.wrong
 		}
 		m.peers.mu.Unlock()
 		out = append(out, p)

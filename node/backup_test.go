@@ -3,15 +3,22 @@ package node_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
 )
@@ -353,4 +360,61 @@ func TestDamagedBackupIsRefused(t *testing.T) {
 	}
 	a.rises(target)
 	a.reads("1.2.3.1", images("1.2.3.1", 2))
+}
+
+// A restored node that stops while it says everything anew starts again.
+func TestRestoredNodeCutOffAsItBegins(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	a, b := r[0], r[1]
+	kept, erased := images("1.2.3.1", 2), images("1.2.3.2", 2)
+	a.stores(kept)
+	a.stores(erased)
+	a.settled("1.2.3.2", 2)
+	target := filepath.Join(t.TempDir(), "backup")
+	a.backs(target, api.BackupRequest{})
+	if e, err := a.client().Erase(context.Background(), "1.2.3.2", "asked for", func(api.Erasure) {}); err != nil || e.State != "erased" {
+		t.Fatalf("%+v %v", e, err)
+	}
+	b.wait("hears of the erasure", func() (bool, string) { return len(b.find("1.2.3.2")) == 0, "" })
+	a.stop()
+	a.restored(target)
+	key, err := a.home.NodeKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	region, err := a.home.Region()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := badger.Open(node.IndexOptions(filepath.Join(a.home.Dir, "index")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := index.Open(db, index.Options{Self: key, Trust: a.home.Config.Trust, Region: region.Region, Votes: region.Votes, Nodes: region.Nodes,
+		FoldName: dicom.FoldName, NamesAgree: dicom.NamesAgree, Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := x.NewEpoch(cut); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.start()
+	if got := a.epoch(); got < 2 {
+		t.Errorf("epoch %d", got)
+	}
+	a.reads("1.2.3.1", kept)
+	if s := a.find("1.2.3.2"); len(s) != 0 {
+		t.Errorf("a study that was erased after the backup is back: %+v", s)
+	}
+	fresh := images("1.2.3.3", 2)
+	a.stores(fresh)
+	b.copies("1.2.3.3", fresh, a)
+	if f := b.n.Archive().Index.Forks(); len(f) != 0 {
+		t.Errorf("forks: %+v", f)
+	}
 }

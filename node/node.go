@@ -134,13 +134,12 @@ func Open(ctx context.Context, home *Home, o Options) (n *Node, err error) {
 	if n.anew, err = home.restored(); err != nil {
 		return n, err
 	}
-	n.learning.Store(n.anew != nil && !n.anew.Begun)
 	n.unready.Store(n.anew != nil)
 	if err := n.openStores(ctx); err != nil {
 		return n, err
 	}
 	if n.learning.Load() && n.anew.Known == nil {
-		if n.anew.Known, err = n.ownRetractions(); err == nil {
+		if n.anew.Known, err = n.archive.OwnRetractions(); err == nil {
 			err = home.mark(*n.anew)
 		}
 		if err != nil {
@@ -228,6 +227,8 @@ func (n *Node) openStores(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	// Not before: an epoch that has begun is said to its end by Open.
+	n.learning.Store(n.anew != nil && !n.anew.Begun)
 	if err := n.healLog(); err != nil {
 		return err
 	}
@@ -392,9 +393,6 @@ func (n *Node) heard(f index.Fact) {
 		n.archive.News(study)
 	case index.KindRetraction:
 		n.archive.Retracted(f.Author, f.Subject)
-		if head, ok := n.index.Head(f.Author); f.Author == n.index.Self() && ok && f.Epoch < head.Epoch {
-			n.archive.RetractedBefore(f.Subject)
-		}
 	case index.KindVote, index.KindNode:
 		n.mesh.Recheck()
 	}

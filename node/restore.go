@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/api"
 	"github.com/priormesh/priormesh/node/archive"
@@ -42,13 +43,10 @@ type restoredMark struct {
 	Taken    time.Time `json:"taken"`
 	Restored time.Time `json:"restored"`
 	Copies   bool      `json:"copies"` // they are in the home
-	// Known are this node's own retractions in the backup: what it learns beyond
-	// them was erased after it.
-	Known map[string]index.Position `json:"known,omitempty"`
-	// Begun says that the new epoch has begun, and Erased what is to be erased
-	// again: nothing more is to be learned of others.
-	Begun  bool     `json:"begun,omitempty"`
-	Erased []string `json:"erased,omitempty"`
+	// Known are this node's own retractions in the backup, nil before the first
+	// start: what it learns beyond them was erased after it.
+	Known map[string]index.Position `json:"known"`
+	Begun bool                      `json:"begun,omitempty"` // the new epoch
 }
 
 // Restored says whether the home was restored and its node has not begun anew.
@@ -175,11 +173,27 @@ func (r *restoring) undo() error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if e.Name() != lockFile {
-			errs = append(errs, os.RemoveAll(filepath.Join(r.dir, e.Name())))
+		if e.Name() == lockFile {
+			continue
 		}
+		at := r.at(e.Name())
+		if e.Name() != "blocks" && e.Name() != "index" {
+			errs = append(errs, destroyTree(at))
+		}
+		errs = append(errs, os.RemoveAll(at))
 	}
 	return errors.Join(append(errs, os.Remove(r.at(lockFile)))...)
+}
+
+// destroyTree overwrites and removes a file, or all files of a folder: keys of
+// studies that are erased meanwhile may be among them.
+func destroyTree(dir string) error {
+	return filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		return cas.DestroyFile(cas.OS(), p)
+	})
 }
 
 func (r *restoring) run() error {
@@ -418,15 +432,6 @@ func (n *Node) beginAnew(ctx context.Context) error {
 		if err := n.learn(ctx); err != nil {
 			return err
 		}
-		own, err := n.ownRetractions()
-		if err != nil {
-			return err
-		}
-		for subject, through := range own {
-			if m.Known[subject] != through {
-				m.Erased = append(m.Erased, subject)
-			}
-		}
 		n.learning.Store(false)
 		if err := n.index.NewEpoch(ctx); err != nil {
 			return err
@@ -437,7 +442,7 @@ func (n *Node) beginAnew(ctx context.Context) error {
 		}
 	}
 	n.learning.Store(false)
-	done, err := n.archive.Restored(ctx, archive.RestoredOptions{Erased: m.Erased, Copies: m.Copies})
+	done, err := n.archive.Restored(ctx, archive.RestoredOptions{Known: m.Known, Copies: m.Copies})
 	if err != nil {
 		return fmt.Errorf("what the backup lacks could not be brought in line with the region; start the node again: %w", err)
 	}
@@ -461,19 +466,8 @@ func (n *Node) beginAnew(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) ownRetractions() (map[string]index.Position, error) {
-	all, err := n.index.Retractions()
-	out := make(map[string]index.Position)
-	for _, r := range all {
-		if r.Author == n.index.Self() {
-			out[r.Subject] = r.Through
-		}
-	}
-	return out, err
-}
-
-// learn waits until a member has told all that it knows, and for a moment until
-// the other ones that are there have.
+// learn waits until a member has told all that it knows of this node's log and
+// of its own, and for a moment until the other ones that are there have.
 func (n *Node) learn(ctx context.Context) error {
 	others := 0
 	for _, k := range n.index.Nodes() {
@@ -502,7 +496,7 @@ func (n *Node) learn(ctx context.Context) error {
 		for _, p := range n.mesh.Peers() {
 			if p.Connected {
 				connected++
-				if !p.InStep.IsZero() {
+				if !p.Agreed.IsZero() {
 					told++
 				}
 			}

@@ -32,7 +32,8 @@
 //	0x48 S             a study that is pinned
 //	0x49 00 H          an erasure under way; H is SHA-256 of S
 //	0x49 01 H          what an erasure has done
-//	0x49 02 A R        a retraction that copies were looked for after: author, subject
+//	0x49 02 A R        a retraction that has been dealt with: author, subject
+//	0x49 03            the epoch that began when this home was last restored from a backup
 //	0x4a               how far the background verification is
 //	0x60 S             a fetch task
 package archive

@@ -59,6 +59,7 @@ const (
 	erasureOpen  byte = 0 // SHA-256 of the study's UID: openErasure
 	erasureDone  byte = 1 // SHA-256 of the study's UID: Erasure
 	erasureHeard byte = 2 // author, hash of the subject: the last position (epoch, number) that has been dealt with
+	erasureAnew  byte = 3 // the epoch that this node began when it was last restored from a backup
 )
 
 // openErasure is what is to be erased.
@@ -106,8 +107,6 @@ type erasures struct {
 	tokens  int
 	heard   map[heardKey]int // retractions that have not been dealt with, and how often they were heard
 	rested  time.Time        // nothing is purged for others before
-
-	before []string // subjects of RetractedBefore
 
 	one sync.Mutex // one erasure at a time
 
@@ -716,9 +715,20 @@ func (e *erasures) finish(ctx context.Context, r openErasure) error {
 	if err := a.Audit.Append(event); err != nil {
 		return err
 	}
+	own, err := a.OwnRetractions()
+	if err != nil {
+		return err
+	}
+	subject := index.RetractionSubject(index.KindStudy, r.Study)
 	if err := a.update(func(txn *badger.Txn) error {
 		if err := putRecord(txn, erasureKey(erasureDone, r.Study), done); err != nil {
 			return err
+		}
+		// What comes of the study from now on is not what was retracted.
+		if through, ok := own[subject]; ok && r.Whole {
+			if err := putRecord(txn, heardRow(heardKey{a.Self, subject}), through); err != nil {
+				return err
+			}
 		}
 		return txn.Delete(erasureKey(erasureOpen, r.Study))
 	}); err != nil {
@@ -804,23 +814,14 @@ func (e *erasures) clean(ctx context.Context) error {
 }
 
 // Retracted is told of a retraction that the index has heard: a copy of what it
-// is about is erased here too. It does not block.
+// is about is erased here too, and of this node's own what it has forgotten that
+// it erased. It does not block.
 func (a *Archive) Retracted(author index.NodeID, subject string) {
-	if author == a.Self {
-		return
+	if author != a.Self {
+		a.erase.mu.Lock()
+		a.erase.heard[heardKey{author, subject}]++
+		a.erase.mu.Unlock()
 	}
-	a.erase.mu.Lock()
-	a.erase.heard[heardKey{author, subject}]++
-	a.erase.mu.Unlock()
-	a.erase.poke()
-}
-
-// RetractedBefore is told of a study that this node itself had erased before it
-// was restored from a backup, and only now hears of. It does not block.
-func (a *Archive) RetractedBefore(subject string) {
-	a.erase.mu.Lock()
-	a.erase.before = append(a.erase.before, subject)
-	a.erase.mu.Unlock()
 	a.erase.poke()
 }
 

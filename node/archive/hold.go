@@ -65,7 +65,11 @@ func (h *hold) take(ctx context.Context) (release func(), err error) {
 // HoldSweeps keeps everything that was stored from being swept or evicted until
 // release.
 func (a *Archive) HoldSweeps(ctx context.Context) (release func(), err error) {
-	return a.space.hold.take(ctx)
+	free, err := a.space.hold.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func() { free(); a.space.poke() }, nil
 }
 
 // HoldErasures keeps erasures from going on until release; what is asked for is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -14,9 +15,9 @@ import (
 
 // RestoredOptions say what a home that was restored from a backup lacks.
 type RestoredOptions struct {
-	// Erased are subjects of this node's own retractions that it has learned of
-	// by others since: it had erased these studies after the backup.
-	Erased []string
+	// Known are this node's own retractions in the backup, by subject. What it
+	// has learned of by others since it had erased after the backup.
+	Known map[string]index.Position
 	// Copies says that the backup had the copies of other trusts' studies.
 	Copies bool
 }
@@ -33,9 +34,26 @@ const erasedAgain = "it had been erased here after the backup that this home was
 
 // Restored brings what is here in line with what the region knows, before
 // anything of it is given to anybody: before Start, and after the index has
-// begun a new epoch.
+// begun a new epoch. What is cut off can be done again.
 func (a *Archive) Restored(ctx context.Context, o RestoredOptions) (r Restoration, err error) {
-	if r.Erased, err = a.EraseAgain(ctx, o.Erased); err != nil {
+	known := o.Known
+	again := func() (found int, err error) {
+		own, err := a.OwnRetractions()
+		if err != nil {
+			return 0, err
+		}
+		var late []string
+		for subject, through := range own {
+			if known[subject] != through {
+				late = append(late, subject)
+			}
+		}
+		n, err := a.eraseAgain(ctx, late)
+		r.Erased += n
+		known = own
+		return len(late), err
+	}
+	if _, err := again(); err != nil {
 		return r, err
 	}
 	if err := a.erase.all(ctx); err != nil { // what the backup had half done
@@ -52,13 +70,36 @@ func (a *Archive) Restored(ctx context.Context, o RestoredOptions) (r Restoratio
 	if err := a.erase.listen(ctx); err != nil {
 		return r, err
 	}
-	r.Renewed, r.Lost, err = a.tellAnew()
-	return r, err
+	for { // what has come meanwhile, and what the erasures themselves have said
+		n, err := again()
+		if err != nil {
+			return r, err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if r.Renewed, r.Lost, err = a.tellAnew(); err != nil {
+		return r, err
+	}
+	return r, a.erase.anew(known)
 }
 
-// EraseAgain erases what is here of studies that this node has retracted,
+// OwnRetractions is what this node has taken back, by subject.
+func (a *Archive) OwnRetractions() (map[string]index.Position, error) {
+	all, err := a.Index.Retractions()
+	out := make(map[string]index.Position)
+	for _, r := range all {
+		if r.Author == a.Self {
+			out[r.Subject] = r.Through
+		}
+	}
+	return out, err
+}
+
+// eraseAgain erases what is here of studies that this node has retracted,
 // named by the hash of the subject.
-func (a *Archive) EraseAgain(ctx context.Context, subjects []string) (n int, err error) {
+func (a *Archive) eraseAgain(ctx context.Context, subjects []string) (n int, err error) {
 	if len(subjects) == 0 {
 		return 0, nil
 	}
@@ -239,19 +280,78 @@ func (a *Archive) tellAnew() (renewed, lost int, err error) {
 	return renewed, lost, nil
 }
 
-// again erases what RetractedBefore has told of.
-func (e *erasures) again(ctx context.Context) error {
-	e.mu.Lock()
-	list := slices.Clone(e.before)
-	e.mu.Unlock()
-	if len(list) == 0 {
-		return nil
+// anew notes the epoch that a restored node has begun, and which of its own
+// retractions have been dealt with. Others of earlier epochs that are heard
+// from now on are of what it had erased after the backup.
+func (e *erasures) anew(known map[string]index.Position) error {
+	a := e.a
+	head, ok := a.Index.Head(a.Self)
+	if !ok {
+		return nil // it has never said anything
 	}
-	if _, err := e.a.EraseAgain(ctx, list); err != nil {
+	for part := range slices.Chunk(slices.Collect(maps.Keys(known)), eraseRows) {
+		if err := a.update(func(txn *badger.Txn) error {
+			for _, subject := range part {
+				if err := putRecord(txn, heardRow(heardKey{a.Self, subject}), known[subject]); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return a.update(func(txn *badger.Txn) error {
+		return putRecord(txn, []byte{tableErasure, erasureAnew}, index.Position{Epoch: head.Epoch})
+	})
+}
+
+// again erases what this node had erased before it was restored from a backup,
+// and has heard of only since it has begun anew.
+func (e *erasures) again(ctx context.Context) error {
+	a := e.a
+	own, err := a.OwnRetractions()
+	if err != nil || len(own) == 0 {
 		return err
 	}
-	e.mu.Lock()
-	e.before = e.before[len(list):]
-	e.mu.Unlock()
-	return nil
+	var late []string
+	if err := a.db.View(func(txn *badger.Txn) error {
+		late = nil
+		begun, err := getRecord[index.Position](txn, []byte{tableErasure, erasureAnew})
+		if errors.Is(err, errNoRecord) {
+			return nil // it never was
+		}
+		if err != nil {
+			return err
+		}
+		for subject, through := range own {
+			if through.Epoch >= begun.Epoch {
+				continue // said here since
+			}
+			at, err := getRecord[index.Position](txn, heardRow(heardKey{a.Self, subject}))
+			if err != nil && !errors.Is(err, errNoRecord) {
+				return err
+			}
+			if at != through {
+				late = append(late, subject)
+			}
+		}
+		return nil
+	}); err != nil || len(late) == 0 {
+		return err
+	}
+	if _, err := a.eraseAgain(ctx, late); err != nil {
+		return err
+	}
+	if own, err = a.OwnRetractions(); err != nil { // as the erasures have left them
+		return err
+	}
+	return a.update(func(txn *badger.Txn) error {
+		for _, subject := range late {
+			if err := putRecord(txn, heardRow(heardKey{a.Self, subject}), own[subject]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -296,8 +296,7 @@ func (s *space) wanted(study string) {
 
 func (s *space) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		s.pass(ctx)
-		t := time.NewTimer(s.wait())
+		t := time.NewTimer(s.pass(ctx))
 		select {
 		case <-ctx.Done():
 		case <-s.wake:
@@ -319,23 +318,24 @@ func (s *space) wait() time.Duration {
 	return max(next, 10*time.Millisecond)
 }
 
-// pass does what is due.
-func (s *space) pass(ctx context.Context) {
+// pass does what is due, and says how long there is nothing to do. While it is
+// held back, and while the disk is full, what is due stays so.
+func (s *space) pass(ctx context.Context) time.Duration {
 	now := s.a.Now()
 	if s.a.Room != nil && s.a.Room.Note(true) != nil {
-		return // every write could be the last
+		return heldAgain // every write could be the last
 	}
 	s.save(now)
 	s.count(ctx, now)
 	done, ok := s.hold.begin()
 	if !ok {
-		return
+		return heldAgain
 	}
 	defer done()
 	s.look(ctx, now)
 	for _, id := range s.due(now) {
 		if ctx.Err() != nil {
-			return
+			return heldAgain
 		}
 		s.tend(ctx, id)
 	}
@@ -347,6 +347,7 @@ func (s *space) pass(ctx context.Context) {
 			s.a.Log.Error("shelves that nothing can read were looked for in vain", "error", err)
 		}
 	}
+	return s.wait()
 }
 
 func (s *space) due(now time.Time) []sourceID {

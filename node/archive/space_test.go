@@ -999,3 +999,37 @@ func TestEvictionTakesBackWhatWasTold(t *testing.T) {
 		t.Fatal("the region still believes that the copy is here")
 	}
 }
+
+// What is due while sweeps are held back, or the disk is full, is not looked at
+// again and again.
+func TestHeldSweepsWait(t *testing.T) {
+	h := furnished(t)
+	id := h.id(doomedStudy)
+	h.space.sweepAt(id, h.clock.now())
+	h.clock.step(time.Hour)
+	release, err := h.HoldSweeps(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wait := h.space.pass(t.Context()); wait < heldAgain {
+		t.Errorf("held back it looks again in %v", wait)
+	}
+	select {
+	case <-h.space.wake: // of what was stored before
+	default:
+	}
+	release()
+	select {
+	case <-h.space.wake:
+	default:
+		t.Error("nobody is told that sweeps may go on")
+	}
+	h.Room = &tightRoom{note: cas.ErrDiskFull}
+	if wait := h.space.pass(t.Context()); wait < heldAgain {
+		t.Errorf("with a full disk it looks again in %v", wait)
+	}
+	h.Room = nil
+	if h.space.pass(t.Context()); len(h.space.due(h.clock.now())) != 0 {
+		t.Error("what was due stays so")
+	}
+}
