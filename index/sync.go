@@ -25,7 +25,7 @@ type Logs interface {
 	// no more than maxBytes.
 	Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batch, error)
 	// Take stores batches of one log; those already there are passed over. fresh counts those that brought something. An error says
-	// why it stopped; what came before is kept. Errors: as Heard's, and *GapError.
+	// why it stopped; what came before is kept. Errors: as Heard's, *GapError, and *FullError (this log is not kept here).
 	Take(batches []Verified) (fresh int, err error)
 }
 
@@ -999,10 +999,11 @@ func (s *Sync) fault(from NodeID, err error) error {
 		limit       *LimitError
 		version     *VersionError
 		gap         *GapError
+		full        *FullError
 	)
 	switch {
-	case err == nil, errors.As(err, &uncertified), errors.As(err, &fork), errors.As(err, &version), errors.As(err, &gap):
-		return nil // a batch of a newer version is its author's doing
+	case err == nil, errors.As(err, &uncertified), errors.As(err, &fork), errors.As(err, &version), errors.As(err, &gap), errors.As(err, &full):
+		return nil // a batch of a newer version is its author's doing, and what is full is full here
 	case errors.As(err, &forged), errors.As(err, &malformed), errors.As(err, &limit):
 		return &PeerError{Peer: from, Err: err}
 	}
