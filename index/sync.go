@@ -911,7 +911,7 @@ func (s *Sync) takeRun(from NodeID, run []Verified, got *taken) error {
 		}
 	}
 	if fresh > 0 {
-		got.fresh = append(got.fresh, run[:early]...)
+		got.fresh = append(got.fresh, s.brought(id, run[:early], fresh)...)
 		if err == nil && early > 0 {
 			err = s.closeGap(id, run[early-1].link.head.Seq)
 		}
@@ -921,6 +921,17 @@ func (s *Sync) takeRun(from NodeID, run []Verified, got *taken) error {
 		s.held.drop(id)
 	}
 	return s.fault(from, err)
+}
+
+// brought are those of a run by which a log grew, where so many of them brought something: not what was there before, nor what comes
+// after the place where it stopped.
+func (s *Sync) brought(id logID, run []Verified, fresh int) []Verified {
+	if fresh < len(run) {
+		reached := headIn(s.logs.Heads(), id).Seq
+		run = slices.DeleteFunc(slices.Clone(run), func(v Verified) bool { return v.link.head.Seq > reached })
+		run = run[max(0, len(run)-fresh):]
+	}
+	return run
 }
 
 // remember notes that a batch is stored. One without all of its payloads may yet come with them.
@@ -933,18 +944,20 @@ func (s *Sync) remember(v Verified) {
 // closeGap takes what was held of a log that has reached a position.
 func (s *Sync) closeGap(id logID, reached Seq) error {
 	for {
-		v, ok := s.held.next(id, reached)
-		if !ok {
+		run := s.held.next(id, reached, MaxAnswer)
+		if len(run) == 0 {
 			return nil
 		}
-		fresh, err := s.logs.Take([]Verified{v})
+		fresh, err := s.logs.Take(run)
+		s.news += fresh
 		if err != nil {
 			s.held.drop(id)
 			return err
 		}
-		s.news += fresh
-		s.remember(v)
-		reached = max(reached, v.link.head.Seq)
+		for _, v := range run {
+			s.remember(v)
+			reached = max(reached, v.link.head.Seq)
+		}
 	}
 }
 

@@ -155,7 +155,7 @@ func TestHeldWithinLimits(t *testing.T) {
 	if h.add(id, vs[1]) || h.add(id, vs[n-1]) {
 		t.Fatal("kept what was there, or does not fit")
 	}
-	if _, ok := h.next(id, 0); ok {
+	if run := h.next(id, 0, MaxAnswer); len(run) > 0 {
 		t.Fatal("gave what does not follow")
 	}
 	for i := range MaxHeld/MaxHeldOf + 2 {
@@ -309,5 +309,86 @@ func TestAllowanceIsByTime(t *testing.T) {
 	a.pass(time.Hour)
 	if a.bytes != a.most() {
 		t.Fatalf("%d bytes saved up", a.bytes)
+	}
+}
+
+// watchedLogs are logs that count what is taken of them, and whose disk may be full.
+type watchedLogs struct {
+	*memoryLogs
+	takes int
+	most  int // bytes of one
+	full  error
+}
+
+func (w *watchedLogs) Take(batches []Verified) (int, error) {
+	w.takes++
+	if w.full != nil {
+		return 0, w.full
+	}
+	size := 0
+	for _, v := range batches {
+		size += v.batch.size()
+	}
+	w.most = max(w.most, size)
+	return w.memoryLogs.Take(batches)
+}
+
+// notes are batches of a fact each.
+func notes(t *testing.T, trust TrustID, n, size int) []Verified {
+	var groups [][]Statement
+	for i := range n {
+		groups = append(groups, []Statement{note(fmt.Sprint(i), strings.Repeat("x", size))})
+	}
+	return sealed(t, nodeKeyOf(trust), 1, groups...)
+}
+
+func batchesOf(vs []Verified) (out []Batch) {
+	for _, v := range vs {
+		out = append(out, v.Batch())
+	}
+	return out
+}
+
+// What was held is taken by the transaction, not by the batch, when what was missing before it comes.
+func TestHeldIsTakenTogether(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	logs := &watchedLogs{memoryLogs: newMemoryLogs("RBB", r)}
+	s := NewSync(logs, SyncOptions{Self: nodeOf("RBB"), Rand: rand.New(rand.NewPCG(1, 2))})
+	vs := notes(t, "RAA", 400, 4<<10)
+	for i := 1; i < len(vs); i += 100 {
+		if _, err := s.Step(nodeOf("RAA"), Batches{Batches: batchesOf(vs[i:min(i+100, len(vs))])}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	logs.takes = 0
+	if _, err := s.Step(nodeOf("RAA"), Batches{Batches: batchesOf(vs[:1])}); err != nil {
+		t.Fatal(err)
+	}
+	if n := logs.Heads()[0].Seq; n != 400 || s.held.bytes != 0 || len(s.held.logs) != 0 {
+		t.Fatalf("the log ends at %d, %d bytes are held", n, s.held.bytes)
+	}
+	if logs.takes > 5 || logs.most > MaxAnswer {
+		t.Fatalf("taken %d times, %d bytes at most", logs.takes, logs.most)
+	}
+}
+
+// Only what was taken counts as new, and is handed on: not what comes after the place where the store stopped, nor what was there.
+func TestOnlyWhatWasTakenIsHandedOn(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC")
+	logs := newMemoryLogs("RBB", r)
+	vs := notes(t, "RAA", 6, 10)
+	if _, err := logs.Take(vs[:2]); err != nil {
+		t.Fatal(err)
+	}
+	s := newTestSync("RBB", logs)
+	s.Met(nodeOf("RCC"))
+	// A second history goes on from the fourth.
+	other := sealed(t, nodeKeyOf("RAA"), 1, []Statement{note("y", "1")}, []Statement{note("y", "2")}, []Statement{note("y", "3")}, []Statement{note("y", "4")}, []Statement{note("y", "5")})
+	out, err := s.Step(nodeOf("RAA"), Batches{Batches: append(batchesOf(vs[:4]), batchesOf(other[4:])...)})
+	if err != nil || len(out) != 1 {
+		t.Fatalf("%v, %v", out, err)
+	}
+	if got := messageText(out[0].Message); got != "push RAA 1/3-3 1/4-4" || s.news != 2 {
+		t.Fatalf("handed on %s, %d new", got, s.news)
 	}
 }
