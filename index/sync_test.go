@@ -392,3 +392,175 @@ func TestOnlyWhatWasTakenIsHandedOn(t *testing.T) {
 		t.Fatalf("handed on %s, %d new", got, s.news)
 	}
 }
+
+// A peer that answers every question in time, with what is known or with nothing, and says truly that there is more, keeps nobody from
+// asking those who give it; and is not asked without end where nobody else is there.
+func TestUselessAnswersStarveNoLog(t *testing.T) {
+	for name, c := range map[string]struct {
+		logs  int
+		alone bool
+		say   func(id uint64, old []Batch, more []Head) []Message
+	}{
+		"old batches": {logs: 3, say: func(id uint64, old []Batch, more []Head) []Message {
+			return []Message{Batches{ID: id, Batches: old, Heads: more}}
+		}},
+		"one old batch": {logs: 3, say: func(id uint64, old []Batch, more []Head) []Message {
+			return []Message{Batches{ID: id, Batches: old[:1], Heads: more}}
+		}},
+		"nothing, and claims again": {logs: 3, say: func(id uint64, _ []Batch, more []Head) []Message {
+			return []Message{Batches{ID: id}, Heads{Heads: more}}
+		}},
+		"old batches, alone": {logs: 1, alone: true, say: func(id uint64, old []Batch, more []Head) []Message {
+			return []Message{Batches{ID: id, Batches: old, Heads: more}}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			authors := []TrustID{"RAA", "RCC", "RDD"}[:c.logs]
+			r := foundRegion("RAA", "RBB", "RCC", "RDD", "REE")
+			honest, logs := newMemoryLogs("RAA", r), newMemoryLogs("REE", r)
+			var old []Batch
+			var more []Head
+			for _, a := range authors {
+				vs := notes(t, a, 3, 10)
+				if _, err := honest.Take(vs); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := logs.Take(vs[:1]); err != nil {
+					t.Fatal(err)
+				}
+				old, more = append(old, vs[0].Batch()), append(more, vs[2].Head())
+			}
+			slices.SortFunc(more, compareSigned)
+			self, hostile, good := nodeOf("REE"), nodeOf("RBB"), nodeOf("RAA")
+			s, other := newTestSync("REE", logs), newTestSync("RAA", honest)
+			asked := 0
+			type late struct {
+				at  time.Duration
+				msg Message
+			}
+			var answers []late
+			now := time.Duration(0)
+			var send func(out []Outgoing, err error)
+			send = func(out []Outgoing, err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, o := range out {
+					want, isWant := o.Message.(Want)
+					switch {
+					case o.To == good:
+						back, err := other.Step(self, o.Message)
+						if err != nil {
+							t.Fatal(err)
+						}
+						for _, b := range back {
+							send(s.Step(good, b.Message))
+						}
+					case isWant:
+						asked++
+						for _, m := range c.say(want.ID, old, more) {
+							answers = append(answers, late{now + time.Second, m})
+						}
+					}
+				}
+			}
+			peers := []NodeID{hostile, good}
+			if c.alone {
+				peers = peers[:1]
+			}
+			send(s.Step(hostile, Heads{Heads: more}))
+			for ; now < 300*time.Second; now += 100 * time.Millisecond {
+				if now%DefaultTick == 0 {
+					send(s.Tick(peers))
+				}
+				send(s.Pass(100 * time.Millisecond))
+				for len(answers) > 0 && answers[0].at <= now {
+					m := answers[0].msg
+					answers = answers[1:]
+					send(s.Step(hostile, m))
+				}
+				if now%DefaultTick == 0 && asked > 0 { // it is heard first, always
+					send(s.Step(hostile, Heads{Heads: more}))
+				}
+				if !c.alone && logs.reached == honest.reached {
+					break
+				}
+			}
+			switch {
+			case asked == 0:
+				t.Fatal("the hostile peer was not asked")
+			case c.alone && asked > 30:
+				t.Fatalf("asked %d times in vain", asked)
+			case !c.alone && (logs.reached != honest.reached || now > 15*time.Second):
+				t.Fatalf("%d of %d facts after %v; the hostile peer was asked %d times", logs.reached, honest.reached, now, asked)
+			}
+		})
+	}
+}
+
+// While the store fails nothing is asked for but what shows, now and then, whether it still does; then everything comes, unprompted.
+func TestNothingIsPulledThatCannotBeStored(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	a := newMemoryLogs("RAA", r)
+	b := &watchedLogs{memoryLogs: newMemoryLogs("RBB", r), full: errors.New("no space left on device")}
+	if _, err := a.Take(notes(t, "RAA", 40, 50<<10)); err != nil {
+		t.Fatal(err)
+	}
+	other := newTestSync("RAA", a)
+	s := NewSync(b, SyncOptions{Self: nodeOf("RBB"), Rand: rand.New(rand.NewPCG(1, 2))})
+	wants, failed := 0, 0
+	var send func(out []Outgoing, err error)
+	send = func(out []Outgoing, err error) {
+		t.Helper()
+		if err != nil {
+			if !errors.Is(err, b.full) {
+				t.Fatal(err)
+			}
+			failed++
+		}
+		for _, o := range out {
+			if _, ok := o.Message.(Want); ok {
+				wants++
+			}
+			back, err := other.Step(nodeOf("RBB"), o.Message)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range back {
+				send(s.Step(nodeOf("RAA"), m.Message))
+			}
+		}
+	}
+	run := func(ticks int, tell bool) {
+		for range ticks {
+			if _, err := other.Tick([]NodeID{nodeOf("RBB")}); err != nil {
+				t.Fatal(err)
+			}
+			out, err := s.Tick([]NodeID{nodeOf("RAA")})
+			if !tell { // no exchange: what is known must do
+				out = slices.DeleteFunc(out, func(o Outgoing) bool { _, ok := o.Message.(Digest); return ok })
+			}
+			send(out, err)
+			for range 15 {
+				send(s.Pass(100 * time.Millisecond))
+			}
+		}
+	}
+	run(1, true)
+	if wants != 1 || failed != 1 {
+		t.Fatalf("asked %d times in the first exchange, failed %d times", wants, failed)
+	}
+	run(100, true)
+	if wants < 5 || wants > 10 {
+		t.Fatalf("asked %d times in 100 exchanges", wants)
+	}
+	b.full = nil
+	run(maxRest+2, false)
+	if b.reached != a.reached {
+		t.Fatalf("%d of %d facts", b.reached, a.reached)
+	}
+	if s.store != (rest{}) {
+		t.Fatal("still rests")
+	}
+}
