@@ -158,7 +158,7 @@ func (w *writing) known(n NodeID, trust TrustID) (author, error) {
 	next := len(w.x.authors) + len(w.authors) + 1
 	w.x.mu.RUnlock()
 	if next > maxNumbered {
-		return author{}, &LimitError{What: "nodes whose logs are kept", Got: next, Limit: maxNumbered}
+		return author{}, &FullError{What: "nodes whose logs are kept", Limit: maxNumbered}
 	}
 	a := author{authorNo(next), n, trust}
 	w.authors = append(w.authors, a)
@@ -557,6 +557,11 @@ func stored(err error) error {
 	return nil
 }
 
+// sayFull tells the operator, once, that logs are passed over.
+func (x *Index) sayFull(err *FullError) {
+	x.full.Do(func() { x.opt.Log.Error("the logs of further nodes are not taken", "error", err) })
+}
+
 // takeOne takes one batch. Every error but a *storeError refuses the batch and leaves the transaction as it was.
 func (x *Index) takeOne(w **writing, v Verified, flush func() error) (brought bool, err error) {
 	id := logID{v.link.head.Node, v.link.head.Epoch}
@@ -581,7 +586,13 @@ func (x *Index) takeOne(w **writing, v Verified, flush func() error) (brought bo
 	}
 	switch verdict {
 	case follows:
-		return true, stored((*w).append(v, trust))
+		err := (*w).append(v, trust)
+		var full *FullError
+		if errors.As(err, &full) { // known before anything is written
+			x.sayFull(full)
+			return false, err
+		}
+		return true, stored(err)
 	case known:
 		filled, err := (*w).fill(v)
 		return filled, stored(err)

@@ -17,6 +17,16 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("%s: %d is over the limit of %d", e.What, e.Got, e.Limit)
 }
 
+// FullError says that this node keeps as many of something as it can: a limit of its own, and nobody's fault.
+type FullError struct {
+	What  string
+	Limit int
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("%s: there are %d, and no more can be kept: found a new region", e.What, e.Limit)
+}
+
 // VersionError says that a newer program wrote this.
 type VersionError struct {
 	What string

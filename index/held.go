@@ -73,30 +73,41 @@ func (h *held) largest(among func(logID) bool) (out logID) {
 
 // cut gives up the last batch of a log.
 func (h *held) cut(id logID) {
-	log := h.logs[id]
-	h.remove(id, len(log.batches)-1)
+	n := len(h.logs[id].batches)
+	h.remove(id, n-1, n)
 }
 
-func (h *held) remove(id logID, i int) {
+func (h *held) remove(id logID, from, to int) {
 	log := h.logs[id]
-	size := log.batches[i].batch.size()
-	log.batches = slices.Delete(log.batches, i, i+1)
-	log.bytes -= size
-	h.bytes -= size
+	for _, v := range log.batches[from:to] {
+		log.bytes -= v.batch.size()
+		h.bytes -= v.batch.size()
+	}
+	log.batches = slices.Delete(log.batches, from, to)
 	if len(log.batches) == 0 {
 		delete(h.logs, id)
 	}
 }
 
-// next takes out the first batch of a log that need not wait any more, the log having reached a position.
-func (h *held) next(id logID, reached Seq) (Verified, bool) {
+// next takes out the first batches of a log that need not wait any more, the log having reached a position: as many as follow on each
+// other, and one at least, but no more than maxBytes of them.
+func (h *held) next(id logID, reached Seq, maxBytes int) []Verified {
 	log := h.logs[id]
-	if log == nil || log.batches[0].link.first > reached+1 {
-		return Verified{}, false
+	if log == nil {
+		return nil
 	}
-	v := log.batches[0]
-	h.remove(id, 0)
-	return v, true
+	n := 0
+	for n < len(log.batches) && log.batches[n].link.first <= reached+1 {
+		v := log.batches[n]
+		if maxBytes -= v.batch.size(); maxBytes < 0 && n > 0 {
+			break
+		}
+		reached = max(reached, v.link.head.Seq)
+		n++
+	}
+	run := slices.Clone(log.batches[:n])
+	h.remove(id, 0, n)
+	return run
 }
 
 func (h *held) drop(id logID) {

@@ -54,6 +54,7 @@ type Index struct {
 	dropped      func()       // for tests: called when rows have been dropped, and those that stay are not yet back
 	putBackFault func() error // for tests
 	checked      signatures   // under write
+	full         sync.Once    // said that there is no room for another author
 
 	mu       sync.RWMutex // guards what follows; never held during I/O
 	epoch    Epoch        // of the own log

@@ -12,21 +12,32 @@ type memoryLogs struct {
 	region  *region // the votes known from elsewhere
 	logs    map[logID]*memoryLog
 	roster  Roster
-	checked *Checked // signatures of heads; may be nil
-	anybody bool     // certifies anybody
-	reached Seq      // positions of all logs together
-	forked  bool     // any of them
-	heads   []Head   // of all logs, sorted
+	checked *Checked             // signatures of heads; may be nil
+	anybody bool                 // certifies anybody
+	reached Seq                  // positions of all logs together
+	forked  bool                 // any of them
+	heads   []Head               // of all logs, sorted
+	missing int                  // holes of all logs together
+	gone    map[memoryPlace]bool // positions that a retraction named
+}
+
+type memoryPlace struct {
+	node NodeID
+	at   Position
 }
 
 type memoryLog struct {
 	batches []Verified
+	holes   []Seq // positions whose payload did not come, sorted
+	asked   Seq   // the hole that Heard named last
 	fork    *Fork
 	heard   Head
 }
 
-// erase drops the payloads that the retractions in a batch name.
-func (l *memoryLog) erase(by Verified) {
+// erase drops the payloads that the retractions in a batch name, and waits for them no more.
+func (m *memoryLogs) erasedBy(by Verified) {
+	node := by.link.head.Node
+	l := m.log(logID{node, by.link.head.Epoch})
 	for _, p := range by.batch.Payloads {
 		s, err := decodePayload(p.Data)
 		if err != nil || s.Kind != KindRetraction {
@@ -37,6 +48,13 @@ func (l *memoryLog) erase(by Verified) {
 			continue
 		}
 		for _, at := range r.Positions {
+			if m.gone == nil {
+				m.gone = map[memoryPlace]bool{}
+			}
+			m.gone[memoryPlace{node, at}] = true
+			if of := m.logs[logID{node, at.Epoch}]; of != nil {
+				m.filled(of, at.Seq)
+			}
 			for i, v := range l.batches {
 				k := int(at.Seq) - int(v.link.first)
 				if at.Epoch != v.link.head.Epoch || k < 0 || k >= len(v.batch.Payloads) {
@@ -197,7 +215,67 @@ func (m *memoryLogs) Forks() []Fork {
 	return out
 }
 
-func (m *memoryLogs) Holes() []Head { return nil }
+func (m *memoryLogs) Holes() []Head {
+	if m.missing == 0 {
+		return nil
+	}
+	var out []Head
+	for _, id := range m.ids() {
+		if l := m.logs[id]; len(l.holes) > 0 && l.fork == nil {
+			out = append(out, l.batches[len(l.batches)-1].link.head)
+		}
+	}
+	return out
+}
+
+// filled says that a payload is not waited for any more, and whether it was.
+func (m *memoryLogs) filled(l *memoryLog, at Seq) bool {
+	i, ok := slices.BinarySearch(l.holes, at)
+	if ok {
+		l.holes = slices.Delete(l.holes, i, i+1)
+		m.missing--
+	}
+	return ok
+}
+
+// note takes note of the payloads that did not come with a batch.
+func (m *memoryLogs) note(l *memoryLog, v Verified) {
+	for i, p := range v.batch.Payloads {
+		at := v.link.first + Seq(i)
+		if p.dropped() && !m.gone[memoryPlace{v.link.head.Node, Position{v.link.head.Epoch, at}}] {
+			l.holes = append(l.holes, at)
+			m.missing++
+		}
+	}
+}
+
+// fill supplies payloads that were missing.
+func (m *memoryLogs) fill(l *memoryLog, v Verified) bool {
+	i, ok := slices.BinarySearchFunc(l.batches, v.link.first, heldBefore)
+	if len(l.holes) == 0 || !ok {
+		return false
+	}
+	any := false
+	for k, p := range v.batch.Payloads {
+		if p.dropped() || !m.filled(l, v.link.first+Seq(k)) {
+			continue
+		}
+		l.batches[i].batch.Payloads = slices.Clone(l.batches[i].batch.Payloads)
+		l.batches[i].batch.Payloads[k] = p
+		any = true
+	}
+	return any
+}
+
+// lack makes a copy of a batch without some payloads, as those have it to whom they did not come.
+func lack(v Verified, drop ...Seq) Batch {
+	b := v.Batch()
+	b.Payloads = slices.Clone(b.Payloads)
+	for _, at := range drop {
+		b.Payloads[at-v.link.first] = Payload{}
+	}
+	return b
+}
 
 func (m *memoryLogs) grow(h Head) {
 	i, ok := slices.BinarySearchFunc(m.heads, h, compareHeads)
@@ -227,6 +305,13 @@ func (m *memoryLogs) Heard(h Head) (Seq, bool, error) {
 	case verdict == forked:
 		l.fork, m.forked = fork, true
 		return 0, false, &ForkError{Fork: *fork}
+	case verdict == known && len(l.holes) > 0 && h.Seq == c.last.head.Seq:
+		i, ok := slices.BinarySearch(l.holes, l.asked)
+		if ok {
+			i++
+		}
+		l.asked = l.holes[i%len(l.holes)]
+		return l.asked - 1, true, nil
 	case verdict == known:
 		return 0, false, nil
 	}
@@ -278,7 +363,8 @@ func (m *memoryLogs) Take(batches []Verified) (fresh int, err error) {
 			return fresh, err
 		case verdict == follows:
 			l.batches = append(l.batches, v)
-			l.erase(v)
+			m.note(l, v)
+			m.erasedBy(v)
 			m.reached += Seq(len(v.link.commit))
 			m.grow(v.link.head)
 			fresh++
@@ -286,6 +372,10 @@ func (m *memoryLogs) Take(batches []Verified) (fresh int, err error) {
 				s, err := decodePayload(p.Data)
 				votes = votes || err == nil && s.Kind == KindVote
 			}
+		case verdict == known && m.fill(l, v):
+			fresh++
+			m.erasedBy(v)
+			votes = true
 		case verdict == ahead:
 			return fresh, &GapError{Node: v.link.head.Node, Epoch: v.link.head.Epoch, After: c.last.head.Seq, First: v.link.first}
 		case verdict == forked:

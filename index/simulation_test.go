@@ -191,6 +191,16 @@ func (w *world) travel(trouble bool) {
 			return
 		case 1:
 			w.wire = append(w.wire, e)
+		case 2: // a node that has not got all payloads gives what it has
+			if m, ok := e.msg.(Batches); ok && len(m.Batches) > 0 {
+				i := w.rnd.IntN(len(m.Batches))
+				m.Batches = slices.Clone(m.Batches)
+				m.Batches[i].Payloads = slices.Clone(m.Batches[i].Payloads)
+				k := w.rnd.IntN(len(m.Batches[i].Payloads))
+				m.Batches[i].Payloads[k] = Payload{}
+				e.msg = m
+				fmt.Fprintf(&w.script, "without a payload: ")
+			}
 		}
 	}
 	fmt.Fprintf(&w.script, "%s -> %s %s\n", nameOf(e.from), nameOf(e.to), messageText(e.msg))

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -25,7 +26,7 @@ type Logs interface {
 	// no more than maxBytes.
 	Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batch, error)
 	// Take stores batches of one log; those already there are passed over. fresh counts those that brought something. An error says
-	// why it stopped; what came before is kept. Errors: as Heard's, and *GapError.
+	// why it stopped; what came before is kept. Errors: as Heard's, *GapError, and *FullError (this log is not kept here).
 	Take(batches []Verified) (fresh int, err error)
 }
 
@@ -72,6 +73,8 @@ const (
 	eager    = 250 * time.Millisecond  // at least between two exchanges begun because something was pulled
 	maxLate  = 3                       // questions in a row unanswered, after which what a peer said it has counts no more
 
+	maxRest = 32 // ticks for which nothing is asked while the store fails, or of a peer what it did not give again and again
+
 	rememberedBatches    = 4096
 	rememberedSignatures = 8192
 )
@@ -116,6 +119,7 @@ type Sync struct {
 
 	now     time.Duration // since NewSync
 	passed  time.Duration // since the last Tick
+	ticks   uint64        // since NewSync
 	peers   map[NodeID]*peer
 	present []NodeID // peers by the last Tick, and those met since, sorted
 
@@ -132,13 +136,29 @@ type Sync struct {
 	claims           bool   // some peer may be ahead
 	stirred          bool   // something was pulled
 	stir             time.Duration
+	store            rest // from asking for what cannot be stored
+}
+
+// rest is a number of ticks to leave something alone, each time twice as long as before.
+type rest struct{ ticks, until uint64 }
+
+func (r *rest) begin(now, most uint64) {
+	r.ticks = min(max(1, 2*r.ticks), most)
+	r.until = now + r.ticks
+}
+
+// vain says that a peer that was asked for a log brought nothing of it: the log still ends there.
+type vain struct {
+	rest
+	at Seq
 }
 
 type peer struct {
 	ahead   map[logID]Seq // what it said it has and these logs have not
-	from    logID         // the log answered last: the next question begins after it
-	limit   int           // bytes of the next question
-	late    int           // questions in a row without an answer in time
+	vain    map[logID]vain
+	from    logID // the log answered last: the next question begins after it
+	limit   int   // bytes of the next question
+	late    int   // questions in a row without an answer in time
 	useless int
 	unknown int
 	waiting []Want
@@ -149,7 +169,8 @@ type question struct {
 	at    time.Duration
 	limit int
 	logs  []logID
-	late  bool // and so not counted on
+	after []Seq // of each
+	late  bool  // and so not counted on
 	hole  bool
 }
 
@@ -207,7 +228,7 @@ func (s *Sync) peer(id NodeID) *peer {
 				s.forget(id)
 			}
 		}
-		p = &peer{ahead: map[logID]Seq{}, limit: firstAsk}
+		p = &peer{ahead: map[logID]Seq{}, vain: map[logID]vain{}, limit: firstAsk}
 		s.peers[id] = p
 	}
 	return p
@@ -234,6 +255,7 @@ func (s *Sync) Tick(peers []NodeID) ([]Outgoing, error) {
 			s.forget(id)
 		}
 	}
+	s.ticks++
 	s.news, s.newsBefore = 0, s.news
 	var out []Outgoing
 	if s.passed == 0 {
@@ -524,8 +546,8 @@ func (s *Sync) stepSummary(from NodeID, m Summary) ([]Outgoing, error) {
 			case t[0].Seq == 0:
 				show = append(show, k)
 			case t[0].Seq > o[0].Seq:
-				p.ahead[logID{o[0].Node, o[0].Epoch}], s.claims = t[0].Seq, true
 				explained = true
+				news = s.claim(p, logID{o[0].Node, o[0].Epoch}, o[0].Seq, t[0].Seq) || news
 			case t[0].Seq < o[0].Seq:
 				tell = append(tell, o[0])
 			case markOf(o[0], false) != t[0]: // proof of a fork, if theirs is signed too
@@ -536,7 +558,6 @@ func (s *Sync) stepSummary(from NodeID, m Summary) ([]Outgoing, error) {
 			// The marks are the same, the hashes are not: somebody made two heads that begin alike.
 			tell, show = append(tell, v.shown(v.heads[b.Number])...), append(show, keys...)
 		}
-		news = news || explained
 	}
 	if !news {
 		if err := s.wasted(from); err != nil {
@@ -608,16 +629,66 @@ func (s *Sync) stepHeads(from NodeID, m Heads) ([]Outgoing, error) {
 }
 
 // hear notes that from has a head. An author not certified, or quarantined, is no fault of from's.
-func (s *Sync) hear(from NodeID, h Head) (behind bool, err error) {
-	_, behind, err = s.logs.Heard(h)
+func (s *Sync) hear(from NodeID, h Head) (claimed bool, err error) {
+	after, behind, err := s.logs.Heard(h)
 	if err != nil {
 		delete(s.peer(from).ahead, logID{h.Node, h.Epoch})
 		return false, s.fault(from, err)
 	}
-	if behind {
-		s.peer(from).ahead[logID{h.Node, h.Epoch}], s.claims = h.Seq, true
+	return behind && s.claim(s.peer(from), logID{h.Node, h.Epoch}, after, h.Seq), nil
+}
+
+// claim notes that a peer says it has more of a log than there is here. Who was asked for it and gave nothing is not heard for a while.
+func (s *Sync) claim(p *peer, id logID, have, more Seq) bool {
+	if v, ok := p.vain[id]; ok && have <= v.at && s.ticks < v.until {
+		return false
 	}
-	return behind, nil
+	p.ahead[id], s.claims = more, true
+	return true
+}
+
+// other says that somebody else has more of a log than there is here, who has not been asked for it in vain.
+func (s *Sync) other(but NodeID, id logID, have Seq) bool {
+	for n, p := range s.peers {
+		if _, vain := p.vain[id]; n != but && !vain && p.late == 0 && p.ahead[id] > have {
+			return true
+		}
+	}
+	return false
+}
+
+// answered notes what came of a question, and where it was asked in vain: for a log of which there is no more than before, unless the
+// answer was full with those asked for before it.
+func (s *Sync) answered(p *peer, q *question, got taken) {
+	brought := map[logID]bool{}
+	for _, id := range got.logs {
+		brought[id] = true
+	}
+	heads := s.logs.Heads()
+	grew, last := false, 0
+	for i, id := range q.logs {
+		delete(p.ahead, id) // unless it tells, and proves, that there is more
+		grew = grew || headIn(heads, id).Seq > q.after[i]
+		if brought[id] {
+			last = i
+		}
+	}
+	for i, id := range q.logs {
+		switch {
+		case headIn(heads, id).Seq > q.after[i]:
+			delete(p.vain, id)
+		case !grew || i <= last:
+			v := p.vain[id]
+			if v.at != q.after[i] {
+				v = vain{at: q.after[i]}
+			}
+			v.begin(s.ticks, maxRest)
+			p.vain[id] = v
+		}
+	}
+	if n := len(got.logs); n > 0 {
+		p.from = got.logs[n-1]
+	}
 }
 
 // headIn finds the head of a log among sorted ones; the zero Head is that of none.
@@ -632,7 +703,7 @@ func headIn(heads []Head, id logID) Head {
 // ask asks a peer for what it is ahead in, as far as nobody else is being asked, and it has not too much to answer already.
 func (s *Sync) ask(to NodeID) []Outgoing {
 	p := s.peers[to]
-	if p == nil || len(p.ahead) == 0 || s.pull.empty() {
+	if p == nil || len(p.ahead) == 0 || s.pull.empty() || s.ticks < s.store.until {
 		return nil
 	}
 	open, most := 0, MaxAsked
@@ -662,6 +733,12 @@ func (s *Sync) ask(to NodeID) []Outgoing {
 		have := headIn(heads, id).Seq
 		if p.ahead[id] <= have {
 			delete(p.ahead, id)
+			delete(p.vain, id)
+			continue
+		}
+		if v, ok := p.vain[id]; ok && have > v.at {
+			delete(p.vain, id)
+		} else if ok && s.other(to, id, have) {
 			continue
 		}
 		if other := s.asked[id]; other != nil && (other.to == to || s.peer(other.to).late == 0) {
@@ -671,7 +748,7 @@ func (s *Sync) ask(to NodeID) []Outgoing {
 			break
 		}
 		want.Logs = append(want.Logs, Wanted{Node: id.Node, Epoch: id.Epoch, After: have})
-		q.logs = append(q.logs, id)
+		q.logs, q.after = append(q.logs, id), append(q.after, have)
 		s.asked[id] = q
 	}
 	if len(want.Logs) == 0 {
@@ -691,7 +768,7 @@ func (s *Sync) pose(q *question, want Want) Outgoing {
 // askHoles asks a peer for payloads that did not come with their batches.
 func (s *Sync) askHoles(to NodeID) ([]Outgoing, error) {
 	holes := s.logs.Holes()
-	if len(holes) == 0 || s.pull.empty() {
+	if len(holes) == 0 || s.pull.empty() || s.ticks < s.store.until {
 		return nil, nil
 	}
 	for _, q := range s.questions {
@@ -808,25 +885,25 @@ func (s *Sync) stepBatches(from NodeID, m Batches) ([]Outgoing, error) {
 	} else if len(got.fresh) > 0 {
 		s.stirred = true
 	}
-	if err != nil {
+	var lied *PeerError
+	failed := err != nil && !errors.As(err, &lied) // here: the peer is ahead still
+	if q != nil && !failed {
+		s.answered(p, q, got)
+	}
+	if err != nil && !failed {
 		return out, err
 	}
-	if q != nil {
-		for _, id := range q.logs {
-			delete(p.ahead, id) // unless it tells, and proves, that there is more
-		}
-		if n := len(got.logs); n > 0 {
-			p.from = got.logs[n-1]
-		}
-	}
 	for _, h := range m.Heads {
-		behind, err := s.hear(from, h)
-		if err != nil {
-			return out, err
+		claimed, herr := s.hear(from, h)
+		if herr != nil {
+			return out, cmp.Or(err, herr)
 		}
-		if behind && len(got.logs) == 0 {
+		if claimed && len(got.logs) == 0 && !failed {
 			delete(p.ahead, logID{h.Node, h.Epoch}) // it says so and gives nothing
 		}
+	}
+	if failed {
+		return out, err
 	}
 	if len(got.fresh) == 0 && !got.held {
 		if err := s.wasted(from); err != nil {
@@ -891,7 +968,7 @@ func (s *Sync) takeRun(from NodeID, run []Verified, got *taken) error {
 		return nil
 	}
 	id := logID{run[0].link.head.Node, run[0].link.head.Epoch}
-	fresh, err := s.logs.Take(run)
+	fresh, err := s.keep(run)
 	var gap *GapError
 	early := len(run)
 	if errors.As(err, &gap) {
@@ -911,7 +988,7 @@ func (s *Sync) takeRun(from NodeID, run []Verified, got *taken) error {
 		}
 	}
 	if fresh > 0 {
-		got.fresh = append(got.fresh, run[:early]...)
+		got.fresh = append(got.fresh, s.brought(id, run[:early], fresh)...)
 		if err == nil && early > 0 {
 			err = s.closeGap(id, run[early-1].link.head.Seq)
 		}
@@ -921,6 +998,32 @@ func (s *Sync) takeRun(from NodeID, run []Verified, got *taken) error {
 		s.held.drop(id)
 	}
 	return s.fault(from, err)
+}
+
+// keep has batches taken. When the store fails, nothing more is asked for until a later Tick: it would be thrown away.
+func (s *Sync) keep(run []Verified) (fresh int, err error) {
+	fresh, err = s.logs.Take(run)
+	var lied *PeerError
+	switch failed := s.fault(NodeID{}, err); {
+	case failed != nil && !errors.As(failed, &lied):
+		if s.ticks >= s.store.until { // else it is an answer to what was asked before
+			s.store.begin(s.ticks, maxRest)
+		}
+	case fresh > 0:
+		s.store = rest{}
+	}
+	return fresh, err
+}
+
+// brought are those of a run by which a log grew, where so many of them brought something: not what was there before, nor what comes
+// after the place where it stopped.
+func (s *Sync) brought(id logID, run []Verified, fresh int) []Verified {
+	if fresh < len(run) {
+		reached := headIn(s.logs.Heads(), id).Seq
+		run = slices.DeleteFunc(slices.Clone(run), func(v Verified) bool { return v.link.head.Seq > reached })
+		run = run[max(0, len(run)-fresh):]
+	}
+	return run
 }
 
 // remember notes that a batch is stored. One without all of its payloads may yet come with them.
@@ -933,18 +1036,20 @@ func (s *Sync) remember(v Verified) {
 // closeGap takes what was held of a log that has reached a position.
 func (s *Sync) closeGap(id logID, reached Seq) error {
 	for {
-		v, ok := s.held.next(id, reached)
-		if !ok {
+		run := s.held.next(id, reached, MaxAnswer)
+		if len(run) == 0 {
 			return nil
 		}
-		fresh, err := s.logs.Take([]Verified{v})
+		fresh, err := s.keep(run)
+		s.news += fresh
 		if err != nil {
 			s.held.drop(id)
 			return err
 		}
-		s.news += fresh
-		s.remember(v)
-		reached = max(reached, v.link.head.Seq)
+		for _, v := range run {
+			s.remember(v)
+			reached = max(reached, v.link.head.Seq)
+		}
 	}
 }
 
@@ -999,10 +1104,11 @@ func (s *Sync) fault(from NodeID, err error) error {
 		limit       *LimitError
 		version     *VersionError
 		gap         *GapError
+		full        *FullError
 	)
 	switch {
-	case err == nil, errors.As(err, &uncertified), errors.As(err, &fork), errors.As(err, &version), errors.As(err, &gap):
-		return nil // a batch of a newer version is its author's doing
+	case err == nil, errors.As(err, &uncertified), errors.As(err, &fork), errors.As(err, &version), errors.As(err, &gap), errors.As(err, &full):
+		return nil // a batch of a newer version is its author's doing, and what is full is full here
 	case errors.As(err, &forged), errors.As(err, &malformed), errors.As(err, &limit):
 		return &PeerError{Peer: from, Err: err}
 	}

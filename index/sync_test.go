@@ -155,7 +155,7 @@ func TestHeldWithinLimits(t *testing.T) {
 	if h.add(id, vs[1]) || h.add(id, vs[n-1]) {
 		t.Fatal("kept what was there, or does not fit")
 	}
-	if _, ok := h.next(id, 0); ok {
+	if run := h.next(id, 0, MaxAnswer); len(run) > 0 {
 		t.Fatal("gave what does not follow")
 	}
 	for i := range MaxHeld/MaxHeldOf + 2 {
@@ -309,5 +309,258 @@ func TestAllowanceIsByTime(t *testing.T) {
 	a.pass(time.Hour)
 	if a.bytes != a.most() {
 		t.Fatalf("%d bytes saved up", a.bytes)
+	}
+}
+
+// watchedLogs are logs that count what is taken of them, and whose disk may be full.
+type watchedLogs struct {
+	*memoryLogs
+	takes int
+	most  int // bytes of one
+	full  error
+}
+
+func (w *watchedLogs) Take(batches []Verified) (int, error) {
+	w.takes++
+	if w.full != nil {
+		return 0, w.full
+	}
+	size := 0
+	for _, v := range batches {
+		size += v.batch.size()
+	}
+	w.most = max(w.most, size)
+	return w.memoryLogs.Take(batches)
+}
+
+// notes are batches of a fact each.
+func notes(t *testing.T, trust TrustID, n, size int) []Verified {
+	var groups [][]Statement
+	for i := range n {
+		groups = append(groups, []Statement{note(fmt.Sprint(i), strings.Repeat("x", size))})
+	}
+	return sealed(t, nodeKeyOf(trust), 1, groups...)
+}
+
+func batchesOf(vs []Verified) (out []Batch) {
+	for _, v := range vs {
+		out = append(out, v.Batch())
+	}
+	return out
+}
+
+// What was held is taken by the transaction, not by the batch, when what was missing before it comes.
+func TestHeldIsTakenTogether(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	logs := &watchedLogs{memoryLogs: newMemoryLogs("RBB", r)}
+	s := NewSync(logs, SyncOptions{Self: nodeOf("RBB"), Rand: rand.New(rand.NewPCG(1, 2))})
+	vs := notes(t, "RAA", 400, 4<<10)
+	for i := 1; i < len(vs); i += 100 {
+		if _, err := s.Step(nodeOf("RAA"), Batches{Batches: batchesOf(vs[i:min(i+100, len(vs))])}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	logs.takes = 0
+	if _, err := s.Step(nodeOf("RAA"), Batches{Batches: batchesOf(vs[:1])}); err != nil {
+		t.Fatal(err)
+	}
+	if n := logs.Heads()[0].Seq; n != 400 || s.held.bytes != 0 || len(s.held.logs) != 0 {
+		t.Fatalf("the log ends at %d, %d bytes are held", n, s.held.bytes)
+	}
+	if logs.takes > 5 || logs.most > MaxAnswer {
+		t.Fatalf("taken %d times, %d bytes at most", logs.takes, logs.most)
+	}
+}
+
+// Only what was taken counts as new, and is handed on: not what comes after the place where the store stopped, nor what was there.
+func TestOnlyWhatWasTakenIsHandedOn(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC")
+	logs := newMemoryLogs("RBB", r)
+	vs := notes(t, "RAA", 6, 10)
+	if _, err := logs.Take(vs[:2]); err != nil {
+		t.Fatal(err)
+	}
+	s := newTestSync("RBB", logs)
+	s.Met(nodeOf("RCC"))
+	// A second history goes on from the fourth.
+	other := sealed(t, nodeKeyOf("RAA"), 1, []Statement{note("y", "1")}, []Statement{note("y", "2")}, []Statement{note("y", "3")}, []Statement{note("y", "4")}, []Statement{note("y", "5")})
+	out, err := s.Step(nodeOf("RAA"), Batches{Batches: append(batchesOf(vs[:4]), batchesOf(other[4:])...)})
+	if err != nil || len(out) != 1 {
+		t.Fatalf("%v, %v", out, err)
+	}
+	if got := messageText(out[0].Message); got != "push RAA 1/3-3 1/4-4" || s.news != 2 {
+		t.Fatalf("handed on %s, %d new", got, s.news)
+	}
+}
+
+// A peer that answers every question in time, with what is known or with nothing, and says truly that there is more, keeps nobody from
+// asking those who give it; and is not asked without end where nobody else is there.
+func TestUselessAnswersStarveNoLog(t *testing.T) {
+	for name, c := range map[string]struct {
+		logs  int
+		alone bool
+		say   func(id uint64, old []Batch, more []Head) []Message
+	}{
+		"old batches": {logs: 3, say: func(id uint64, old []Batch, more []Head) []Message {
+			return []Message{Batches{ID: id, Batches: old, Heads: more}}
+		}},
+		"one old batch": {logs: 3, say: func(id uint64, old []Batch, more []Head) []Message {
+			return []Message{Batches{ID: id, Batches: old[:1], Heads: more}}
+		}},
+		"nothing, and claims again": {logs: 3, say: func(id uint64, _ []Batch, more []Head) []Message {
+			return []Message{Batches{ID: id}, Heads{Heads: more}}
+		}},
+		"old batches, alone": {logs: 1, alone: true, say: func(id uint64, old []Batch, more []Head) []Message {
+			return []Message{Batches{ID: id, Batches: old, Heads: more}}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			authors := []TrustID{"RAA", "RCC", "RDD"}[:c.logs]
+			r := foundRegion("RAA", "RBB", "RCC", "RDD", "REE")
+			honest, logs := newMemoryLogs("RAA", r), newMemoryLogs("REE", r)
+			var old []Batch
+			var more []Head
+			for _, a := range authors {
+				vs := notes(t, a, 3, 10)
+				if _, err := honest.Take(vs); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := logs.Take(vs[:1]); err != nil {
+					t.Fatal(err)
+				}
+				old, more = append(old, vs[0].Batch()), append(more, vs[2].Head())
+			}
+			slices.SortFunc(more, compareSigned)
+			self, hostile, good := nodeOf("REE"), nodeOf("RBB"), nodeOf("RAA")
+			s, other := newTestSync("REE", logs), newTestSync("RAA", honest)
+			asked := 0
+			type late struct {
+				at  time.Duration
+				msg Message
+			}
+			var answers []late
+			now := time.Duration(0)
+			var send func(out []Outgoing, err error)
+			send = func(out []Outgoing, err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, o := range out {
+					want, isWant := o.Message.(Want)
+					switch {
+					case o.To == good:
+						back, err := other.Step(self, o.Message)
+						if err != nil {
+							t.Fatal(err)
+						}
+						for _, b := range back {
+							send(s.Step(good, b.Message))
+						}
+					case isWant:
+						asked++
+						for _, m := range c.say(want.ID, old, more) {
+							answers = append(answers, late{now + time.Second, m})
+						}
+					}
+				}
+			}
+			peers := []NodeID{hostile, good}
+			if c.alone {
+				peers = peers[:1]
+			}
+			send(s.Step(hostile, Heads{Heads: more}))
+			for ; now < 300*time.Second; now += 100 * time.Millisecond {
+				if now%DefaultTick == 0 {
+					send(s.Tick(peers))
+				}
+				send(s.Pass(100 * time.Millisecond))
+				for len(answers) > 0 && answers[0].at <= now {
+					m := answers[0].msg
+					answers = answers[1:]
+					send(s.Step(hostile, m))
+				}
+				if now%DefaultTick == 0 && asked > 0 { // it is heard first, always
+					send(s.Step(hostile, Heads{Heads: more}))
+				}
+				if !c.alone && logs.reached == honest.reached {
+					break
+				}
+			}
+			switch {
+			case asked == 0:
+				t.Fatal("the hostile peer was not asked")
+			case c.alone && asked > 30:
+				t.Fatalf("asked %d times in vain", asked)
+			case !c.alone && (logs.reached != honest.reached || now > 15*time.Second):
+				t.Fatalf("%d of %d facts after %v; the hostile peer was asked %d times", logs.reached, honest.reached, now, asked)
+			}
+		})
+	}
+}
+
+// While the store fails nothing is asked for but what shows, now and then, whether it still does; then everything comes, unprompted.
+func TestNothingIsPulledThatCannotBeStored(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	a := newMemoryLogs("RAA", r)
+	b := &watchedLogs{memoryLogs: newMemoryLogs("RBB", r), full: errors.New("no space left on device")}
+	if _, err := a.Take(notes(t, "RAA", 40, 50<<10)); err != nil {
+		t.Fatal(err)
+	}
+	other := newTestSync("RAA", a)
+	s := NewSync(b, SyncOptions{Self: nodeOf("RBB"), Rand: rand.New(rand.NewPCG(1, 2))})
+	wants, failed := 0, 0
+	var send func(out []Outgoing, err error)
+	send = func(out []Outgoing, err error) {
+		t.Helper()
+		if err != nil {
+			if !errors.Is(err, b.full) {
+				t.Fatal(err)
+			}
+			failed++
+		}
+		for _, o := range out {
+			if _, ok := o.Message.(Want); ok {
+				wants++
+			}
+			back, err := other.Step(nodeOf("RBB"), o.Message)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range back {
+				send(s.Step(nodeOf("RAA"), m.Message))
+			}
+		}
+	}
+	run := func(ticks int, tell bool) {
+		for range ticks {
+			if _, err := other.Tick([]NodeID{nodeOf("RBB")}); err != nil {
+				t.Fatal(err)
+			}
+			out, err := s.Tick([]NodeID{nodeOf("RAA")})
+			if !tell { // no exchange: what is known must do
+				out = slices.DeleteFunc(out, func(o Outgoing) bool { _, ok := o.Message.(Digest); return ok })
+			}
+			send(out, err)
+			for range 15 {
+				send(s.Pass(100 * time.Millisecond))
+			}
+		}
+	}
+	run(1, true)
+	if wants != 1 || failed != 1 {
+		t.Fatalf("asked %d times in the first exchange, failed %d times", wants, failed)
+	}
+	run(100, true)
+	if wants < 5 || wants > 10 {
+		t.Fatalf("asked %d times in 100 exchanges", wants)
+	}
+	b.full = nil
+	run(maxRest+2, false)
+	if b.reached != a.reached {
+		t.Fatalf("%d of %d facts", b.reached, a.reached)
+	}
+	if s.store != (rest{}) {
+		t.Fatal("still rests")
 	}
 }

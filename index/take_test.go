@@ -1,7 +1,9 @@
 package index
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -23,5 +25,31 @@ func TestTakeManyBatchesOfOneFact(t *testing.T) {
 	}
 	if n, _, err := x.Count(Query{}); err != nil || n != len(groups) {
 		t.Fatalf("%d of %d studies: %v", n, len(groups), err)
+	}
+}
+
+// That no further author can be numbered is this node's limit: the peer that brings a log is not blamed, and the other logs in its
+// message are taken.
+func TestTakeWithoutRoomForAnotherAuthor(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC")
+	x := openTest(t, "RAA", r)
+	known := sealed(t, nodeKeyOf("RBB"), 1, []Statement{note("x", "1")}, []Statement{note("x", "2")})
+	if _, err := x.Take(known[:1]); err != nil {
+		t.Fatal(err)
+	}
+	x.mu.Lock()
+	x.authors = append(x.authors, make([]author, maxNumbered-len(x.authors))...)
+	x.mu.Unlock()
+	other := sealed(t, nodeKeyOf("RCC"), 1, []Statement{note("x", "1")})
+	var full *FullError
+	if n, err := x.Take(other); n != 0 || !errors.As(err, &full) {
+		t.Fatalf("took %d: %v", n, err)
+	}
+	s := NewSync(x, SyncOptions{Self: x.Self(), Rand: rand.New(rand.NewPCG(1, 2))})
+	if _, err := s.Step(nodeOf("RBB"), Batches{Batches: []Batch{other[0].Batch(), known[1].Batch()}}); err != nil {
+		t.Fatalf("blamed for it: %v", err)
+	}
+	if h, _ := x.Head(nodeOf("RBB")); h.Seq != 2 {
+		t.Fatalf("the other log was not taken: %d", h.Seq)
 	}
 }

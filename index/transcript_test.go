@@ -272,6 +272,29 @@ func (s *stage) play(line string) {
 		}
 		out, err := s.syncs[trust(1)].Pass(d)
 		s.sent(trust(1), out, err)
+	case "lack": // lack RBB RAA 1 3: RBB has RAA's log of epoch 1, without the payload of position 3
+		e, err := strconv.Atoi(f[3])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		at, err := strconv.Atoi(f[4])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		m := s.logs[trust(1)]
+		for _, v := range s.logs[trust(2)].logs[logID{nodeOf(trust(2)), Epoch(e)}].batches {
+			b := v.Batch()
+			if v.link.first <= Seq(at) && Seq(at) <= v.link.head.Seq {
+				b = lack(v, Seq(at))
+			}
+			w, err := b.Verify()
+			if err == nil {
+				_, err = m.Take([]Verified{w})
+			}
+			if err != nil {
+				s.t.Fatal(err)
+			}
+		}
 	case "send": // send RAA 1024: RAA may send so many bytes a second
 		rate, err := strconv.Atoi(f[2])
 		if err != nil {
