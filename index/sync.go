@@ -73,6 +73,10 @@ const (
 	eager    = 250 * time.Millisecond  // at least between two exchanges begun because something was pulled
 	maxLate  = 3                       // questions in a row unanswered, after which what a peer said it has counts no more
 
+	maxHoleRest = 256  // ticks for which who answered without a payload is not asked for it again
+	maxHoles    = 1024 // holes of which it is remembered who was asked in vain
+	holeLooks   = 16   // holes that are looked at to find one to ask for
+
 	maxRest = 32 // ticks for which nothing is asked while the store fails, or of a peer what it did not give again and again
 
 	rememberedBatches    = 4096
@@ -137,6 +141,20 @@ type Sync struct {
 	stirred          bool   // something was pulled
 	stir             time.Duration
 	store            rest // from asking for what cannot be stored
+	holes            map[hole]*unfilled
+}
+
+// hole is a payload that is missing after a position.
+type hole struct {
+	log   logID
+	after Seq
+}
+
+// unfilled remembers who was asked for a payload and answered without it. They are asked again after the rest, which begins anew with
+// each such answer and gets longer each time all are asked. Who has not been asked yet, or has been away, is not waited for.
+type unfilled struct {
+	rest
+	asked map[NodeID]bool
 }
 
 // rest is a number of ticks to leave something alone, each time twice as long as before.
@@ -171,7 +189,7 @@ type question struct {
 	logs  []logID
 	after []Seq // of each
 	late  bool  // and so not counted on
-	hole  bool
+	hole  hole  // or the payload asked for
 }
 
 // bucket is an allowance: of bytes, so many a second, for one second and one message at most.
@@ -190,7 +208,7 @@ func NewSync(logs Logs, opt SyncOptions) *Sync {
 		logs: logs, self: opt.Self, rand: opt.Rand, tick: opt.Tick, checked: opt.Checked,
 		peers: map[NodeID]*peer{}, questions: map[uint64]*question{}, asked: map[logID]*question{},
 		pull: bucket{rate: int64(opt.Pull)}, send: bucket{rate: int64(opt.Send)},
-		held: held{logs: map[logID]*heldLog{}}, seen: recent{limit: rememberedBatches},
+		held: held{logs: map[logID]*heldLog{}}, seen: recent{limit: rememberedBatches}, holes: map[hole]*unfilled{},
 	}
 	if s.tick <= 0 {
 		s.tick = DefaultTick
@@ -236,6 +254,9 @@ func (s *Sync) peer(id NodeID) *peer {
 
 func (s *Sync) forget(id NodeID) {
 	delete(s.peers, id)
+	for _, u := range s.holes {
+		delete(u.asked, id)
+	}
 	s.turn = slices.DeleteFunc(s.turn, func(n NodeID) bool { return n == id })
 	for n, q := range s.questions {
 		if q.to == id {
@@ -768,21 +789,63 @@ func (s *Sync) pose(q *question, want Want) Outgoing {
 // askHoles asks a peer for payloads that did not come with their batches.
 func (s *Sync) askHoles(to NodeID) ([]Outgoing, error) {
 	holes := s.logs.Holes()
+	if len(holes) == 0 {
+		clear(s.holes)
+	}
 	if len(holes) == 0 || s.pull.empty() || s.ticks < s.store.until {
 		return nil, nil
 	}
 	for _, q := range s.questions {
-		if q.to == to && q.hole && !q.late {
+		if q.to == to && q.hole != (hole{}) && !q.late {
 			return nil, nil
 		}
 	}
-	h := holes[s.number(len(holes))]
-	after, behind, err := s.logs.Heard(h)
-	if err != nil || !behind {
-		return nil, s.fault(to, err)
+	first := s.number(len(holes))
+	var looked []hole
+	for i := range holeLooks {
+		h := holes[(first+i)%len(holes)]
+		after, behind, err := s.logs.Heard(h) // another of the log each time, round and round
+		if err != nil {
+			return nil, s.fault(to, err)
+		}
+		at := hole{logID{h.Node, h.Epoch}, after}
+		if slices.Contains(looked, at) {
+			break
+		}
+		looked = append(looked, at)
+		if !behind || !s.mayFill(to, at) {
+			continue
+		}
+		q := &question{to: to, at: s.now, limit: holeAsk, hole: at}
+		return []Outgoing{s.pose(q, Want{Limit: holeAsk, Logs: []Wanted{{Node: h.Node, Epoch: h.Epoch, After: after}}})}, nil
 	}
-	q := &question{to: to, at: s.now, limit: holeAsk, hole: true}
-	return []Outgoing{s.pose(q, Want{Limit: holeAsk, Logs: []Wanted{{Node: h.Node, Epoch: h.Epoch, After: after}}})}, nil
+	return nil, nil
+}
+
+// mayFill says whether a peer is to be asked for a payload.
+func (s *Sync) mayFill(to NodeID, at hole) bool {
+	u := s.holes[at]
+	if u != nil && s.ticks >= u.until {
+		clear(u.asked)
+	}
+	return u == nil || !u.asked[to]
+}
+
+// notFilled notes that a peer answered without the payload it was asked for.
+func (s *Sync) notFilled(from NodeID, at hole) {
+	u := s.holes[at]
+	if u == nil {
+		if len(s.holes) >= maxHoles {
+			clear(s.holes)
+		}
+		u = &unfilled{asked: map[NodeID]bool{}}
+		s.holes[at] = u
+	}
+	if len(u.asked) == 0 {
+		u.begin(s.ticks, maxHoleRest)
+	}
+	u.asked[from] = true
+	u.until = s.ticks + u.ticks
 }
 
 // stepWant answers at once what it may send now, and the rest later. Who has more than MaxAsked questions waiting has given up the oldest.
@@ -911,11 +974,16 @@ func (s *Sync) stepBatches(from NodeID, m Batches) ([]Outgoing, error) {
 		}
 	}
 	out = append(out, s.ask(from)...)
-	if q != nil && q.hole && len(got.fresh) > 0 {
-		more, err := s.askHoles(from)
-		return append(out, more...), err
+	if q == nil || q.hole == (hole{}) {
+		return out, nil
 	}
-	return out, nil
+	if len(got.fresh) == 0 {
+		s.notFilled(from, q.hole)
+		return out, nil
+	}
+	delete(s.holes, q.hole)
+	more, err := s.askHoles(from)
+	return append(out, more...), err
 }
 
 // taken is what came of the batches in a message.

@@ -466,12 +466,18 @@ func TestUselessAnswersStarveNoLog(t *testing.T) {
 				}
 			}
 			peers := []NodeID{hostile, good}
+			calm := func() { // what it heard in one exchange counts no more
+				if _, err := other.Tick([]NodeID{self}); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if c.alone {
 				peers = peers[:1]
 			}
 			send(s.Step(hostile, Heads{Heads: more}))
 			for ; now < 300*time.Second; now += 100 * time.Millisecond {
 				if now%DefaultTick == 0 {
+					calm()
 					send(s.Tick(peers))
 				}
 				send(s.Pass(100 * time.Millisecond))
@@ -562,5 +568,85 @@ func TestNothingIsPulledThatCannotBeStored(t *testing.T) {
 	}
 	if s.store != (rest{}) {
 		t.Fatal("still rests")
+	}
+}
+
+// Payloads that nobody has are asked for less and less; who comes is asked at once, for each of them, and so is who has some to give.
+func TestHolesNobodyCanFill(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC", "RDD")
+	vs := notes(t, "RAA", 9, 10)
+	without := func(trust TrustID, lacks ...Seq) *memoryLogs {
+		m := newMemoryLogs(trust, r)
+		for _, v := range vs {
+			b := v.Batch()
+			if slices.Contains(lacks, v.link.head.Seq) {
+				b = lack(v, v.link.head.Seq)
+			}
+			w, err := b.Verify()
+			if err == nil {
+				_, err = m.Take([]Verified{w})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return m
+	}
+	lacks := []Seq{2, 5, 7}
+	here := without("RBB", lacks...)
+	s := newTestSync("RBB", here)
+	others := map[NodeID]*Sync{
+		nodeOf("RCC"): newTestSync("RCC", without("RCC", lacks...)),
+		nodeOf("RDD"): newTestSync("RDD", without("RDD", 2, 7)),
+		nodeOf("RAA"): newTestSync("RAA", without("RAA")),
+	}
+	wants := 0
+	var send func(out []Outgoing, err error)
+	send = func(out []Outgoing, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range out {
+			if _, ok := o.Message.(Want); ok {
+				wants++
+			}
+			back, err := others[o.To].Step(s.self, o.Message)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range back {
+				send(s.Step(o.To, m.Message))
+			}
+		}
+	}
+	run := func(ticks int, trusts ...TrustID) {
+		t.Helper()
+		var peers []NodeID
+		for _, p := range trusts {
+			peers = append(peers, nodeOf(p))
+		}
+		wants = 0
+		for range ticks {
+			send(s.Tick(peers))
+		}
+	}
+	run(300, "RCC")
+	if wants < 3*5 || wants > 3*10 {
+		t.Errorf("asked %d times in 300 exchanges for three payloads that are not there", wants)
+	}
+	if run(300, "RCC"); wants > 3*2 {
+		t.Errorf("asked %d times in 300 exchanges later", wants)
+	}
+	// Who comes is asked for all of them, and gives one.
+	if run(20, "RCC", "RDD"); here.missing != 2 {
+		t.Fatalf("%d payloads are missing", here.missing)
+	}
+	// Who has been away may have got them.
+	if run(10, "RCC", "RAA"); here.missing != 0 {
+		t.Fatalf("%d payloads are missing", here.missing)
+	}
+	if run(10, "RCC"); wants != 0 || len(s.holes) > 0 {
+		t.Fatalf("asked %d times for nothing", wants)
 	}
 }
