@@ -93,6 +93,16 @@ func (p person) confirms(q person) bool {
 	return !twins
 }
 
+// another reports whether two are two people: both dates of birth are known, and names and dates do not bear out that they are one.
+func (p person) another(q person) bool {
+	for _, born := range []string{p.born, q.born} {
+		if _, err := time.Parse("20060102", strings.ReplaceAll(born, ".", "")); err != nil {
+			return false
+		}
+	}
+	return !p.confirms(q)
+}
+
 func nameParts(name string) (family, given string) {
 	group, _, _ := strings.Cut(dicom.FoldName(name), "=")
 	parts := strings.Split(group, "^")
@@ -150,6 +160,7 @@ func studiesOf(files []demoFile, take func(i int) bool) []*demoStudy {
 // patientOf are the studies that are certainly of the patient of one of them,
 // that one included: those that carry one of the patient's numbers and agree
 // with it. The patient's numbers are its own and those of studies found so.
+// Who agrees with two people under such a number is certainly neither's.
 func patientOf(one *demoStudy, studies []*demoStudy) []*demoStudy {
 	if one.mixed {
 		return []*demoStudy{one}
@@ -158,13 +169,26 @@ func patientOf(one *demoStudy, studies []*demoStudy) []*demoStudy {
 	for i := 0; i < len(found); i++ {
 		numbers := found[i].person.numbers()
 		for _, s := range studies {
-			if !s.mixed && !slices.Contains(found, s) && one.person.confirms(s.person) &&
-				slices.ContainsFunc(s.person.numbers(), func(n dicom.PatientID) bool { return slices.Contains(numbers, n) }) {
+			if !s.mixed && !slices.Contains(found, s) && s.bears(numbers) && one.person.confirms(s.person) && !torn(one, s, studies) {
 				found = append(found, s)
 			}
 		}
 	}
 	return found
+}
+
+func (s *demoStudy) bears(numbers []dicom.PatientID) bool {
+	return slices.ContainsFunc(s.person.numbers(), func(n dicom.PatientID) bool { return slices.Contains(numbers, n) })
+}
+
+// torn reports whether a study with a number of either agrees with one of them and is another person's than the other.
+func torn(a, b *demoStudy, studies []*demoStudy) bool {
+	return slices.ContainsFunc(studies, func(s *demoStudy) bool {
+		if s.mixed || !s.bears(a.person.numbers()) && !s.bears(b.person.numbers()) {
+			return false
+		}
+		return s.person.confirms(a.person) && s.person.another(b.person) || s.person.confirms(b.person) && s.person.another(a.person)
+	})
 }
 
 // groups joins n things that belong together in pairs.
