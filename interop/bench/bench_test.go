@@ -138,7 +138,10 @@ func TestMemoryIsLimited(t *testing.T) {
 		if !strings.Contains(why, "not limited") {
 			t.Fatalf("no limit, and no reason: %q", why)
 		}
-		t.Skip(why)
+		if os.Getenv("CI") == "true" {
+			t.Fatal(why)
+		}
+		t.Skip("NOT TESTED: ", why)
 	}
 	defer func() {
 		if err := b.close(); err != nil {
