@@ -1,8 +1,6 @@
 package api
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,53 +74,22 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 // Backup has the node make a backup of its home. When ctx ends it is broken
 // off, and nothing of it counts.
 func (c *Client) Backup(ctx context.Context, r BackupRequest, progress func(BackupProgress)) (Backup, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := time.AfterFunc(c.stall, func() {
-		cancel(fmt.Errorf("%w: nothing came for %v while a backup was made", ErrUnreachable, c.stall))
-	})
-	defer watch.Stop()
-	b, err := json.Marshal(r)
-	if err != nil {
-		return Backup{}, err
-	}
-	req, err := c.request(ctx, http.MethodPost, "/backups", bytes.NewReader(b))
-	if err != nil {
-		return Backup{}, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return Backup{}, c.broken(ctx, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-		if err != nil {
-			return Backup{}, c.broken(ctx, err)
-		}
-		return Backup{}, answerError(resp.StatusCode, body)
-	}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, maxLine)
-	for lines.Scan() {
-		watch.Reset(c.stall)
+	var made Backup
+	err := c.stream(ctx, "/backups", "while a backup was made", r, func(line []byte) (bool, error) {
 		var l BackupLine
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
-			return Backup{}, fmt.Errorf("the answer of %s is not what a node says (%w); is the address another program's?", c.base, err)
+		if err := json.Unmarshal(line, &l); err != nil {
+			return false, c.notANode(err)
 		}
 		switch {
 		case l.Backup != nil:
-			return *l.Backup, nil
+			made = *l.Backup
+			return true, nil
 		case l.Error != "":
-			return Backup{}, &Error{http.StatusInternalServerError, l.Error}
+			return false, &Error{http.StatusInternalServerError, l.Error}
 		case l.Progress != nil && progress != nil:
 			progress(*l.Progress)
 		}
-	}
-	err = lines.Err()
-	if err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	return Backup{}, c.broken(ctx, err)
+		return false, nil
+	})
+	return made, err
 }

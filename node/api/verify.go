@@ -1,8 +1,6 @@
 package api
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -157,53 +155,22 @@ func DamageJSON(d archive.Damage, roster index.Roster, self index.NodeID) Damage
 // Verify has the node read what it stores, all or one study, at so many bytes a
 // second (0: as fast as it goes), and tells how far it is. It ends with ctx.
 func (c *Client) Verify(ctx context.Context, rate int64, study string, progress func(VerifyProgress)) (VerifyReport, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := time.AfterFunc(c.stall, func() {
-		cancel(fmt.Errorf("%w: nothing was heard for %v while it verified", ErrUnreachable, c.stall))
-	})
-	defer watch.Stop()
-	b, err := json.Marshal(map[string]any{"rate": rate, "study": study})
-	if err != nil {
-		return VerifyReport{}, err
-	}
-	req, err := c.request(ctx, http.MethodPost, "/verifications", bytes.NewReader(b))
-	if err != nil {
-		return VerifyReport{}, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return VerifyReport{}, c.broken(ctx, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-		if err != nil {
-			return VerifyReport{}, c.broken(ctx, err)
-		}
-		return VerifyReport{}, answerError(resp.StatusCode, body)
-	}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, maxLine)
-	for lines.Scan() {
-		watch.Reset(c.stall)
+	var report VerifyReport
+	err := c.stream(ctx, "/verifications", "while it verified", map[string]any{"rate": rate, "study": study}, func(line []byte) (bool, error) {
 		var v Verification
-		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
-			return VerifyReport{}, fmt.Errorf("the answer of %s is not what a node says (%w); is the address another program's?", c.base, err)
+		if err := json.Unmarshal(line, &v); err != nil {
+			return false, c.notANode(err)
 		}
 		switch {
 		case v.Report != nil:
-			return *v.Report, nil
+			report = *v.Report
+			return true, nil
 		case v.Error != "":
-			return VerifyReport{}, &Error{http.StatusInternalServerError, v.Error}
+			return false, &Error{http.StatusInternalServerError, v.Error}
 		case v.Progress != nil && progress != nil:
 			progress(*v.Progress)
 		}
-	}
-	err = lines.Err()
-	if err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	return VerifyReport{}, c.broken(ctx, err)
+		return false, nil
+	})
+	return report, err
 }
