@@ -35,12 +35,12 @@
 //
 // # /priormesh/log/1
 //
-// Frames of at most index.MaxMessage, each a message of index.Sync. A peer
-// opens a stream for what it sends and reads the one that the other opened;
-// the newest stream of a peer counts. On a new stream it sends its Heads with
-// Ask. A Heads of one head without Ask is a push: the sender has just said
-// something. A message that index holds against its sender resets the stream
-// (code 0x1004), and further streams of that peer for a while (0x1003).
+// Frames of at most index.MaxMessage, each a message of index.Sync, as it is or
+// packed by index.Packer: a zstd frame that says its length. A peer opens a
+// stream for what it sends and reads the one that the other opened; the newest
+// stream of a peer counts. An exchange begins when a stream is new. A message
+// that index holds against its sender resets the stream (code 0x1004), and
+// further streams of that peer for a while (0x1003).
 //
 // # /priormesh/study/1
 //

@@ -114,6 +114,17 @@ func TestMemberWithoutAGrant(t *testing.T) {
 	r.well(me, friend)
 }
 
+func packed(t *testing.T, b []byte) []byte {
+	t.Helper()
+	p, err := index.NewPacker()
+	must(t, err)
+	out := p.Pack(b)
+	if bytes.Equal(out, b) {
+		t.Fatal("nothing was packed")
+	}
+	return out
+}
+
 // Whatever a member sends, its stream ends in bounded time and the node goes on.
 func TestHostileBytes(t *testing.T) {
 	t.Parallel()
@@ -145,6 +156,9 @@ func TestHostileBytes(t *testing.T) {
 		{"study: half a request", study, frame(requestBytes(t, uid, me.id))[:9]},
 		{"log: a huge frame", logs, huge},
 		{"log: no message", logs, frame([]byte("hello"))},
+		{"log: a packed message of no kind", logs, frame(packed(t, bytes.Repeat([]byte("hello"), 100)))},
+		{"log: a packed message that is damaged", logs, frame(packed(t, bytes.Repeat([]byte("hello"), 100))[:20])},
+		{"log: a packed message that would fill the memory", logs, frame([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0, 0})},
 		{"log: half a frame", logs, []byte{0, 0, 1, 0, 1}},
 		{"gossip: of no kind", gossip, []byte("x")},
 		{"gossip: nothing", gossip, []byte{}},

@@ -21,6 +21,9 @@ const (
 	messageRate  = 200 // messages a second that are taken of a peer; more wait in its stream
 	messageBurst = 400
 
+	unpackedRate  = 32 << 20 // bytes of unpacked messages a second that are taken of a peer
+	unpackedBurst = 4 * index.MaxMessage
+
 	maxPenalty = 64               // times Timing.Penalty
 	sayAgain   = 10 * time.Minute // before the log names a misbehaving peer again
 )
@@ -273,7 +276,7 @@ func (g *logSync) serve(s network.Stream, from index.NodeID) error {
 	}()
 	f := newFrames(s, index.MaxMessage, g.m.silence(), g.m.cfg.Timing.Idle, func() { g.m.heard(from) })
 	answer := make(chan error, 1)
-	pace := rate.NewLimiter(messageRate, messageBurst)
+	pace, size := rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(unpackedRate, unpackedBurst)
 	for {
 		b, err := f.read()
 		if errors.Is(err, ErrBadMessage) {
@@ -286,6 +289,12 @@ func (g *logSync) serve(s network.Stream, from index.NodeID) error {
 			continue
 		}
 		if err := pace.Wait(g.m.ctx); err != nil {
+			return ErrClosed
+		}
+		if b, err = g.m.packer.Unpack(b); err != nil {
+			return g.misbehaved(from, err)
+		}
+		if err := size.WaitN(g.m.ctx, len(b)); err != nil {
 			return ErrClosed
 		}
 		msg, err := index.DecodeMessage(b)

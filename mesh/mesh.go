@@ -122,6 +122,7 @@ type Mesh struct {
 	host     host.Host
 	gossip   *gossip
 	logs     *logSync
+	packer   *index.Packer
 	bitswap  *bitswap
 	studies  *limiter
 	counters counters
@@ -162,8 +163,12 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
 	if _, err := io.ReadFull(cfg.Rand, seed[:]); err != nil {
 		return nil, fmt.Errorf("mesh: no randomness: %w", err)
 	}
+	packer, err := index.NewPacker()
+	if err != nil {
+		return nil, fmt.Errorf("mesh: %w", err)
+	}
 	m := &Mesh{
-		cfg: cfg, deps: deps, self: index.NodeIDOf(cfg.Key), log: cfg.Log,
+		cfg: cfg, deps: deps, self: index.NodeIDOf(cfg.Key), log: cfg.Log, packer: packer,
 		studies:  newLimiter(cfg.Limits.StudyStreams, cfg.Limits.StudyStreamsPerPeer),
 		refused:  newOnce(maxRefusedNames, cfg.Now),
 		unwanted: newOnce(maxRefusedNames, cfg.Now),
@@ -173,7 +178,6 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.peers.init()
 
-	var err error
 	m.host, err = newHost(cfg.Key, cfg.Listen, &gate{
 		allowed: m.allowed, refused: func() { m.counters.refusedConnections.Add(1) }, once: m.refused, log: m.log,
 	}, m.log, cfg.Limits.StudyStreamsPerPeer)

@@ -159,25 +159,25 @@ func (m *Mesh) startLink(id index.NodeID, conns map[string]bool, opened time.Tim
 	m.peers.links[id] = l
 	m.peers.mu.Unlock()
 	m.tasks.run(func() {
-		m.send(l, l.packets, protocolGossip, []byte{gossipPackets}, func() {}, &m.counters.gossipSent)
+		m.send(l, l.packets, protocolGossip, []byte{gossipPackets}, func() {}, plain, &m.counters.gossipSent)
 	})
 	m.tasks.run(func() {
-		m.send(l, l.messages, protocolLog, nil, func() { m.logs.connected(id) }, &m.counters.logSent)
+		m.send(l, l.messages, protocolLog, nil, func() { m.logs.connected(id) }, m.packer.Pack, &m.counters.logSent)
 	})
 	return l
 }
 
 // send keeps a stream to a peer open and sends the queue on it, and an empty
 // frame when there has been nothing else for a beat. opened is called each
-// time that a stream is new.
-func (m *Mesh) send(l *link, q *queue, p protocol.ID, hello []byte, opened func(), sent interface{ Add(uint64) uint64 }) {
+// time that a stream is new, pack for each frame.
+func (m *Mesh) send(l *link, q *queue, p protocol.ID, hello []byte, opened func(), pack func([]byte) []byte, sent interface{ Add(uint64) uint64 }) {
 	wait := senderWaitMin
 	for l.ctx.Err() == nil {
 		began := time.Now()
 		s, err := m.openStream(l.ctx, l.id, p)
 		if err == nil {
 			opened()
-			err = m.pump(l, s, q, hello, sent)
+			err = m.pump(l, s, q, hello, pack, sent)
 			_ = s.Reset()
 		}
 		if l.ctx.Err() != nil {
@@ -192,7 +192,10 @@ func (m *Mesh) send(l *link, q *queue, p protocol.ID, hello []byte, opened func(
 	}
 }
 
-func (m *Mesh) pump(l *link, s network.Stream, q *queue, hello []byte, sent interface{ Add(uint64) uint64 }) error {
+// plain packs nothing.
+func plain(b []byte) []byte { return b }
+
+func (m *Mesh) pump(l *link, s network.Stream, q *queue, hello []byte, pack func([]byte) []byte, sent interface{ Add(uint64) uint64 }) error {
 	stop := context.AfterFunc(l.ctx, func() { _ = s.Reset() })
 	defer stop()
 	f := newFrames(s, 0, m.cfg.Timing.Idle, m.cfg.Timing.Idle, func() {})
@@ -209,7 +212,7 @@ func (m *Mesh) pump(l *link, s network.Stream, q *queue, hello []byte, sent inte
 	quiet := false
 	for {
 		if b := q.pop(); b != nil {
-			if err := f.write(b); err != nil {
+			if err := f.write(pack(b)); err != nil {
 				return err
 			}
 			sent.Add(1)

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
@@ -37,7 +36,7 @@ type part struct {
 	Logs    string        // folder of written logs
 	Network string        // where to listen or dial
 	Addr    string
-	Zstd    bool   // messages go through zstd
+	Packed  bool   // messages are packed, as the mesh does it
 	Cgroup  string // to join first
 	Profile string // CPU profile
 	Own     bool   // the own trust's statements are said too
@@ -130,24 +129,20 @@ type wire struct {
 	c     net.Conn
 	r     io.Reader
 	w     *bufio.Writer
-	z     *zstd.Encoder
+	p     *index.Packer // nil: messages go as they are
 	in    chan index.Message
 	err   error // after in is closed
 	bytes int64
 }
 
 func newWire(c net.Conn, packed bool) (*wire, error) {
-	w := &wire{c: c, w: bufio.NewWriterSize(c, 64<<10), in: make(chan index.Message)}
-	w.r = bufio.NewReaderSize(c, 64<<10)
+	w := &wire{c: c, r: bufio.NewReaderSize(c, 64<<10), w: bufio.NewWriterSize(c, 64<<10), in: make(chan index.Message)}
 	if packed {
-		z, err := zstd.NewReader(w.r, zstd.WithDecoderConcurrency(1))
+		p, err := index.NewPacker()
 		if err != nil {
 			return nil, err
 		}
-		w.r = z
-		if w.z, err = zstd.NewWriter(w.w, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20)); err != nil {
-			return nil, err
-		}
+		w.p = p
 	}
 	return w, nil
 }
@@ -160,6 +155,12 @@ func (w *wire) read(ctx context.Context) {
 		if err != nil {
 			w.err = err
 			return
+		}
+		if w.p != nil {
+			if b, err = w.p.Unpack(b); err != nil {
+				w.err = err
+				return
+			}
 		}
 		m, err := index.DecodeMessage(b)
 		if err != nil {
@@ -177,16 +178,11 @@ func (w *wire) read(ctx context.Context) {
 
 func (w *wire) send(out []index.Outgoing) error {
 	for _, o := range out {
-		to := io.Writer(w.w)
-		if w.z != nil {
-			to = w.z
+		b := o.Message.Encode()
+		if w.p != nil {
+			b = w.p.Pack(b)
 		}
-		if err := writeRecord(to, o.Message.Encode()); err != nil {
-			return err
-		}
-	}
-	if w.z != nil && len(out) > 0 {
-		if err := w.z.Flush(); err != nil {
+		if err := writeRecord(w.w, b); err != nil {
 			return err
 		}
 	}
@@ -294,7 +290,7 @@ func answerPart(ctx context.Context, p part) (any, error) {
 		self, peer = index.NodeIDOf(m.nodes[r.Trusts()[1].ID]), index.NodeIDOf(m.nodes[r.Trusts()[0].ID])
 	}
 	cpu := cpuTime()
-	out, err := exchange(ctx, c, p.Zstd, logs, self, peer, func() bool { return false })
+	out, err := exchange(ctx, c, p.Packed, logs, self, peer, func() bool { return false })
 	out.TakeCPU = cpuTime() - cpu
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || isReset(err) {
 		err = nil
@@ -337,7 +333,7 @@ func takePart(ctx context.Context, p part) (any, error) {
 		peer = index.NodeIDOf(m.nodes[r.Trusts()[0].ID])
 	}
 	began, cpu := time.Now(), cpuTime()
-	l, err := exchange(ctx, c, p.Zstd, x, x.Self(), peer, func() bool {
+	l, err := exchange(ctx, c, p.Packed, x, x.Self(), peer, func() bool {
 		for _, h := range want {
 			if have, ok := x.Head(h.Node); !ok || have.Seq < h.Seq {
 				return false

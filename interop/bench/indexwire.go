@@ -99,7 +99,7 @@ func (b *indexBench) wires(ctx context.Context, n *filled) error {
 	}
 	var runs []run
 	for _, packed := range []bool{false, true} {
-		name := map[bool]string{false: "as they are (what the mesh sends)", true: "zstd, one stream"}[packed]
+		name := map[bool]string{false: "as they are", true: "packed, as the mesh sends them"}[packed]
 		l, sent, carried, profiled, err := b.bootstrap(ctx, n, packed)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -154,7 +154,7 @@ func (b *indexBench) bootstrap(ctx context.Context, n *filled, packed bool) (l, 
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	own := synthetic.Trusts()[0].ID
-	old, err := b.start(ctx, "index-answer", part{Region: n.region, Trust: own, Home: n.home, Network: "tcp", Addr: addr, Zstd: packed}, true)
+	old, err := b.start(ctx, "index-answer", part{Region: n.region, Trust: own, Home: n.home, Network: "tcp", Addr: addr, Packed: packed}, true)
 	if err != nil {
 		return l, sent, 0, "", err
 	}
@@ -165,7 +165,7 @@ func (b *indexBench) bootstrap(ctx context.Context, n *filled, packed bool) (l, 
 	}
 	profiled = filepath.Join(b.dir, filepath.Base(dir)+".cpu")
 	young, err := b.start(ctx, "index-take", part{Region: n.region, Trust: newcomer, Home: filepath.Join(dir, "index"), Logs: n.logs, Network: "tcp", Addr: r.l.Addr().String(),
-		Zstd: packed, Profile: profiled}, false)
+		Packed: packed, Profile: profiled}, false)
 	if err == nil {
 		err = young.wait(&l)
 	}
