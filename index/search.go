@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -21,14 +23,19 @@ import (
 type search struct {
 	m        *matcher
 	runs     *runCache
-	persons  map[personKey]bool // whether they match
+	aside    [readAhead - 1]*runCache // of those who read beside
+	persons  map[personKey]bool       // whether they match
 	examined int
 	walked   int
 	all      bool // all that match are wanted, not a page
 }
 
 func (m *matcher) search(txn *badger.Txn) *search {
-	return &search{m: m, runs: m.x.reading(txn), persons: map[personKey]bool{}}
+	s := &search{m: m, runs: m.x.reading(txn), persons: map[personKey]bool{}}
+	for i := range s.aside {
+		s.aside[i] = m.x.reading(txn)
+	}
+	return s
 }
 
 // Rounds of counting: how many rows are looked at in each way before the next is.
@@ -37,6 +44,7 @@ var rounds = []int{128, 2048, 16384}
 const (
 	keptPersons   = 1 << 16 // persons remembered as matching or not
 	rowsPerPerson = 20      // walking so many rows costs as much as looking up one person's studies
+	fewRows       = 64      // so many studies are read without looking for something better
 	maxCommon     = 1 << 17 // rows of persons collected for what several ways have in common
 )
 
@@ -350,6 +358,9 @@ func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err
 			return false, err
 		}
 		if c.any {
+			if c, err = s.refine(plans, c); err != nil {
+				return false, err
+			}
 			err := s.counted(v, c, last.rows[0])
 			return v.complete, err
 		}
@@ -383,7 +394,13 @@ type counts struct {
 
 // counted goes on when something has been counted.
 func (s *search) counted(v *visiting, c counts, dated span) error {
-	if c.persons == nil || c.rows != nil && len(c.rows) <= rounds[0]/2 {
+	if c.rows != nil && len(c.rows) <= fewRows {
+		return v.inOrder(c.rows)
+	}
+	if c.persons == nil {
+		if c.dated >= 0 && s.m.ofPerson() && c.dated <= rowsPerPerson*len(c.rows) {
+			return v.walk(dated, nil)
+		}
 		return v.inOrder(c.rows)
 	}
 	if walk := s.toWalk(c); walk < rowsPerPerson*len(c.persons) && (!s.all || c.dated >= 0) {
@@ -400,6 +417,30 @@ func (s *search) counted(v *visiting, c counts, dated span) error {
 		rows = both(rows, c.rows)
 	}
 	return v.inOrder(rows)
+}
+
+// refine follows the ways by persons that have not come to their end for as long as reading the studies counted would take.
+func (s *search) refine(plans []plan, c counts) (counts, error) {
+	if c.persons != nil || len(c.rows) <= fewRows {
+		return c, nil
+	}
+	limit := min(rowsPerPerson*len(c.rows), maxCommon)
+	for _, p := range plans {
+		if p.persons == nil {
+			continue
+		}
+		got, all, err := s.collectPersons(p.persons, limit)
+		if err != nil {
+			return c, err
+		}
+		if all {
+			c.persons = among(c.persons, got)
+		}
+	}
+	if c.persons != nil && len(c.persons) == 0 {
+		c.rows = []placed{}
+	}
+	return c, nil
 }
 
 // toWalk estimates how many studies by date are passed until a page is full of studies of some persons.
@@ -546,7 +587,11 @@ type visiting struct {
 	s        *search
 	fn       func(found) (bool, error)
 	complete bool
+	next     []placed // to be read together
 }
+
+// readAhead is how many studies are read side by side: most of the time a read takes is waiting and unpacking.
+const readAhead = 4
 
 func (v *visiting) inOrder(rows []placed) error {
 	slices.SortFunc(rows, placed.compare)
@@ -559,7 +604,7 @@ func (v *visiting) inOrder(rows []placed) error {
 			return err
 		}
 	}
-	return nil
+	return v.rest()
 }
 
 // walk goes along rows that are in the order of answers. Of rows that name a person only those are read whose person is one of persons,
@@ -576,7 +621,8 @@ func (v *visiting) walk(sp span, persons map[personKey]bool) error {
 			sp.start = at
 		}
 	}
-	return s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
+	full := false
+	err := s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
 		if s.walked++; s.walked > maxWalked {
 			v.complete = false
 			return false, nil
@@ -604,35 +650,79 @@ func (v *visiting) walk(sp span, persons map[personKey]bool) error {
 				return err == nil, err
 			}
 		}
-		return v.visit(c)
+		more, err := v.visit(c)
+		full = !more
+		return more, err
 	})
+	if err != nil || full {
+		return err
+	}
+	return v.rest()
 }
 
+// visit takes a place, and when some are together gives fn what is there. After more is false nothing may be visited.
 func (v *visiting) visit(c placed) (more bool, err error) {
-	s := v.s
-	if a := s.m.after; a != nil {
-		if d := c.compare(*a); d == 0 || (d < 0) != s.m.q.Oldest {
+	if a := v.s.m.after; a != nil {
+		if d := c.compare(*a); d == 0 || (d < 0) != v.s.m.q.Oldest {
 			return true, nil
 		}
 	}
-	if s.examined++; s.examined > MaxExamined {
-		v.complete = false
-		return false, nil
+	if v.next = append(v.next, c); len(v.next) < readAhead {
+		return true, nil
 	}
-	f, ok, err := s.examine(c)
-	if err != nil || !ok {
-		return err == nil, err
+	return v.flush()
+}
+
+// rest gives fn what has not been read yet. It comes last.
+func (v *visiting) rest() error {
+	_, err := v.flush()
+	return err
+}
+
+func (v *visiting) flush() (more bool, err error) {
+	s := v.s
+	next := v.next
+	v.next = v.next[:0]
+	read, err := s.readTogether(next)
+	if err != nil {
+		return false, err
 	}
-	return v.fn(f)
+	for i, c := range next {
+		if s.examined++; s.examined > MaxExamined {
+			v.complete = false
+			return false, nil
+		}
+		f, ok, err := s.examine(c, read[i])
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			continue
+		}
+		if more, err := v.fn(f); err != nil || !more {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// readTogether reads what is said of studies, side by side. A transaction that only reads may be used so.
+func (s *search) readTogether(places []placed) ([][]statement, error) {
+	out, errs := make([][]statement, len(places)), make([]error, len(places))
+	var wg sync.WaitGroup
+	for i := 1; i < len(places); i++ {
+		wg.Go(func() { out[i], errs[i] = s.aside[i-1].statements(places[i].study) })
+	}
+	if len(places) > 0 {
+		out[0], errs[0] = s.runs.statements(places[0].study)
+	}
+	wg.Wait()
+	return out, errors.Join(errs...)
 }
 
 // examine reads a study and says whether it stands at a place: at that of its newest matching statement. A study whose authors name
 // different dates has rows at each; this way it is answered once.
-func (s *search) examine(c placed) (f found, ok bool, err error) {
-	all, err := s.runs.statements(c.study)
-	if err != nil {
-		return f, false, err
-	}
+func (s *search) examine(c placed, all []statement) (f found, ok bool, err error) {
 	for _, st := range all {
 		if st.no == c.author {
 			f.uid = st.study.UID
