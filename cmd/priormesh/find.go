@@ -148,8 +148,12 @@ func studyTable(out io.Writer, studies []api.Study) {
 		if s.MixedPatient {
 			name += " [instances name several patients]"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", or(short(patient, 40)), or(name), or(dateText(s.Date)), list(s.Modalities),
-			or(short(s.Description, 40)), s.Instances, list(s.Trusts), where, plain(s.Study))
+		instances := strconv.Itoa(s.Instances)
+		if s.AtLeast {
+			instances += "+" // there may be more
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", or(short(patient, 40)), or(name), or(dateText(s.Date)), list(s.Modalities),
+			or(short(s.Description, 40)), instances, list(s.Trusts), where, plain(s.Study))
 	}
 	w.Flush()
 }

@@ -195,7 +195,8 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if len(ans.Studies) == q.Limit {
 			w.pages.ended(key, q.Offset+q.Limit, ans.Next)
 		}
-		res := dicomweb.Result{More: ans.More, Warnings: incomplete(warnings, ans)}
+		found, said := told(found)
+		res := dicomweb.Result{More: ans.More, Warnings: slices.Concat(incomplete(warnings, ans), said)}
 		for _, f := range found {
 			res.Datasets = append(res.Datasets, studyDataset(f))
 		}
@@ -219,7 +220,8 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 	if ans.More {
 		warnings = append(warnings, fmt.Sprintf("only the newest %d matching studies were looked into; narrow the search", maxRelational))
 	}
-	warnings = incomplete(warnings, ans)
+	found, said := told(found)
+	warnings = slices.Concat(incomplete(warnings, ans), said)
 	unlisted := 0
 	var all []dicom.Dataset
 	want := q.Offset + q.Limit + 1

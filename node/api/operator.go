@@ -70,13 +70,28 @@ type Study struct {
 	MixedPatient bool      `json:"mixed_patient,omitempty"`
 	Damaged      bool      `json:"damaged,omitempty"` // what was received here is not whole any more
 	Received     time.Time `json:"received,omitzero"`
+	// Versions is what each node received of the study. Modalities, Series,
+	// Instances and Bytes above are of all together that may be one patient's.
+	Versions []StudyVersion `json:"versions"`
+	AtLeast  bool           `json:"counts_at_least,omitempty"` // Series, Instances and Bytes may be more: not all lists are here
+}
+
+// StudyVersion is what one node received of a study.
+type StudyVersion struct {
+	Node         string   `json:"node"`
+	Trust        string   `json:"trust"`
+	Modalities   []string `json:"modalities"`
+	Series       int      `json:"series"`
+	Instances    int      `json:"instances"`
+	Copies       []string `json:"copies"`                  // trusts that hold a whole copy of it
+	OtherPatient bool     `json:"other_patient,omitempty"` // it names, or may name, another patient: not shown, not counted above
 }
 
 // Found answers GET studies.
 type Found struct {
 	Studies  []Study  `json:"studies"`
 	Total    int      `json:"total"`              // matches before limit and offset
-	Warnings []string `json:"warnings"`           // one for each trust that was not heard from
+	Warnings []string `json:"warnings"`           // what is not certain of the answer: first one for each trust that was not heard from
 	Basis    []Basis  `json:"rests_on,omitempty"` // how far the logs of each trust go here, this node's own too
 }
 

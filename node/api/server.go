@@ -295,6 +295,8 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 	if out.Warnings == nil {
 		out.Warnings = []string{}
 	}
+	found, said := told(found)
+	out.Warnings = append(out.Warnings, said...)
 	for _, f := range found {
 		out.Studies = append(out.Studies, studyJSON(f))
 	}
@@ -306,7 +308,7 @@ func studyJSON(f archive.Found) Study {
 		Study: f.UID, NHS: f.NHS, Name: f.Name, BirthDate: f.BirthDate, Date: f.Date, Time: f.Time,
 		Accession: f.Accession, Description: f.Description, Modalities: f.Modalities, Series: f.Study.Series,
 		Instances: f.Instances, Bytes: f.Bytes, Availability: availability(f.Here), Settled: f.Settled, MixedPatient: f.Mixed, Damaged: f.Damaged,
-		Received: f.Received, Trusts: []string{}, Copies: []string{},
+		Received: f.Received, Trusts: []string{}, Copies: []string{}, Versions: versionsJSON(f.Versions), AtLeast: f.AtLeast,
 	}
 	if len(f.Patient) > 0 {
 		st.PatientID, st.Issuer = f.Patient[0].ID, f.Patient[0].Issuer

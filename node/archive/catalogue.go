@@ -238,3 +238,29 @@ func (a *Archive) instanceOf(id sourceID, series, sopUID string) (instance, erro
 	})
 	return i, err
 }
+
+// uidsOf calls fn with series and instance of what is here of a source, for the
+// first most instances; all is false when there are more.
+func (a *Archive) uidsOf(id sourceID, most int, fn func(series, sop string)) (all bool, err error) {
+	err = a.db.View(func(txn *badger.Txn) error {
+		all = true
+		prefix := id.key(tableInstance)
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
+		defer it.Close()
+		n := 0
+		for it.Rewind(); it.Valid(); it.Next() {
+			if index.Purged(it.Item()) {
+				continue
+			}
+			if n++; n > most {
+				all = false
+				return nil
+			}
+			if series, uid, ok := bytes.Cut(it.Item().Key()[len(prefix):], []byte{0}); ok {
+				fn(string(series), string(uid))
+			}
+		}
+		return nil
+	})
+	return all, err
+}

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -11,12 +12,25 @@ import (
 
 // Found is one study, whoever says it.
 type Found struct {
-	index.Study                 // as this node says it, else as the author with the most instances does
+	index.Study                 // as this node says it, else as the author with the most instances does; what is counted is that of all versions shown
 	Here        bool            // whole in this node's store
 	Damaged     bool            // what was received here is not whole any more
 	Trusts      []index.TrustID // that received it
 	Copies      []index.TrustID // that hold a whole copy
-	Instances   int             // as many as any one author says
+	Versions    []Version       // what each node received of it, in the order in which a reader is given them
+	AtLeast     bool            // Series, Instances and Bytes may be more: versions overlap, and are not all listed here
+	Other       bool            // what the query asks for is only in versions that are not shown
+}
+
+// Version is what one node received of a study.
+type Version struct {
+	Node       index.NodeID
+	Trust      index.TrustID
+	Modalities []string
+	Series     int
+	Instances  int
+	Copies     []index.TrustID // that hold a whole copy of it
+	Stranger   bool            // it names, or may name, another patient: it is neither shown nor counted with the others
 }
 
 // Studies answers a query from the index alone. A study that is being erased is
@@ -45,33 +59,42 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	if a.erase.under(sourceID{Study: s.UID}) {
 		return f, ErrNotFound
 	}
-	for i, st := range s.Statements {
-		switch {
-		case i == 0, st.Author == a.Self: // what was received here is what the local PACS knows
-			f.Study = st.Value
-		case f.Study.Instances < st.Value.Instances && !slices.ContainsFunc(s.Statements, func(x index.Authored[index.Study]) bool { return x.Author == a.Self }):
-			f.Study = st.Value
-		}
-		if st.Author == a.Self {
-			f.Trusts = slices.Insert(f.Trusts, 0, st.Trust)
-		} else if !slices.Contains(f.Trusts, st.Trust) {
-			f.Trusts = append(f.Trusts, st.Trust)
-		}
-		f.Instances = max(f.Instances, st.Value.Instances)
+	asked := make(map[index.NodeID]bool)
+	for _, st := range s.Statements[:s.Matching] {
+		asked[st.Author] = true
 	}
-	for _, st := range s.Statements {
-		f.Mixed = f.Mixed || strangers(f.Study, st.Value)
-	}
-	for _, h := range s.Holdings {
-		if h.Value.Instances > 0 && !slices.Contains(f.Trusts, h.Trust) && !slices.Contains(f.Copies, h.Trust) {
-			f.Copies = append(f.Copies, h.Trust)
-		}
-	}
+	said := slices.Clone(s.Statements)
+	slices.SortFunc(said, func(x, y index.Authored[index.Study]) int { return a.before(x.Author, x.Value, y.Author, y.Value) })
+	stranger := strangersAmong(len(said), func(i int) index.Study { return said[i].Value })
 	// Between two publications of a growing study the catalogue knows more.
 	own, err := a.source(sourceID{Study: s.UID, Origin: a.Self})
-	if err == nil {
-		f.Instances, f.Bytes = max(f.Instances, own.Instances), max(f.Bytes, own.Bytes)
-	} else if !errors.Is(err, errNoRecord) {
+	if err != nil && !errors.Is(err, errNoRecord) {
+		return f, err
+	}
+	f.Study, f.Other = said[0].Value, true
+	var shown []index.Authored[index.Study]
+	for i, st := range said {
+		if st.Author == a.Self {
+			st.Value.Instances, st.Value.Bytes = max(st.Value.Instances, own.Instances), max(st.Value.Bytes, own.Bytes)
+		}
+		v := Version{Node: st.Author, Trust: st.Trust, Modalities: st.Value.Modalities, Series: st.Value.Series, Instances: st.Value.Instances, Stranger: stranger[i]}
+		for _, h := range s.Holdings {
+			if h.Value.Origin == st.Author && h.Value.Instances > 0 {
+				v.Copies = addTrust(v.Copies, h.Trust)
+			}
+		}
+		f.Versions, f.Trusts = append(f.Versions, v), addTrust(f.Trusts, st.Trust)
+		f.Mixed = f.Mixed || st.Value.Mixed || v.Stranger
+		if !v.Stranger {
+			shown, f.Other = append(shown, st), f.Other && !asked[st.Author]
+		}
+	}
+	for _, h := range s.Holdings {
+		if h.Value.Instances > 0 && !slices.Contains(f.Trusts, h.Trust) {
+			f.Copies = addTrust(f.Copies, h.Trust)
+		}
+	}
+	if err := a.join(&f, shown); err != nil {
 		return f, err
 	}
 	f.Damaged = a.damage.ill(sourceID{s.UID, a.Self})
@@ -83,6 +106,69 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		f.Here = f.Here && x.Conflicts == 0 && !a.damage.ill(sourceID{s.UID, origin})
 	}
 	return f, err
+}
+
+func addTrust(list []index.TrustID, t index.TrustID) []index.TrustID {
+	if slices.Contains(list, t) {
+		return list
+	}
+	return append(list, t)
+}
+
+// maxListed bounds how many instances of one study are looked at to count what
+// its versions have together.
+const maxListed = 10_000
+
+// join counts what the versions that are shown have together. Versions with no
+// modality in common share nothing and add up. What others share is counted
+// where the lists of all are here; else the counts are the least there can be.
+func (a *Archive) join(f *Found, shown []index.Authored[index.Study]) error {
+	if len(shown) == 1 {
+		f.Study.Instances, f.Study.Bytes = shown[0].Value.Instances, shown[0].Value.Bytes
+		return nil
+	}
+	f.Study.Modalities, f.Study.BodyParts, f.Study.Settled = nil, nil, true
+	f.Study.Series, f.Study.Instances, f.Study.Bytes = 0, 0, 0
+	bySize := slices.Clone(shown)
+	slices.SortStableFunc(bySize, func(x, y index.Authored[index.Study]) int { return cmp.Compare(y.Value.Instances, x.Value.Instances) })
+	for _, st := range bySize {
+		v := st.Value
+		apart := len(v.Modalities) > 0 && !slices.ContainsFunc(v.Modalities, func(m string) bool { return slices.Contains(f.Study.Modalities, m) })
+		if apart || f.Study.Instances == 0 {
+			f.Study.Series, f.Study.Instances, f.Study.Bytes = f.Study.Series+v.Series, f.Study.Instances+v.Instances, f.Study.Bytes+v.Bytes
+		} else {
+			f.AtLeast = true
+		}
+		f.Study.Settled = f.Study.Settled && v.Settled
+		for _, m := range v.Modalities {
+			f.Study.Modalities = addOnce(f.Study.Modalities, m)
+		}
+		for _, b := range v.BodyParts {
+			f.Study.BodyParts = addOnce(f.Study.BodyParts, b)
+		}
+	}
+	slices.Sort(f.Study.Modalities)
+	slices.Sort(f.Study.BodyParts)
+	if !f.AtLeast {
+		return nil
+	}
+	series, instances := make(map[string]bool), make(map[string]bool)
+	for _, st := range shown {
+		id := sourceID{f.UID, st.Author}
+		s, err := a.source(id)
+		if errors.Is(err, errNoRecord) || err == nil && st.Author != a.Self && (!s.Whole || s.Revision < st.Value.Revision) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		all, err := a.uidsOf(id, maxListed, func(x, sop string) { series[x], instances[sop] = true, true })
+		if err != nil || !all {
+			return err
+		}
+	}
+	f.Study.Series, f.Study.Instances, f.AtLeast = max(f.Study.Series, len(series)), max(f.Study.Instances, len(instances)), false
+	return nil
 }
 
 // Listed is a series or instance of a study, with its query attributes.

@@ -157,7 +157,7 @@ type version struct {
 	said     index.Study
 	told     bool // said is what its origin says
 	trust    index.TrustID
-	stranger bool // it names another patient than the first version does
+	stranger bool // it names another patient than a version that is shown does
 }
 
 // behind says that less is here than its origin has.
@@ -172,7 +172,7 @@ func (v version) lost() bool {
 }
 
 // versions lists the versions of a study: what was received here first, then
-// the largest. Those that name another patient than the first are marked:
+// the largest. Those that name another patient than one before them are marked:
 // images of two people are never given as one study.
 func (a *Archive) versions(study string) ([]version, error) {
 	sources, err := a.sourcesOf(study)
@@ -205,19 +205,38 @@ func (a *Archive) versions(study string) ([]version, error) {
 	if len(out) == 0 {
 		return nil, ErrNotFound
 	}
-	slices.SortFunc(out, func(x, y version) int {
-		switch {
-		case x.own != y.own && x.own:
-			return -1
-		case x.own != y.own:
-			return 1
-		}
-		return cmp.Or(cmp.Compare(y.said.Instances, x.said.Instances), x.id.Origin.Compare(y.id.Origin))
-	})
-	for i := range out[1:] {
-		out[i+1].stranger = strangers(out[0].said, out[i+1].said)
+	slices.SortFunc(out, func(x, y version) int { return a.before(x.id.Origin, x.said, y.id.Origin, y.said) })
+	for i, stranger := range strangersAmong(len(out), func(i int) index.Study { return out[i].said }) {
+		out[i].stranger = stranger
 	}
 	return out, nil
+}
+
+// before orders versions of a study by who received them: this node, then who
+// has the most.
+func (a *Archive) before(x index.NodeID, saidX index.Study, y index.NodeID, saidY index.Study) int {
+	switch {
+	case x == y:
+		return 0
+	case x == a.Self:
+		return -1
+	case y == a.Self:
+		return 1
+	}
+	return cmp.Or(cmp.Compare(saidY.Instances, saidX.Instances), x.Compare(y))
+}
+
+// strangersAmong marks, of versions in their order, those that may be about
+// another patient than the first, or than one that is shown with it: two people
+// may each agree with a version that says little.
+func strangersAmong(n int, said func(int) index.Study) []bool {
+	out := make([]bool, n)
+	for i := range out {
+		for j := range i {
+			out[i] = out[i] || !out[j] && strangers(said(j), said(i))
+		}
+	}
+	return out
 }
 
 // strangers says of two statements on one Study Instance UID that they may be

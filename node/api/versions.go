@@ -1,0 +1,80 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/priormesh/priormesh/node/archive"
+)
+
+// namedVersions is of how many studies one answer says in words who received
+// what; of more it says that there are.
+const namedVersions = 4
+
+// told leaves out what must not be shown as an answer to what was asked, and
+// says what an answer does not show by itself: who received which part of a
+// study, and which counts are not certain.
+func told(found []archive.Found) (shown []archive.Found, warnings []string) {
+	var other, several []string
+	atLeast := 0
+	for _, f := range found {
+		if f.Other {
+			other = append(other, f.UID)
+			continue
+		}
+		shown = append(shown, f)
+		if f.AtLeast {
+			atLeast++
+		}
+		if len(f.Versions) > 1 {
+			several = append(several, f.UID+": "+versionsText(f.Versions))
+		}
+	}
+	if len(other) > 0 {
+		warnings = append(warnings, fmt.Sprintf("%s left out: what matches is a version that names, or may name, another patient than the one shown under the same Study Instance UID; ask for %s by UID",
+			named(other, "study is", "studies are"), strings.Join(other[:min(len(other), namedVersions)], ", ")))
+	}
+	if atLeast > 0 {
+		warnings = append(warnings, fmt.Sprintf("of %s that several nodes received, series and instances are counted at the least: their lists are not all here until somebody has opened the study", named(make([]string, atLeast), "study", "studies")))
+	}
+	if n := len(several) - namedVersions; n > 0 {
+		several = append(several[:namedVersions:namedVersions], fmt.Sprintf("%d studies more were received by several nodes", n))
+	}
+	return shown, slices.Concat(warnings, several)
+}
+
+func named(uids []string, one, more string) string {
+	if len(uids) == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", len(uids), more)
+}
+
+func versionsText(versions []archive.Version) string {
+	var out []string
+	for _, v := range versions {
+		text := fmt.Sprintf("%s received %d instances in %d series", v.Trust, v.Instances, v.Series)
+		if len(v.Modalities) > 0 {
+			text += " (" + strings.Join(v.Modalities, ", ") + ")"
+		}
+		if v.Stranger {
+			text += " that name, or may name, another patient and are not shown"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, "; ")
+}
+
+func versionsJSON(versions []archive.Version) []StudyVersion {
+	out := []StudyVersion{}
+	for _, v := range versions {
+		x := StudyVersion{Node: v.Node.String(), Trust: string(v.Trust), Modalities: slices.Concat([]string{}, v.Modalities),
+			Series: v.Series, Instances: v.Instances, Copies: []string{}, OtherPatient: v.Stranger}
+		for _, t := range v.Copies {
+			x.Copies = append(x.Copies, string(t))
+		}
+		out = append(out, x)
+	}
+	return out
+}
