@@ -323,7 +323,7 @@ var indexKinds = []kind{
 	{"signatures (Ed25519)", []string{"crypto/ed25519", "crypto/internal/fips140/ed25519", "crypto/internal/fips140/edwards25519"}},
 	{"hashes (SHA-256)", []string{"crypto/sha256", "crypto/internal/fips140/sha256"}},
 	{"CBOR", []string{"github.com/fxamacker/cbor"}},
-	{"zstd on the link", []string{"github.com/klauspost/compress/zstd"}},
+	{"zstd (Badger's blocks, packed messages)", []string{"github.com/klauspost/compress/zstd"}},
 	{"Badger", []string{"github.com/dgraph-io"}},
 	{"names (folding)", []string{module + "dicom.", "golang.org/x/text"}},
 	{"the index", []string{module + "index."}},
