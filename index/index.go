@@ -424,121 +424,104 @@ func (x *Index) newEpoch() error {
 	return nil
 }
 
-// restate says again what this node said in earlier epochs and has not replaced since.
+// restate says again what this node said in earlier epochs and has not replaced since: a batch at a time, with nothing held between.
 func (x *Index) restate(ctx context.Context) error {
 	epoch := x.ownEpoch()
-	var st []Statement
-	size := 0
-	flush := func() error {
-		if len(st) == 0 {
-			return nil
-		}
-		_, err := x.Append(ctx, st...)
-		st, size = nil, 0
-		return err
-	}
-	a, ok := x.known(x.self)
-	if !ok {
-		return x.Update(func(txn *badger.Txn) error { return txn.Delete(metaRestate) })
-	}
-	again := func(old Statement) error {
-		if len(st) == MaxFacts || size+len(old.Subject)+len(old.Body) > MaxBatch/2 {
-			if err := flush(); err != nil {
-				return err
+	if a, ok := x.known(x.self); ok {
+		for _, table := range ownTables {
+			for from := []byte{table.tab}; from != nil; {
+				var err error
+				if from, err = x.restateSome(ctx, a, table, from, epoch); err != nil {
+					return err
+				}
 			}
 		}
-		st = append(st, old)
-		size += len(old.Subject) + len(old.Body) + 128
-		return nil
-	}
-	err := x.View(func(txn *badger.Txn) error {
-		st, size = nil, 0
-		return x.ownWords(txn, a, func(now func(*badger.Txn) (*Statement, error)) error {
-			// A newer word may have been said since this view began: the row as it is now decides.
-			var old *Statement
-			err := x.View(func(txn *badger.Txn) (err error) {
-				old, err = now(txn)
-				return err
-			})
-			if err != nil || old == nil {
-				return err
-			}
-			return again(*old)
-		}, epoch)
-	})
-	if err == nil {
-		err = flush()
-	}
-	if err != nil {
-		return err
 	}
 	return x.Update(func(txn *badger.Txn) error { return txn.Delete(metaRestate) })
 }
 
-// ownWords calls fn for everything that this node has said before an epoch and that still holds, with a function that reads it anew:
-// nil when it has been said again since.
-func (x *Index) ownWords(txn *badger.Txn, a author, fn func(now func(*badger.Txn) (*Statement, error)) error, before Epoch) error {
-	// newest reads a row again and returns what it says, if that is still of an earlier epoch.
-	word := func(key []byte, find func(v []byte) (loc, bool, error)) error {
-		key = bytes.Clone(key)
-		return fn(func(txn *badger.Txn) (*Statement, error) {
-			v, ok, err := get(txn, key)
-			if err != nil || !ok {
-				return nil, err
-			}
-			at, ok, err := find(v)
-			if err != nil || !ok || at.Epoch >= before {
-				return nil, err
-			}
-			s, err := x.reading(txn).statement(a.no, at)
-			return &s, err
-		})
+// restateSome restates what a batch holds of a table, from a key on, and returns where to go on; nil at the end. Nothing else is said
+// between reading and saying: what is newer must not be made old.
+func (x *Index) restateSome(ctx context.Context, a author, table ownTable, from []byte, epoch Epoch) (next []byte, err error) {
+	x.write.Lock()
+	st, next, err := x.ownWords(a, table, from, epoch)
+	if err == nil && len(st) > 0 {
+		_, err = x.say(ctx, st)
 	}
-	for _, table := range []struct {
-		tab  byte
-		mine func(k []byte) bool
-		find func(v []byte) (loc, bool, error)
-	}{
-		{tabFact, func(k []byte) bool { return authorNo(binary.BigEndian.Uint16(k[len(k)-2:])) == a.no }, func(v []byte) (loc, bool, error) {
-			r, err := readRecord(v)
-			return r.at, true, err
-		}},
-		{tabStudy, func([]byte) bool { return true }, func(v []byte) (loc, bool, error) {
-			list, err := readSaid(v)
-			for _, s := range list {
-				if s.author == a.no {
-					return s.at, true, err
-				}
+	x.write.Unlock()
+	x.tell()
+	return next, err
+}
+
+// ownTable is a table of what holds, and how this node's words are found in it.
+type ownTable struct {
+	tab  byte
+	mine func(k []byte, no authorNo) bool
+	find func(v []byte, no authorNo) (loc, bool, error)
+}
+
+var ownTables = []ownTable{
+	{tabFact, func(k []byte, no authorNo) bool { return authorNo(binary.BigEndian.Uint16(k[len(k)-2:])) == no }, func(v []byte, _ authorNo) (loc, bool, error) {
+		r, err := readRecord(v)
+		return r.at, true, err
+	}},
+	{tabStudy, func([]byte, authorNo) bool { return true }, func(v []byte, no authorNo) (loc, bool, error) {
+		list, err := readSaid(v)
+		for _, s := range list {
+			if s.author == no {
+				return s.at, true, err
 			}
-			return loc{}, false, err
-		}},
-		{tabHolding, func(k []byte) bool { return authorNo(binary.BigEndian.Uint16(k[9:])) == a.no }, func(v []byte) (loc, bool, error) {
-			h, err := readCopy(v)
-			return h.at, true, err
-		}},
-	} {
-		err := scan(txn, []byte{table.tab}, []byte{table.tab}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+		}
+		return loc{}, false, err
+	}},
+	{tabHolding, func(k []byte, no authorNo) bool { return authorNo(binary.BigEndian.Uint16(k[9:])) == no }, func(v []byte, _ authorNo) (loc, bool, error) {
+		h, err := readCopy(v)
+		return h.at, true, err
+	}},
+}
+
+// restateLook is how many rows are looked at together.
+const restateLook = 1 << 16
+
+// ownWords lists what this node has said before an epoch and still holds, in a table from a key on, as far as a batch goes.
+func (x *Index) ownWords(a author, table ownTable, from []byte, before Epoch) (st []Statement, next []byte, err error) {
+	err = x.View(func(txn *badger.Txn) error {
+		st, next = nil, nil
+		size, looked := 0, 0
+		c := x.reading(txn)
+		return scan(txn, []byte{table.tab}, from, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 			if len(k) < 9 && table.tab == tabStudy || len(k) != holdingKeySize && table.tab == tabHolding || len(k) < 5 {
 				return false, errDamaged("a key")
 			}
-			if !table.mine(k) {
+			if looked++; looked > restateLook {
+				next = bytes.Clone(k)
+				return false, nil
+			}
+			if !table.mine(k, a.no) {
 				return true, nil
 			}
 			v, err := value()
 			if err != nil {
 				return false, err
 			}
-			if at, ok, err := table.find(v); err != nil || !ok || at.Epoch >= before {
+			at, ok, err := table.find(v, a.no)
+			if err != nil || !ok || at.Epoch >= before {
 				return err == nil, err
 			}
-			err = word(k, table.find)
-			return err == nil, err
+			s, err := c.statement(a.no, at)
+			if err != nil {
+				return false, err
+			}
+			if len(st) == MaxFacts || len(st) > 0 && size+len(s.Subject)+len(s.Body) > MaxBatch/2 {
+				next = bytes.Clone(k)
+				return false, nil
+			}
+			st = append(st, s)
+			size += len(s.Subject) + len(s.Body) + 128
+			return true, nil
 		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	})
+	return st, next, err
 }
 
 func (x *Index) row(k []byte) (v []byte, ok bool, err error) {

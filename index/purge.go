@@ -28,9 +28,10 @@ const purgeMark byte = 0x70
 func Purged(item *badger.Item) bool { return item.UserMeta() == purgeMark }
 
 const (
-	purgeFacts  = 256  // facts purged together
-	purgeKeys   = 4096 // keys looked at together
-	purgeAtOnce = 24   // prefixes given to DropPrefix at once: others wait until each is done
+	purgeFacts  = 256      // facts purged together
+	purgeKeys   = 4096     // keys looked at together
+	purgeAtOnce = 24       // prefixes given to DropPrefix at once
+	purgeBytes  = 16 << 20 // bytes of tables that are rewritten at once, but for one prefix's: others wait until each lot is done
 	purgeTries  = 3
 	viewTries   = 3
 	filesGone   = 30 * time.Second // for readers to let go of files that are replaced
@@ -58,23 +59,23 @@ func (x *Index) Update(fn func(*badger.Txn) error) error {
 // View is badger's, for everybody who shares the index's database, and the only way to read it outside of Update. A purge takes all
 // versions of the rows that it drops, also of those that it puts back: a view that overlaps one may miss rows that nobody has deleted,
 // without an error. So fn is called again whenever there was a purge meanwhile: each time it must begin anew with what it collects.
+//
+// Who holds write may call it: no purge is at work then, nor waits for him. So it takes turn, which a purge takes before write, only when a
+// purge has overlapped fn, and that none can while write is held.
 func (x *Index) View(fn func(*badger.Txn) error) error {
 	for try := 1; ; try++ {
 		if try == viewTries { // purges follow each other, or fn takes long: the next one waits
 			x.turn.RLock()
 			defer x.turn.RUnlock()
 		}
-		if x.purging() {
-			x.gate.RLock()
-			//lint:ignore SA2001 it waits for the purge
-			x.gate.RUnlock()
-		}
 		before := x.purges.Load()
 		if before%2 == 1 {
-			if try < viewTries {
-				continue // another one
+			x.gate.RLock() // after the purge
+			before = x.purges.Load()
+			x.gate.RUnlock()
+			if before%2 == 1 {
+				return errAside // it has failed
 			}
-			return errAside
 		}
 		if err := x.db.View(fn); x.purges.Load() == before {
 			return err
@@ -87,6 +88,9 @@ func (x *Index) purging() bool { return x.purges.Load()%2 == 1 }
 
 // mend puts back what a purge that failed has kept aside.
 func (x *Index) mend() error {
+	if !x.purging() {
+		return nil
+	}
 	x.turn.Lock()
 	defer x.turn.Unlock()
 	x.write.Lock()
@@ -331,7 +335,7 @@ func (x *Index) dropOnce(d doomedKeys) (any bool, rest [][]byte, left bool, err 
 	}
 	var p dropPlan
 	if err := x.db.View(func(txn *badger.Txn) (err error) {
-		p, err = planDrop(txn, d)
+		p, err = planDrop(txn, d, newRewrite(x.db.Tables(), purgeBytes))
 		return err
 	}); err != nil || len(p.prefixes) == 0 {
 		return false, nil, false, err
@@ -400,8 +404,43 @@ type dropPlan struct {
 	rest     [][]byte // keys for another time
 }
 
-// planDrop finds few prefixes that cover the keys and, if it can be, no row of others. Nobody writes meanwhile.
-func planDrop(txn *badger.Txn, d doomedKeys) (p dropPlan, err error) {
+// rewrite counts the bytes of the tables that DropPrefix rewrites for some prefixes. Those of level 0 it rewrites every time.
+type rewrite struct {
+	tables []badger.TableInfo // of the levels below 0
+	hit    []bool
+	bytes  uint64
+	limit  uint64
+}
+
+func newRewrite(tables []badger.TableInfo, limit uint64) *rewrite {
+	tables = slices.DeleteFunc(tables, func(t badger.TableInfo) bool { return t.Level == 0 })
+	return &rewrite{tables: tables, hit: make([]bool, len(tables)), limit: limit}
+}
+
+// add says whether a prefix may be dropped beside those before it. The first always may.
+func (r *rewrite) add(prefix []byte, first bool) bool {
+	var more uint64
+	var hits []int
+	for i, t := range r.tables {
+		if r.hit[i] || bytes.Compare(t.Right, prefix) < 0 || bytes.Compare(t.Left, prefix) > 0 && !bytes.HasPrefix(t.Left, prefix) {
+			continue
+		}
+		hits = append(hits, i)
+		more += uint64(t.OnDiskSize)
+	}
+	if !first && r.bytes+more > r.limit {
+		return false
+	}
+	for _, i := range hits {
+		r.hit[i] = true
+	}
+	r.bytes += more
+	return true
+}
+
+// planDrop finds few prefixes that cover the keys and, if it can be, no row of others, as many as may be dropped at once. Nobody writes
+// meanwhile.
+func planDrop(txn *badger.Txn, d doomedKeys, files *rewrite) (p dropPlan, err error) {
 	goes := make(map[string]bool, len(d.keys))
 	for _, k := range d.keys {
 		if d.kind == unlessLive {
@@ -446,9 +485,10 @@ func planDrop(txn *badger.Txn, d doomedKeys) (p dropPlan, err error) {
 		})
 		return some, stay, err
 	}
+	full := false
 	var cover func(keys [][]byte) error
 	cover = func(keys [][]byte) error {
-		if len(p.prefixes) == purgeAtOnce {
+		if full || len(p.prefixes) == purgeAtOnce {
 			p.rest = append(p.rest, keys...)
 			return nil
 		}
@@ -462,6 +502,11 @@ func planDrop(txn *badger.Txn, d doomedKeys) (p dropPlan, err error) {
 				return err
 			}
 			if len(keys) == 1 || len(stay) == 0 {
+				if !files.add(prefix, len(p.prefixes) == 0) {
+					p.rest = append(p.rest, keys...)
+					full = true
+					return nil
+				}
 				p.prefixes, p.keys, p.saved = append(p.prefixes, prefix), append(p.keys, keys...), append(p.saved, stay...)
 				if !some {
 					p.empty = append(p.empty, prefix)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -184,4 +186,95 @@ func TestRowsThatCannotBePutBack(t *testing.T) {
 		t.Fatal("what was retracted is there again")
 	}
 	say(t, x, st("1.2.3.4"))
+}
+
+// Who holds write and reads, while a purge that has failed is to be made good, does not wait for the one who waits for him.
+func TestWhoWritesReadsWhileAPurgeWaits(t *testing.T) {
+	x, _ := neighbours(t)
+	broken := errors.New("the disk is gone")
+	x.putBackFault = func() error { return broken }
+	retract(t, x, KindStudy, shortUID, 1)
+	if err := x.Purge(context.Background()); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	var purge sync.WaitGroup
+	x.write.Lock()
+	purge.Go(func() {
+		if err := x.Purge(context.Background()); !errors.Is(err, broken) {
+			t.Error(err)
+		}
+	})
+	for x.turn.TryRLock() { // until it waits for write
+		x.turn.RUnlock()
+		runtime.Gosched()
+	}
+	if err := x.View(func(*badger.Txn) error { return nil }); !errors.Is(err, errAside) {
+		t.Error(err)
+	}
+	x.write.Unlock()
+	purge.Wait()
+}
+
+// A new epoch holds no view open while it says things: whoever hears them may purge.
+func TestAPurgeWhileANewEpochIsSaid(t *testing.T) {
+	x, st := neighbours(t)
+	for i := range MaxFacts {
+		say(t, x, st(fmt.Sprintf("1.2.9.%d", i)))
+	}
+	told := 0
+	defer x.Watch(func(f Fact) {
+		if told++; told%MaxFacts != 1 || f.Epoch != 2 {
+			return
+		}
+		key := []byte{0x48, byte(told / MaxFacts)}
+		if err := x.Update(func(txn *badger.Txn) error { return txn.Set(key, nil) }); err != nil {
+			t.Error(err)
+		}
+		if err := x.Drop(context.Background(), [][]byte{key}, nil); err != nil {
+			t.Error(err)
+		}
+	})()
+	if err := x.NewEpoch(context.Background()); err != nil || told != MaxFacts+2 {
+		t.Fatalf("%d facts, %v", told, err)
+	}
+}
+
+// No more is dropped at once than the tables that it rewrites allow; of one prefix whatever it takes.
+func TestDropsAreBoundedByWhatTheyRewrite(t *testing.T) {
+	x, _ := neighbours(t)
+	var keys [][]byte
+	for i := range byte(8) {
+		keys = append(keys, []byte{0x49 + i, 1})
+	}
+	if err := x.Update(func(txn *badger.Txn) error {
+		for _, k := range keys {
+			if err := errors.Join(txn.Set(k, nil), txn.Set([]byte{k[0], 2}, nil)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	table := func(level int, size uint32, from, to byte) badger.TableInfo {
+		return badger.TableInfo{Level: level, OnDiskSize: size, Left: []byte{from, 0}, Right: []byte{to, 9}}
+	}
+	tables := []badger.TableInfo{
+		table(0, 1000, 0, 0xff), table(5, 40, 0x49, 0x4a), table(6, 40, 0x49, 0x4c), table(6, 500, 0x4d, 0x4d), table(6, 10, 0x4e, 0x7f),
+	}
+	var lots []int
+	for rest := slices.Clone(keys); len(rest) > 0; {
+		var p dropPlan
+		if err := x.View(func(txn *badger.Txn) (err error) {
+			p, err = planDrop(txn, doomedKeys{keys: rest}, newRewrite(tables, 100))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		lots = append(lots, len(p.prefixes))
+		rest = p.rest
+	}
+	if !slices.Equal(lots, []int{4, 1, 3}) {
+		t.Fatalf("lots of %v", lots)
+	}
 }
