@@ -180,7 +180,12 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 		return err
 	})
 	if err == nil && restate {
-		err = x.restate(context.Background())
+		err = x.sayAgain(context.Background())
+	}
+	var full *roomError
+	if errors.As(err, &full) { // what it says already is read and served; a later Open says the rest
+		opt.Log.Error("this node's words are not all said again in the new epoch of its log", "error", err)
+		err = nil
 	}
 	if err != nil {
 		return nil, err
@@ -368,8 +373,17 @@ func (x *Index) room(own bool) error {
 	if x.opt.Room == nil {
 		return nil
 	}
-	return x.opt.Room(own)
+	if err := x.opt.Room(own); err != nil {
+		return &roomError{err}
+	}
+	return nil
 }
+
+// roomError is why Options.Room let nothing be written.
+type roomError struct{ err error }
+
+func (e *roomError) Error() string { return e.err.Error() }
+func (e *roomError) Unwrap() error { return e.err }
 
 func (x *Index) ownEpoch() Epoch {
 	x.mu.RLock()
@@ -393,7 +407,24 @@ func (x *Index) NewEpoch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return x.restate(ctx)
+	return x.sayAgain(ctx)
+}
+
+// sayAgain restates in the newest epoch. Peers may know another history of that: the home that was lost had begun it too. Then it is the next.
+func (x *Index) sayAgain(ctx context.Context) error {
+	for {
+		err := x.restate(ctx)
+		var fork *ForkError
+		if !errors.As(err, &fork) {
+			return err
+		}
+		x.write.Lock()
+		err = x.newEpoch()
+		x.write.Unlock()
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func (x *Index) newEpoch() error {
