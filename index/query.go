@@ -52,6 +52,7 @@ type Cursor string
 // Limits on queries.
 const (
 	MaxPage     = 1000    // studies in an answer
+	MaxPageSize = 8 << 20 // bytes of statements in an answer, about: one study is given in any case
 	MaxUIDs     = 4096    // study UIDs in a query
 	MaxExamined = 100_000 // records a query reads before it gives up
 
@@ -71,6 +72,7 @@ type StudyAnswer struct {
 type Answer struct {
 	Studies    []StudyAnswer
 	More       bool   // there are further studies after this page
+	Full       bool   // it has fewer than asked for, for it reached MaxPageSize: go on after Next
 	Next       Cursor // where it ended, if it has any
 	Incomplete bool   // the search was given up: studies may be missing, narrow the query
 }
@@ -101,6 +103,12 @@ func (st statement) authored(x *Index) Authored[Study] {
 	return authored(x, st.author, st.trust, st.at, st.study)
 }
 
+// Check says what is wrong with a query, before it is asked.
+func (x *Index) Check(q Query) error {
+	_, err := x.matcher(q)
+	return err
+}
+
 // Studies answers a query.
 func (x *Index) Studies(q Query) (Answer, error) {
 	var a Answer
@@ -113,7 +121,7 @@ func (x *Index) Studies(q Query) (Answer, error) {
 		limit = MaxPage
 	}
 	err = x.View(func(txn *badger.Txn) error {
-		skip := q.Offset
+		skip, size := q.Offset, 0
 		a = Answer{}
 		s := m.search(txn)
 		holdings := newHoldings(s.runs)
@@ -123,17 +131,19 @@ func (x *Index) Studies(q Query) (Answer, error) {
 				skip--
 				return true, nil
 			}
-			if len(a.Studies) == limit {
-				a.More = true
+			if len(a.Studies) == limit || size >= MaxPageSize {
+				a.More, a.Full = true, len(a.Studies) < limit
 				return false, nil
 			}
 			a.Next = f.at.cursor()
 			s := StudyAnswer{UID: f.uid, Matching: f.matching}
 			for _, st := range f.all {
 				s.Statements = append(s.Statements, st.authored(x))
+				size += st.study.size()
 			}
 			err := holdings.of(f.uid, NodeID{}, func(h heldBy) error {
 				if h.instances > 0 {
+					size += holdingKeySize
 					s.Holdings = append(s.Holdings, authored(x, h.author.node, h.trust, h.at, h.holding(f.uid)))
 				}
 				return nil

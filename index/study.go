@@ -119,11 +119,16 @@ func fitList(in []string) []string {
 	return out
 }
 
-// check says whether a study may be said, and whether one that was said is understood.
-func (s Study) check() error {
-	if err := checkUID(s.UID); err != nil {
-		return err
+// size is how many bytes a study takes, about.
+func (s *Study) size() int {
+	n := 256 + len(s.UID) + len(s.Manifest)
+	for _, t := range s.texts() {
+		n += len(t)
 	}
+	return n
+}
+
+func (s *Study) texts() []string {
 	texts := []string{
 		s.NHS, s.Name, s.BirthDate, s.Sex, s.Date, s.Time, s.TimezoneOffset, s.Accession, s.AccessionIssuer,
 		s.Description, s.StudyID, s.Referring,
@@ -131,8 +136,15 @@ func (s Study) check() error {
 	for _, p := range s.Patient {
 		texts = append(texts, p.ID, p.Issuer)
 	}
-	texts = append(append(texts, s.Modalities...), s.BodyParts...)
-	for _, t := range texts {
+	return append(append(texts, s.Modalities...), s.BodyParts...)
+}
+
+// check says whether a study may be said, and whether one that was said is understood.
+func (s Study) check() error {
+	if err := checkUID(s.UID); err != nil {
+		return err
+	}
+	for _, t := range s.texts() {
 		if len(t) > MaxText {
 			return &LimitError{What: "bytes of a text in a study", Got: len(t), Limit: MaxText}
 		}

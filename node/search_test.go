@@ -1,11 +1,13 @@
 package node_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/api"
 )
 
@@ -89,6 +91,121 @@ func TestOperatorsFindStudies(t *testing.T) {
 	for _, query := range []string{"born=yesterday", "trust=Royal+Free", "nhs=1", "limit=0", "since=2024"} {
 		if code := r[0].operator("GET", "/api/v1/studies?"+query, nil, &struct{}{}); code != 400 {
 			t.Errorf("%s: %d", query, code)
+		}
+	}
+}
+
+// What the operator API does not know is refused by its name; what is wrong is
+// said, and where.
+func TestTheOperatorAPIRefusesWhatItDoesNotKnow(t *testing.T) {
+	r := region(t, "RX1")
+	defer r[0].stop()
+	for _, c := range []struct {
+		method, path, body string
+		want               []string
+	}{
+		{"GET", "/api/v1/studies?patientid=A1", "", []string{`"patientid"`, "patient, issuer, nhs"}},
+		{"GET", "/api/v1/studies?sort=name", "", []string{`"sort"`, "limit, offset, after"}},
+		{"GET", "/api/v1/studies?patient=", "", []string{"patient is empty", "leave it out"}},
+		{"GET", "/api/v1/studies?patient=A1&patient=A2", "", []string{"patient is given 2 times"}},
+		{"GET", "/api/v1/studies?patient=A1;name=x", "", []string{"query string"}},
+		{"GET", "/api/v1/studies?since=2024-13-01", "", []string{"since must be a date"}},
+		{"GET", "/api/v1/studies?since=2024-02-02&until=2024-02-01", "", []string{"until is before since"}},
+		{"GET", "/api/v1/studies?limit=ten", "", []string{"limit must be a number from 1 to 1000"}},
+		{"GET", "/api/v1/studies?offset=100001", "", []string{"offset must be a number from 0 to 100000"}},
+		{"GET", "/api/v1/studies?after=x", "", []string{"goes on after what is no end"}},
+		{"GET", "/api/v1/studies?study=x", "", []string{"study must be a Study Instance UID"}},
+		{"GET", "/api/v1/studies?name=" + strings.Repeat("x", index.MaxText+1), "", []string{"over the limit of 1024"}},
+		{"GET", "/api/v1/studies?name=a%00b", "", []string{"control characters"}},
+		{"GET", "/api/v1/status?verbose=1", "", []string{`"verbose"`, "no query parameters"}},
+		{"POST", "/api/v1/instances?arrival=yes", "", []string{"arrival must be true or false"}},
+		{"POST", "/api/v1/fetches", `{"study": "1.2", "urgent": true}`, []string{`"urgent"`, `"study"`}},
+		{"POST", "/api/v1/fetches", `{"study": 12}`, []string{`"study"`, "number"}},
+		{"POST", "/api/v1/fetches", `{"study": "1.2"} {}`, []string{"something follows"}},
+		{"POST", "/api/v1/fetches", ``, []string{"no body"}},
+		{"POST", "/api/v1/fetches", `[1]`, []string{"no JSON object"}},
+		{"POST", "/api/v1/pins", `{"study": "1.2", "why": "x"}`, []string{`"why"`, `"reason"`}},
+		{"POST", "/api/v1/erasures", `{"study": "1.2", "Grund": "x"}`, []string{`"Grund"`, `"reason"`}},
+		{"POST", "/api/v1/admissions", `{"cards": "x"}`, []string{`"cards"`, `"card"`}},
+		{"POST", "/api/v1/verifications", `{"speed": 1}`, []string{`"speed"`, `"rate"`, `"study"`}},
+		{"POST", "/api/v1/backups", `{"folder": "/x"}`, []string{`"folder"`, `"target"`, `"without_kek"`}},
+	} {
+		var got struct{ Error string }
+		if code := r[0].operator(c.method, c.path, []byte(c.body), &got); code != 400 {
+			t.Errorf("%s %.60s %s: %d %s", c.method, c.path, c.body, code, got.Error)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(got.Error, want) {
+				t.Errorf("%s %.60s %s: no %s in %q", c.method, c.path, c.body, want, got.Error)
+			}
+		}
+	}
+	for _, query := range []string{"PatientName=a%01b", "StudyDate=20240202-20240101", "fuzzymatching=true&PatientName=-", "StudyDate=2024", "limit=0", "PatientID=" + strings.Repeat("x", index.MaxText+1)} {
+		if res, b := r[0].get("/dicom-web/studies?"+query, "application/dicom+json"); res.StatusCode != 400 {
+			t.Errorf("%.60s: %s %s", query, res.Status, b)
+		}
+	}
+	if res, b := r[0].get("/dicom-web/studies?PatientID=", "application/dicom+json"); res.StatusCode != 200 {
+		t.Errorf("universal matching: %s %s", res.Status, b)
+	}
+	if f := r[0].finds("trust=RX9"); len(f.Warnings) != 1 || !strings.Contains(f.Warnings[0], "RX9 is not a trust of this region; there are RX1") {
+		t.Errorf("%q", f.Warnings)
+	}
+}
+
+// Studies of which much is said fill an answer before it has as many as were
+// asked for; it says so, and where to go on.
+func TestAnAnswerHasBytesForSoMuch(t *testing.T) {
+	r := region(t, "RX1")
+	defer r[0].stop()
+	long := func(i, n int) string { return fmt.Sprintf("%d-%d-", i, n) + strings.Repeat("x", index.MaxText-16) }
+	const each, studies = 2 * 30 * (index.MaxText - 16), 2*index.MaxPageSize/(2*30*(index.MaxText-16)) + 3
+	for i := range studies {
+		s := index.Study{UID: fmt.Sprintf("1.2.3.%d", i+1), Date: "20240101", Series: 1, Instances: 1}
+		for n := range 30 {
+			s.Patient = append(s.Patient, index.PatientID{ID: long(i, n), Issuer: "RX1"})
+			s.Modalities = append(s.Modalities, long(i, n))
+		}
+		st, err := index.StudyStatement(s)
+		if err == nil {
+			_, err = r[0].n.Archive().Index.Append(context.Background(), st)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]bool{}
+	pages := 0
+	for after := ""; ; pages++ {
+		f := r[0].finds("limit=1000" + after)
+		size := 0
+		for _, s := range f.Studies {
+			seen[s.Study], size = true, size+each
+		}
+		if size > index.MaxPageSize+2*each || f.Total != studies {
+			t.Errorf("a page of %d bytes, %d in all", size, f.Total)
+		}
+		if f.Next == "" {
+			break
+		}
+		if w := strings.Join(f.Warnings, " "); !strings.Contains(w, "over 8 MiB: there are more") {
+			t.Errorf("not said: %s", w)
+		}
+		after = "&after=" + f.Next
+	}
+	if len(seen) != studies || pages < 2 {
+		t.Errorf("%d of %d studies on %d pages", len(seen), studies, pages+1)
+	}
+	clear(seen)
+	for offset := 0; ; {
+		res, b := r[0].get(fmt.Sprintf("/dicom-web/studies?offset=%d", offset), "application/dicom+json")
+		n := strings.Count(string(b), `"0020000D"`)
+		offset += n
+		if w := strings.Join(res.Header.Values("Warning"), " "); !strings.Contains(w, fmt.Sprintf("go on with offset=%d", offset)) {
+			if offset != studies {
+				t.Errorf("%d of %d studies: %s", offset, studies, w)
+			}
+			break
 		}
 	}
 }

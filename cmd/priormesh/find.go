@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -17,21 +18,37 @@ import (
 
 type findCmd struct {
 	homeFlag
-	Patient     string `placeholder:"ID" help:"Patient ID."`
-	Issuer      string `placeholder:"WHO" help:"Who issued the Patient ID."`
-	NHS         string `name:"nhs" placeholder:"NUMBER" help:"NHS number, with or without spaces."`
-	Name        string `placeholder:"NAME" help:"Patient's name; * and ? stand for anything."`
-	Born        string `placeholder:"DATE" help:"Patient's birth date: 1958-03-31."`
-	Accession   string `placeholder:"NUMBER" help:"Accession number; * and ? stand for anything."`
-	Description string `placeholder:"TEXT" help:"Study description; * and ? stand for anything."`
-	Body        string `placeholder:"CS" help:"Body part examined, such as HEAD."`
-	Trust       string `placeholder:"ODS" help:"Studies that this trust received."`
-	Modality    string `placeholder:"CS" help:"Modality, such as CT."`
-	Since       string `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31."`
-	Until       string `placeholder:"DATE" help:"Studies of this day and earlier."`
-	Study       string `placeholder:"UID" help:"Study Instance UID."`
-	Limit       count  `default:"100" help:"At most this many, newest first (1 to 1000)."`
-	Offset      count  `default:"0" help:"Leave out this many."`
+	Patient     words `placeholder:"ID" help:"Patient ID."`
+	Issuer      words `placeholder:"WHO" help:"Who issued the Patient ID."`
+	NHS         words `name:"nhs" placeholder:"NUMBER" help:"NHS number, with or without spaces."`
+	Name        words `placeholder:"NAME" help:"Patient's name; * and ? stand for anything."`
+	Born        words `placeholder:"DATE" help:"Patient's birth date: 1958-03-31."`
+	Accession   words `placeholder:"NUMBER" help:"Accession number; * and ? stand for anything."`
+	Description words `placeholder:"TEXT" help:"Study description; * and ? stand for anything."`
+	Body        words `placeholder:"CS" help:"Body part examined, such as HEAD."`
+	Trust       words `placeholder:"ODS" help:"Studies that this trust received."`
+	Modality    words `placeholder:"CS" help:"Modality, such as CT."`
+	Since       words `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31."`
+	Until       words `placeholder:"DATE" help:"Studies of this day and earlier."`
+	Study       words `placeholder:"UID" help:"Study Instance UID."`
+	Limit       count `default:"100" help:"At most this many, newest first (1 to 1000)."`
+	Offset      count `default:"0" help:"Leave out this many."`
+	After       words `placeholder:"CURSOR" help:"Go on after a page of before: what its last line said."`
+}
+
+// words is what a flag asks for. Empty, it would ask for everybody: a script
+// whose variable is not set must not be given the whole region.
+type words string
+
+// Decode refuses what is empty.
+func (s *words) Decode(ctx *kong.DecodeContext) error {
+	if err := ctx.Scan.PopValueInto("string", (*string)(s)); err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(*s)) == "" {
+		return errors.New("is empty; leave the flag out to ask for any")
+	}
+	return nil
 }
 
 // count is a number from 0.
@@ -51,36 +68,61 @@ func (n *count) Decode(ctx *kong.DecodeContext) error {
 func (findCmd) Help() string {
 	return `Answered at once from this node's own index of the whole region. What is marked elsewhere comes with ` + "`priormesh fetch`" + `, or by itself when a viewer opens it. Trusts that have not been heard from are named on stderr: their newest studies may be missing, above all when nothing was found. The exit code is 4 when nothing matched.
 
+What is asked for must all be true of a study as one trust tells it. Text without * or ? must be the whole value; a name without ^ is a family name; case and accents do not matter in names and descriptions.
+
+PATIENT is the number and, in brackets, who issued it. INSTANCES ends with + where several trusts received the study and not all of their lists are here: there may be more. TRUSTS received the study. WHERE is "here" (whole on this node), "elsewhere" or "damaged". --json has all that is known: times, NHS number, who received what, who holds copies, and how far each trust has been heard.
+
 Examples:
 
-    priormesh find --home /srv/priormesh --patient 98890234
-    priormesh find --home /srv/priormesh --name 'DOE^*' --modality MR --since 2023-01-01`
+    all studies of a patient, by a number and who issued it
+        priormesh find --home /srv/priormesh --patient 98890234 --issuer RX1
+    by NHS number, the last two years
+        priormesh find --home /srv/priormesh --nhs '943 476 5919' --since 2023-01-01
+    by name and birth date, whoever issued the numbers
+        priormesh find --home /srv/priormesh --name 'DOE^J*' --born 1958-03-31
+    one examination, by its accession number
+        priormesh find --home /srv/priormesh --accession 'RAD-2024-0117'
+    what a trust received of one kind in one month
+        priormesh find --home /srv/priormesh --trust RX2 --modality MR --since 2024-03-01 --until 2024-03-31
+    who received which part of a study, and who holds copies
+        priormesh find --home /srv/priormesh --study 1.2.826.0.1.3680043.8.498.1 --json | jq '.studies[].versions'`
 }
 
 func (c *findCmd) Run(p *program) error {
-	for flag, v := range map[string]*string{"since": &c.Since, "until": &c.Until, "born": &c.Born} {
+	for flag, v := range map[string]*string{"since": (*string)(&c.Since), "until": (*string)(&c.Until), "born": (*string)(&c.Born)} {
 		if err := day(v); err != nil {
 			return exit(exitWrongUse, "--%s: %w", flag, err)
 		}
 	}
 	if c.Since != "" && c.Until != "" && c.Until < c.Since {
-		return exit(exitWrongUse, "--until %s is before --since %s", dateText(c.Until), dateText(c.Since))
+		return exit(exitWrongUse, "--until %s is before --since %s", dateText(string(c.Until)), dateText(string(c.Since)))
 	}
 	if c.Study != "" && !dicom.UID(c.Study).Valid() {
-		return exit(exitWrongUse, "--study: %w", noUID(c.Study))
+		return exit(exitWrongUse, "--study: %w", noUID(string(c.Study)))
 	}
 	if c.Limit < 1 || c.Limit > 1000 {
 		return exit(exitWrongUse, "--limit is 1 to 1000")
+	}
+	if c.After != "" && c.Offset > 0 {
+		return exit(exitWrongUse, "give --after or --offset, not both")
 	}
 	client, err := c.client(p.ctx)
 	if err != nil {
 		return err
 	}
-	got, err := client.Find(p.ctx, api.Filter{Patient: c.Patient, Issuer: c.Issuer, NHS: c.NHS, Name: c.Name, Born: c.Born, Accession: c.Accession,
-		Description: c.Description, BodyPart: c.Body, Trust: c.Trust, Modality: c.Modality,
-		Since: c.Since, Until: c.Until, Study: c.Study, Limit: int(c.Limit), Offset: int(c.Offset)})
+	got, err := client.Find(p.ctx, api.Filter{Patient: string(c.Patient), Issuer: string(c.Issuer), NHS: string(c.NHS), Name: string(c.Name), Born: string(c.Born),
+		Accession: string(c.Accession), Description: string(c.Description), BodyPart: string(c.Body), Trust: string(c.Trust), Modality: string(c.Modality),
+		Since: string(c.Since), Until: string(c.Until), Study: string(c.Study), Limit: int(c.Limit), Offset: int(c.Offset), After: string(c.After)})
 	if err != nil {
 		return err
+	}
+	// A trust that has left may still be told of; of one that never was there is nothing.
+	if c.Trust != "" && got.Total == 0 && len(got.Basis) > 0 && !slices.ContainsFunc(got.Basis, func(b api.Basis) bool { return strings.EqualFold(b.Trust, string(c.Trust)) }) {
+		var known []string
+		for _, b := range got.Basis {
+			known = append(known, b.Trust)
+		}
+		return exit(exitWrongUse, "--trust: %s is not a trust of this region; there are %s", short(string(c.Trust), 20), plain(strings.Join(known, ", ")))
 	}
 	if !p.json {
 		for _, w := range got.Warnings {
@@ -101,13 +143,26 @@ func (c *findCmd) Run(p *program) error {
 	if damaged > 0 && !p.json {
 		p.note("damaged: not all that was received here of %s can be read; `priormesh status` says why it is not repaired", plural(damaged, "study", "studies"))
 	}
-	if next := int(c.Offset) + len(got.Studies); next < got.Total && !p.json {
+	switch next := int(c.Offset) + len(got.Studies); {
+	case p.json:
+	case got.Next != "" && c.After == "" && got.Total > next:
+		p.note("%d more: go on with --after %s", got.Total-next, plain(got.Next))
+	case got.Next != "":
+		p.note("there are more: go on with --after %s", plain(got.Next))
+	case next < got.Total && c.After == "":
 		p.note("%d more: go on with --offset %d", got.Total-next, next)
 	}
 	if len(got.Studies) > 0 {
 		return nil
 	}
-	if got.Total > 0 {
+	switch {
+	case got.Next != "":
+		return exit(exitNotFound, "no study is shown of this page: %s", plain(strings.Join(got.Warnings, "; ")))
+	case got.Total > 0 && c.After != "":
+		return exit(exitNotFound, "no study after this page")
+	case got.Total > 0 && int(c.Offset) < got.Total:
+		return exit(exitNotFound, "no study is shown: %s", plain(strings.Join(got.Warnings, "; ")))
+	case got.Total > 0:
 		return exit(exitNotFound, "no study from --offset %d on: there are %d", c.Offset, got.Total)
 	}
 	if len(got.Warnings) > 0 {
@@ -132,7 +187,7 @@ func day(v *string) error {
 
 func studyTable(out io.Writer, studies []api.Study) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PATIENT\tNAME\tDATE\tMODALITY\tDESCRIPTION\tINSTANCES\tTRUSTS\tWHERE\tSTUDY")
+	fmt.Fprintln(w, "PATIENT\tNAME\tBORN\tACCESSION\tDATE\tMODALITY\tDESCRIPTION\tINSTANCES\tTRUSTS\tWHERE\tSTUDY")
 	for _, s := range studies {
 		where := "elsewhere"
 		if s.Availability == "ONLINE" {
@@ -152,8 +207,8 @@ func studyTable(out io.Writer, studies []api.Study) {
 		if s.AtLeast {
 			instances += "+" // there may be more
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", or(short(patient, 40)), or(name), or(dateText(s.Date)), list(s.Modalities),
-			or(short(s.Description, 40)), instances, list(s.Trusts), where, plain(s.Study))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", or(short(patient, 40)), or(name), or(dateText(s.BirthDate)), or(short(s.Accession, 20)),
+			or(dateText(s.Date)), list(s.Modalities), or(short(s.Description, 30)), instances, list(s.Trusts), where, plain(s.Study))
 	}
 	w.Flush()
 }

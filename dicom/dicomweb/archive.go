@@ -125,6 +125,11 @@ var (
 	ErrNoSpace = errors.New("no space left to store instances; nothing of this one was kept; free space, then send it again")
 )
 
+// BadQuery says that a search cannot be carried out as it is asked.
+type BadQuery struct{ Reason string }
+
+func (e *BadQuery) Error() string { return e.Reason }
+
 // Unavailable says that something exists but cannot be had now.
 type Unavailable struct {
 	Reason     string        // why, and what to do, for the person who asked

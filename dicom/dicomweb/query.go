@@ -281,6 +281,12 @@ func (m Match) ranged(bad func(string) (Match, error), delimiter string, parse f
 	if from == "" && to == "" {
 		return bad("is an empty range")
 	}
+	// A range of times may go over midnight (C.2.2.2.5.2).
+	if f, ok := parse(from); ok && m.Tag().DictVR() == dicom.DA {
+		if t, ok := parse(to); ok && t.last.Before(f.first) {
+			return bad("is a range that ends before it begins")
+		}
+	}
 	from, to = strings.ReplaceAll(from, delimiter, ""), strings.ReplaceAll(to, delimiter, "")
 	if strings.Contains(m.Values[0], "-") {
 		m.Values[0] = from + "-" + to

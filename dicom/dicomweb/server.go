@@ -148,6 +148,7 @@ func (s *server) fail(w *tracked, r *http.Request, ref Ref, err error) {
 		p       *problem
 		limit   ErrLimit
 		wait    *Unavailable
+		query   *BadQuery
 		refused *Refused
 		status  = http.StatusInternalServerError
 		text    = "the node could not do this; its log says why; try again, and tell its operator if it stays so"
@@ -155,6 +156,8 @@ func (s *server) fail(w *tracked, r *http.Request, ref Ref, err error) {
 	switch {
 	case errors.As(err, &p):
 		status, text = p.status, p.text
+	case errors.As(err, &query):
+		status, text = http.StatusBadRequest, query.Reason
 	case errors.As(err, &limit):
 		status, text = http.StatusBadRequest, limit.Error()
 	case errors.Is(err, ErrNotFound):

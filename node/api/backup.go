@@ -15,7 +15,10 @@ import (
 // backup makes a backup for as long as its caller listens.
 func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 	var in BackupRequest
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Rate < 0 || !filepath.IsAbs(in.Target) {
+	if err := body(r, &in); err != nil {
+		return err
+	}
+	if in.Rate < 0 || !filepath.IsAbs(in.Target) {
 		return fmt.Errorf("%w: send {\"target\": \"<whole path of a folder>\"}", ErrWrongUse)
 	}
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {

@@ -72,6 +72,7 @@ type Filter struct {
 	Since, Until    string // 2024-03-31 or 20240331
 	Study           string // Study Instance UID
 	Limit, Offset   int
+	After           string // Found.Next of the page before
 }
 
 // Instance offers one instance. arrival says that it is new, so that its
@@ -133,7 +134,7 @@ func (c *Client) Find(ctx context.Context, f Filter) (Found, error) {
 	for name, v := range map[string]string{
 		"patient": f.Patient, "issuer": f.Issuer, "nhs": f.NHS, "name": f.Name, "born": f.Born,
 		"accession": f.Accession, "description": f.Description, "body": f.BodyPart, "trust": f.Trust, "modality": f.Modality,
-		"since": f.Since, "until": f.Until, "study": f.Study,
+		"since": f.Since, "until": f.Until, "study": f.Study, "after": f.After,
 	} {
 		if v != "" {
 			q.Set(name, v)

@@ -58,6 +58,7 @@ func webError(err error) error {
 	var (
 		conflict *archive.Conflict
 		gone     *archive.Unavailable
+		query    *archive.BadQuery
 	)
 	switch {
 	case err == nil:
@@ -76,6 +77,9 @@ func webError(err error) error {
 	var limit *index.LimitError
 	if errors.As(err, &limit) {
 		return dicomweb.ErrLimit{What: limit.What, Limit: int64(limit.Limit)}
+	}
+	if errors.As(err, &query) {
+		return &dicomweb.BadQuery{Reason: query.Error()}
 	}
 	if why, ok := refusal(err); ok {
 		code := dicomweb.CodeCannotUnderstand
@@ -192,8 +196,12 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if err != nil {
 			return dicomweb.Result{}, webError(err)
 		}
-		if len(ans.Studies) == q.Limit {
-			w.pages.ended(key, q.Offset+q.Limit, ans.Next)
+		end := q.Offset + len(ans.Studies)
+		if ans.More || len(ans.Studies) == q.Limit {
+			w.pages.ended(key, end, ans.Next)
+		}
+		if ans.Full {
+			warnings = append(warnings, fmt.Sprintf("%s; go on with offset=%d", fullPage(ans), end))
 		}
 		found, said := told(found)
 		res := dicomweb.Result{More: ans.More, Warnings: slices.Concat(incomplete(warnings, ans), said)}
@@ -218,7 +226,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		return dicomweb.Result{}, webError(err)
 	}
 	if ans.More {
-		warnings = append(warnings, fmt.Sprintf("only the newest %d matching studies were looked into; narrow the search", maxRelational))
+		warnings = append(warnings, fmt.Sprintf("only the newest %d matching studies were looked into; narrow the search", len(ans.Studies)))
 	}
 	found, said := told(found)
 	warnings = slices.Concat(incomplete(warnings, ans), said)
@@ -266,6 +274,11 @@ func incomplete(warnings []string, ans index.Answer) []string {
 		warnings = append(warnings, "the search was given up before every record was looked at; narrow it")
 	}
 	return warnings
+}
+
+// fullPage says why an answer has fewer studies than were asked for.
+func fullPage(ans index.Answer) string {
+	return fmt.Sprintf("the answer ends after %d studies, because what is known of them is over %d MiB: there are more", len(ans.Studies), index.MaxPageSize>>20)
 }
 
 func unsupported(m dicomweb.Match) string {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,7 +22,10 @@ func (s *server) erase(w http.ResponseWriter, r *http.Request) error {
 		Study  string `json:"study"`
 		Reason string `json:"reason"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || !dicom.UID(in.Study).Valid() {
+	if err := body(r, &in); err != nil {
+		return err
+	}
+	if !dicom.UID(in.Study).Valid() {
 		return fmt.Errorf("%w: send {\"study\": \"<Study Instance UID>\", \"reason\": \"…\"}", ErrWrongUse)
 	}
 	reason := strings.TrimSpace(in.Reason)

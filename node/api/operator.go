@@ -7,7 +7,7 @@ import "time"
 // operator's own tools. Fields are added, never renamed or removed.
 //
 //	POST /api/v1/instances?arrival=false   one DICOM instance as body      -> Receipt
-//	GET  /api/v1/studies?nhs=&patient=&issuer=&name=&modality=&since=&until=&study=&limit=&offset= -> Found
+//	GET  /api/v1/studies?patient=ID&…      by any of the parameters of Filter, and limit, offset, after -> Found
 //	POST /api/v1/fetches       {"study": UID}                              -> Fetch
 //	GET  /api/v1/fetches/{study}                                           -> Fetch
 //	POST /api/v1/erasures      {"study": UID, "reason": TEXT}              -> Erasure
@@ -20,6 +20,10 @@ import "time"
 //	POST /api/v1/pins          {"study": UID, "reason": TEXT}              -> Pin
 //	GET  /api/v1/pins                                                      -> []Pin
 //	DELETE /api/v1/pins/{study}                                            -> Unpinned
+//
+// What a request names and the API does not know (a query parameter, a field) is
+// refused with 400, and so is a parameter that is given empty or twice: ignored,
+// either would give more than was asked for.
 //
 // An error is a JSON object {"error": "what, where and what to do next"} with
 // a fitting status code.
@@ -89,8 +93,12 @@ type StudyVersion struct {
 
 // Found answers GET studies.
 type Found struct {
-	Studies  []Study  `json:"studies"`
-	Total    int      `json:"total"`              // matches before limit and offset
+	Studies []Study `json:"studies"`
+	Total   int     `json:"total"` // matches before limit, offset and after
+	// Next goes on after this page (after=NEXT), whatever comes in meanwhile; empty:
+	// nothing was left after it. A page may be shorter than its limit: it has bytes
+	// for so much only, and Warnings says so.
+	Next     string   `json:"next,omitempty"`
 	Warnings []string `json:"warnings"`           // what is not certain of the answer: first one for each trust that was not heard from
 	Basis    []Basis  `json:"rests_on,omitempty"` // how far the logs of each trust go here, this node's own too
 }

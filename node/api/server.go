@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -118,7 +119,7 @@ func New(o Options) http.Handler {
 		"GET /api/v1/pins":             s.pins,
 		"DELETE /api/v1/pins/{study}":  s.unpin,
 	} {
-		mux.HandleFunc(pattern, s.operator(h))
+		mux.HandleFunc(pattern, s.operator(asked(h, parameters[pattern]...)))
 	}
 	return moving(s.namedRight(mux), stallAfter)
 }
@@ -161,6 +162,7 @@ func (s *server) operator(h func(http.ResponseWriter, *http.Request) error) http
 		}
 		err := h(w, r)
 		var tooLarge *http.MaxBytesError
+		var query *archive.BadQuery
 		switch {
 		case err == nil:
 		case errors.As(err, &tooLarge):
@@ -173,6 +175,8 @@ func (s *server) operator(h func(http.ResponseWriter, *http.Request) error) http
 			fail(w, http.StatusServiceUnavailable, err.Error())
 		case errors.Is(err, archive.ErrVerifying):
 			fail(w, http.StatusConflict, err.Error())
+		case errors.As(err, &query):
+			fail(w, http.StatusBadRequest, fmt.Errorf("%w: %w", ErrWrongUse, err).Error())
 		case errors.Is(err, ErrWrongUse):
 			fail(w, http.StatusBadRequest, err.Error())
 		case r.Context().Err() != nil:
@@ -195,8 +199,12 @@ func fail(w http.ResponseWriter, code int, text string) {
 }
 
 func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
+	arrival, err := flag(r.URL.Query(), "arrival")
+	if err != nil {
+		return err
+	}
 	got, err := s.Archive.Ingest(r.Context(), http.MaxBytesReader(w, r.Body, maxInstance),
-		archive.IngestOptions{Arrival: r.URL.Query().Get("arrival") == "true"})
+		archive.IngestOptions{Arrival: arrival})
 	receipt := Receipt{Outcome: Stored, Study: string(got.UIDs.Study), Series: string(got.UIDs.Series), Instance: string(got.UIDs.Instance), Bytes: got.Size}
 	if err == nil {
 		if got.Duplicate {
@@ -237,54 +245,18 @@ func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
-	q := r.URL.Query()
-	iq := index.Query{PatientID: q.Get("patient"), Issuer: q.Get("issuer"), Name: q.Get("name"), Limit: 100}
-	if v := q.Get("nhs"); v != "" {
-		n, ok := dicom.NHSNumber(v)
-		if !ok {
-			return fmt.Errorf("%w: this is no NHS number: ten digits whose last one checks the others", ErrWrongUse)
-		}
-		iq.NHS = n
-	}
-	if v := q.Get("modality"); v != "" {
-		iq.Modalities = []string{strings.ToUpper(v)}
-	}
-	if v := q.Get("study"); v != "" {
-		iq.StudyUIDs = []string{v}
-	}
-	iq.Accession, iq.Description = q.Get("accession"), q.Get("description")
-	iq.BodyPart, iq.Trust = strings.ToUpper(q.Get("body")), index.TrustID(strings.ToUpper(q.Get("trust")))
-	if iq.Trust != "" && !iq.Trust.Valid() {
-		return fmt.Errorf("%w: trust must be an ODS code such as RX1", ErrWrongUse)
-	}
-	if v := strings.ReplaceAll(q.Get("born"), "-", ""); v != "" {
-		if len(v) != 8 || !digits(v, 8) {
-			return fmt.Errorf("%w: born must be a date such as 1958-03-31", ErrWrongUse)
-		}
-		iq.BirthDate = index.Range{From: v, To: v}
-	}
-	for name, field := range map[string]*string{"since": &iq.Date.From, "until": &iq.Date.To} {
-		v := strings.ReplaceAll(q.Get(name), "-", "")
-		if v != "" && (len(v) != 8 || !digits(v, 8)) {
-			return fmt.Errorf("%w: %s must be a date such as 2024-03-31", ErrWrongUse, name)
-		}
-		*field = v
-	}
-	for name, field := range map[string]*int{"limit": &iq.Limit, "offset": &iq.Offset} {
-		if v := q.Get(name); v != "" {
-			n, err := strconv.Atoi(v)
-			if err != nil || n < 0 || (name == "limit" && (n == 0 || n > maxFind)) {
-				return fmt.Errorf("%w: %s must be a number from 0, a limit from 1 to %d", ErrWrongUse, name, maxFind)
-			}
-			*field = n
-		}
+	iq, err := filter(r.URL.Query())
+	if err != nil {
+		return err
 	}
 	basis := s.Node.Basis() // before the search: it may find more, never less
 	found, ans, err := s.Archive.Studies(iq)
 	if err != nil {
 		return err
 	}
-	total, exact, err := s.Archive.Index.Count(iq)
+	all := iq
+	all.After = ""
+	total, exact, err := s.Archive.Index.Count(all)
 	if err != nil {
 		return err
 	}
@@ -294,6 +266,15 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 	}
 	if out.Warnings == nil {
 		out.Warnings = []string{}
+	}
+	if ans.More {
+		out.Next = string(ans.Next)
+	}
+	if ans.Full {
+		out.Warnings = append(out.Warnings, fullPage(ans)+"; go on after `next`")
+	}
+	if t := iq.Trust; t != "" && !slices.ContainsFunc(basis, func(b Basis) bool { return b.Trust == string(t) }) {
+		out.Warnings = append(out.Warnings, noTrust(string(t), basis))
 	}
 	found, said := told(found)
 	out.Warnings = append(out.Warnings, said...)
@@ -329,7 +310,10 @@ func (s *server) fetch(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		Study string `json:"study"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || !dicom.UID(in.Study).Valid() {
+	if err := body(r, &in); err != nil {
+		return err
+	}
+	if !dicom.UID(in.Study).Valid() {
 		return fmt.Errorf("%w: send {\"study\": \"<Study Instance UID>\"}", ErrWrongUse)
 	}
 	if err := s.Archive.Enqueue(in.Study, archive.Interactive, "asked for by the operator", ""); err != nil {
@@ -393,7 +377,10 @@ func (s *server) pin(w http.ResponseWriter, r *http.Request) error {
 		Study  string `json:"study"`
 		Reason string `json:"reason"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || !dicom.UID(in.Study).Valid() || len(in.Reason) > maxReason {
+	if err := body(r, &in); err != nil {
+		return err
+	}
+	if !dicom.UID(in.Study).Valid() || len(in.Reason) > maxReason {
 		return fmt.Errorf("%w: send {\"study\": \"<Study Instance UID>\", \"reason\": \"<at most %d bytes>\"}", ErrWrongUse, maxReason)
 	}
 	p, err := s.Archive.Pin(in.Study, in.Reason)
@@ -435,7 +422,10 @@ func (s *server) admit(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		Card string `json:"card"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+	if err := body(r, &in); err != nil {
+		return err
+	}
+	if in.Card == "" {
 		return fmt.Errorf("%w: send {\"card\": \"priormesh-card-1:…\"}", ErrWrongUse)
 	}
 	a, err := s.Node.Admit(r.Context(), in.Card)

@@ -29,7 +29,10 @@ func (s *server) verify(w http.ResponseWriter, r *http.Request) error {
 		Rate  int64  `json:"rate"`
 		Study string `json:"study"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil && !errors.Is(err, io.EOF) || in.Rate < 0 || in.Study != "" && !dicom.UID(in.Study).Valid() {
+	if err := body(r, &in); err != nil && !errors.Is(err, errNoBody) {
+		return err
+	}
+	if in.Rate < 0 || in.Study != "" && !dicom.UID(in.Study).Valid() {
 		return fmt.Errorf("%w: send {\"rate\": bytes a second, \"study\": \"<Study Instance UID>\"}; both may be left out", ErrWrongUse)
 	}
 	// To its end, or the server takes what it waits for as a body that stalls.

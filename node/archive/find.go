@@ -33,9 +33,18 @@ type Version struct {
 	Stranger   bool            // it names, or may name, another patient: it is neither shown nor counted with the others
 }
 
+// BadQuery says what is wrong with a query: it is the asker's to mend.
+type BadQuery struct{ err error }
+
+func (e *BadQuery) Error() string { return e.err.Error() }
+func (e *BadQuery) Unwrap() error { return e.err }
+
 // Studies answers a query from the index alone. A study that is being erased is
 // left out.
 func (a *Archive) Studies(q index.Query) ([]Found, index.Answer, error) {
+	if err := a.Index.Check(q); err != nil {
+		return nil, index.Answer{}, &BadQuery{err}
+	}
 	ans, err := a.Index.Studies(q)
 	if err != nil {
 		return nil, ans, err
