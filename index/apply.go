@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 
@@ -20,7 +21,7 @@ type writing struct {
 	runs     map[string]*run   // looked at or written
 	changed  map[string]bool   // those of which commitments are to be noted
 	events   []Fact
-	votes    []Vote
+	votes    []voteRow // that came to be looked at, or are not any more
 	nodes    []nodeWord
 	epoch    Epoch // the own log's, when it moves
 	careful  bool  // it must not come to be too large
@@ -317,7 +318,7 @@ func (w *writing) keep(id logID, st logState) error {
 	}
 	w.states[id] = st
 	return w.set(epochKey(tabLog, a.no, id.Epoch), encode(logRow{
-		Head: st.last.head, Trust: st.trust, Missing: st.missing, Unread: st.unread, Votes: st.votes,
+		Head: st.last.head, Trust: st.trust, Missing: st.missing, Unread: st.unread,
 	}))
 }
 
@@ -402,12 +403,8 @@ func (w *writing) apply(id logID, a author, at loc, s Statement, trust TrustID, 
 	case Holding:
 		return w.applyHolding(a, at, trust, body)
 	case Vote:
-		// Counted by position in the log, so that all nodes look at the same ones.
-		if st.votes++; st.votes <= maxLogVotes {
-			w.votes = append(w.votes, body)
-			if err := w.set(logKey(tabVote, a.no, at.Position), s.Body); err != nil {
-				return err
-			}
+		if err := w.applyVote(a, trust, body); err != nil {
+			return err
 		}
 	case Retraction:
 		if err := w.retract(id, a, s.Subject, body, st); err != nil {
@@ -445,6 +442,55 @@ func (w *writing) apply(id logID, a author, at loc, s Statement, trust TrustID, 
 	return w.set(key, r.encode())
 }
 
+// voteRow is a vote that has a row, or has lost it.
+type voteRow struct {
+	vote Vote
+	gone bool
+}
+
+// applyVote keeps a vote among those of its author's logs that are looked at: the first maxLogVotes in the order of their keys, so that all
+// nodes look at the same ones. Those that the author's own trust has signed come first, by serial: nothing that is not displaces one, nor
+// do later ones.
+func (w *writing) applyVote(a author, trust TrustID, v Vote) error {
+	key := voteKey(a.no, w.x.castBy(v, trust), v)
+	if have, err := w.has(key); err != nil || have {
+		return err
+	}
+	if err := w.set(key, v.Encode()); err != nil {
+		return err
+	}
+	w.votes = append(w.votes, voteRow{vote: v})
+	prefix, n, last := authorKey(tabVote, a.no), 0, []byte(nil)
+	if err := scan(w.txn, prefix, prefix, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
+		if n++; n > w.x.maxVotes {
+			last = bytes.Clone(k)
+		}
+		return true, nil
+	}); err != nil || last == nil {
+		return err
+	}
+	raw, _, err := get(w.txn, last)
+	if err != nil {
+		return err
+	}
+	if v, err = DecodeVote(raw); err != nil {
+		return errDamaged("a vote")
+	}
+	w.votes = append(w.votes, voteRow{vote: v, gone: true})
+	return w.delete(last)
+}
+
+// castBy says whether a vote is a trust's own.
+func (x *Index) castBy(v Vote, trust TrustID) bool {
+	key := v.Card.TrustKey // of a founding vote
+	if m, ok := x.Roster().Member(trust); ok {
+		key = m.TrustKey
+	} else if v.Op != OpFound {
+		return false
+	}
+	return v.By == trust && x.checked.vote(v, key)
+}
+
 // commit makes everything durable and visible, and queues the facts for the watchers.
 func (w *writing) commit() error {
 	x := w.x
@@ -473,8 +519,12 @@ func (w *writing) commit() error {
 	}
 	maps.Copy(x.droppers, w.droppers)
 	x.epoch = max(x.epoch, w.epoch)
-	for _, v := range w.votes {
-		x.hearVote(v)
+	for _, r := range w.votes {
+		if r.gone {
+			x.forgetVote(r.vote)
+		} else {
+			x.hearVote(r.vote)
+		}
 	}
 	for _, n := range w.nodes {
 		x.hearNode(n)

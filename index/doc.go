@@ -100,7 +100,8 @@
 //	04 author epoch(1)                   log: CBOR of its head, its author's trust, and counts (logRow)
 //	05 node epoch(1)                     fork: CBOR of Fork
 //	06 author position                   hole: a fact whose payload is absent; empty
-//	07 author position                   vote: the body of a vote fact, for at most 512 of a log
+//	07 author own(1) serial(4) hash      vote: the body of a vote fact and its SHA-256; own is 0 if the author's trust has signed it, else 1.
+//	                                     The first 512 of each author
 //	08 kind 00 subject 00 author         current fact, but of studies and holdings: place, trust, then 0 and body, or 1 for one over 512 bytes
 //	09 study                             current statements: for each, by author: author, place, trust
 //	0a trust                             count: how many studies the trust speaks of (8); without trust: how many there are; 00: persons

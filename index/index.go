@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -53,6 +52,7 @@ type Index struct {
 
 	dropped      func()       // for tests: called when rows have been dropped, and those that stay are not yet back
 	putBackFault func() error // for tests
+	maxVotes     int          // maxLogVotes, but in tests
 	checked      signatures   // under write
 	full         sync.Once    // said that there is no room for another author
 
@@ -63,8 +63,8 @@ type Index struct {
 	droppers map[authorNo]bool // those whose facts were taken back
 	logs     map[logID]logState
 	nodes    map[NodeID][]nodeWord
-	words    map[NodeID]int    // how many nodes an author speaks of
-	votes    map[[32]byte]Vote // by the hash of their whole encoding
+	words    map[NodeID]int         // how many nodes an author speaks of
+	votes    map[[32]byte]heardVote // by the hash of their whole encoding
 	watchers map[int]func(Fact)
 	watchID  int
 	events   []Fact
@@ -90,7 +90,6 @@ type logState struct {
 	trust   TrustID
 	missing int // facts without payload
 	unread  int
-	votes   int
 	fork    *Fork
 	heard   Head // the highest head heard of, in memory only: the next exchange tells it again
 	hole    Seq  // where the last hole was asked for, in memory only
@@ -102,7 +101,6 @@ type logRow struct {
 	Trust   TrustID `cbor:"2,keyasint"`
 	Missing int     `cbor:"3,keyasint,omitempty"`
 	Unread  int     `cbor:"4,keyasint,omitempty"`
-	Votes   int     `cbor:"5,keyasint,omitempty"`
 }
 
 // nodeWord is what somebody says of a node: its own trust's nodes, or (author zero) an invitation.
@@ -116,7 +114,7 @@ const maxWords = 4 * MaxNodes
 
 const (
 	formatVersion = 2
-	maxLogVotes   = 512     // votes of one log that are looked at
+	maxLogVotes   = 512     // votes of one author's logs that are looked at
 	minTxn        = 2 << 20 // bytes a transaction must hold, so that the fullest batch fits into one
 )
 
@@ -149,7 +147,7 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 	x := &Index{
 		db: db, opt: opt, knows: knows, self: NodeIDOf(opt.Self), fold: opt.FoldName,
 		checked: signatures{}, epoch: 1, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
-		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]Vote{},
+		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]heardVote{}, maxVotes: maxLogVotes,
 	}
 	for _, v := range opt.Votes {
 		x.hearVote(v)
@@ -302,7 +300,7 @@ func (x *Index) loadLogs(txn *badger.Txn) error {
 		if !ok || !last.head.same(row.Head) {
 			return false, errDamaged("the end of a log")
 		}
-		x.logs[id] = logState{last: last, trust: row.Trust, missing: row.Missing, unread: row.Unread, votes: row.Votes}
+		x.logs[id] = logState{last: last, trust: row.Trust, missing: row.Missing, unread: row.Unread}
 		return true, nil
 	})
 	if err != nil {
@@ -1066,9 +1064,28 @@ func (x *Index) loadRoster(txn *badger.Txn) error {
 	})
 }
 
+// heardVote is a vote and from how many it was heard: from how many authors, and from outside the logs.
+type heardVote struct {
+	vote  Vote
+	times int
+}
+
 // hearVote notes a vote as it came. Its signature counts as part of it: anybody can put a vote of another's into his log with a signature
 // that does not hold, and must not displace the true one by it.
-func (x *Index) hearVote(v Vote) { x.votes[sha256.Sum256(v.Encode())] = v }
+func (x *Index) hearVote(v Vote) {
+	h := sha256.Sum256(v.Encode())
+	x.votes[h] = heardVote{v, x.votes[h].times + 1}
+}
+
+// forgetVote is for a vote that one of those it was heard from does not hold any more.
+func (x *Index) forgetVote(v Vote) {
+	h := sha256.Sum256(v.Encode())
+	if heard := x.votes[h]; heard.times > 1 {
+		x.votes[h] = heardVote{v, heard.times - 1}
+	} else {
+		delete(x.votes, h)
+	}
+}
 
 // hearNode notes what an author says of a node of its own trust, in place of what it said of it before. The caller holds mu, or is Open.
 func (x *Index) hearNode(w nodeWord) {
@@ -1090,7 +1107,10 @@ func (x *Index) hearNode(w nodeWord) {
 func (x *Index) elect() {
 	var certs []NodeCert
 	x.mu.RLock()
-	votes := slices.Collect(maps.Values(x.votes))
+	votes := make([]Vote, 0, len(x.votes))
+	for _, heard := range x.votes {
+		votes = append(votes, heard.vote)
+	}
 	for _, words := range x.nodes {
 		for _, w := range words {
 			certs = append(certs, w.fact.Cert)

@@ -82,6 +82,16 @@ func logKey(table byte, no authorNo, p Position) []byte {
 	return p.append(authorKey(table, no))
 }
 
+// voteKey tells votes apart by all of what they are: those of the author's own trust first, by serial.
+func voteKey(no authorNo, own bool, v Vote) []byte {
+	k := append(authorKey(tabVote, no), 1)
+	if own {
+		k[len(k)-1] = 0
+	}
+	h := sha256.Sum256(v.Encode())
+	return append(binary.BigEndian.AppendUint32(k, uint32(v.Serial)), h[:]...)
+}
+
 func keyPosition(k []byte) Position {
 	v := binary.BigEndian.Uint64(k[len(k)-positionSize:])
 	return Position{Epoch(v >> 56), Seq(v) & maxPosition}
