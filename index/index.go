@@ -19,7 +19,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Options configure an Index. All but Region, Votes, Nodes and Room are required.
+// Options configure an Index. All but Region, Votes, Nodes, Room and Spoken are required.
 type Options struct {
 	Self       ed25519.PrivateKey     // this node's key: signs its log
 	Trust      TrustID                // this node's trust
@@ -33,6 +33,8 @@ type Options struct {
 	Log        *slog.Logger
 	// Room says why nothing may be written now: a full disk. It is asked before each batch, this node's own or another's; nil: never.
 	Room func(own bool) error
+	// Spoken tells a database that has lost what this node has said; nil: nothing does.
+	Spoken Spoken
 }
 
 // Index is the join of all logs this node has, and this node's own log. It is safe for concurrent use.
@@ -54,6 +56,7 @@ type Index struct {
 	putBackFault func() error // for tests
 	maxVotes     int          // maxLogVotes, but in tests
 	checked      signatures   // under write
+	spoken       Position     // as noted in Options.Spoken; under write
 	full         sync.Once    // said that there is no room for another author
 
 	mu       sync.RWMutex // guards what follows; never held during I/O
@@ -164,6 +167,9 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 	if err := x.db.View(x.loadLogs); err != nil {
 		return nil, err
 	}
+	if err := x.checkSpoken(); err != nil {
+		return nil, err
+	}
 	if err := x.db.View(x.loadRoster); err != nil {
 		return nil, err
 	}
@@ -188,6 +194,7 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.noteSpoken()
 	return x, nil
 }
 
@@ -364,7 +371,11 @@ func (x *Index) say(ctx context.Context, st []Statement) (Head, error) {
 	if err := w.append(v, x.opt.Trust); err != nil {
 		return Head{}, err
 	}
-	return v.Head(), w.commit()
+	if err := w.commit(); err != nil {
+		return v.Head(), err
+	}
+	x.noteSpoken()
+	return v.Head(), nil
 }
 
 func (x *Index) room(own bool) error {

@@ -176,6 +176,9 @@ func (n *Node) openStores(ctx context.Context) error {
 	if err := n.disk.canOpen(); err != nil {
 		return err
 	}
+	if err := h.checkIndexThere(); err != nil {
+		return err
+	}
 	if n.db, err = openIndex(h.path("index")); err != nil {
 		return fmt.Errorf("the index in %s cannot be opened: %w", h.path("index"), err)
 	}
@@ -224,6 +227,7 @@ func (n *Node) openStores(ctx context.Context) error {
 			}
 			return n.disk.Note(own)
 		},
+		Spoken: spoken{h},
 	}); err != nil {
 		return err
 	}
