@@ -88,8 +88,8 @@ type people interface {
 //
 // What it looks at are units: a study's statements together, or all studies of which one and the same is said. Two units are joined when
 // they share an identifier, or when links make two of theirs one. Units agree when each person of the one agrees with each of the other:
-// both birth dates are there and equal, or one is missing and the names agree; but names of one family with unlike given names and one
-// birth date are twins. Two unlike birth dates are two people. A link that nobody contests stands for agreement.
+// both birth dates are there and equal and the names are not clearly two people's, or one is missing and the names agree; but names of one
+// family with unlike given names and one birth date are twins. Two unlike birth dates are two people. A link that nobody contests stands for agreement.
 //
 // A unit is certain when it agrees with the start; and is joined to it, at once or through units that agree with both; and no unit
 // that is joined to either agrees with one of them and is another person than the other. That is the same from either side. A Mixed
@@ -244,11 +244,15 @@ func (g *grouping) someone(p personID) (*someone, error) {
 	return s, nil
 }
 
-// lived says of a date that somebody may have been born on it: what stands for "unknown" (00000000, 99999999, the first day of the
-// century) proves nothing.
+// lived says of a date that somebody may have been born on it: what stands for "unknown" (00000000, 99999999, 11111111, the first day of
+// a century, the day from which some system counts) proves nothing.
 func lived(date string) bool {
+	switch date {
+	case "18581117", "18991230", "18991231", "19000101", "19001231", "19010101", "19111111", "20991231":
+		return false
+	}
 	_, err := time.Parse("20060102", date)
-	return err == nil && date >= "1850" && date != "19000101" && date != "19010101"
+	return err == nil && date >= "18500102" && date < "2100"
 }
 
 // put puts a study into the unit it belongs to.
@@ -1086,7 +1090,7 @@ const (
 	silent  relation = iota + 1 // too little is said
 	agrees                      // one person's
 	slipped                     // birth dates that differ as one date mistyped does
-	unlike                      // names that do not agree, and nothing else is known
+	unlike                      // names that do not agree, and nothing else is known but that the birth dates are equal
 	another                     // two people's: other birth dates, or twins
 )
 
@@ -1115,8 +1119,11 @@ func (g *grouping) relate(i, j int) relation {
 		}
 		return silent
 	case a.date == b.date:
-		if !same && g.twins(a.name, b.name) {
+		switch {
+		case !same && g.twins(a.name, b.name):
 			return another
+		case !same && g.named(i) && g.named(j) && g.strangers(a.name, b.name):
+			return unlike
 		}
 		return agrees
 	case !slip(a.date, b.date) || !same && g.named(i) && g.named(j):
@@ -1135,17 +1142,66 @@ func (g *grouping) sameName(i, j int) bool {
 func (g *grouping) named(i int) bool { return g.sameName(i, i) }
 
 // twins says of two with one birth date that they look like twins: one family name, and given names of which neither begins
-// the other. A name changed by marriage keeps the given name, and is no twin's.
+// the other, in any group of the name. A name changed by marriage keeps the given name, and is no twin's.
 func (g *grouping) twins(a, b string) bool {
-	familyA, givenA := g.fold.parts(a)
-	familyB, givenB := g.fold.parts(b)
-	return familyA != "" && familyA == familyB && givenA != "" && givenB != "" &&
-		!strings.HasPrefix(givenA, givenB) && !strings.HasPrefix(givenB, givenA)
+	one, two := g.fold.canonical(a), g.fold.canonical(b)
+	for i := range min(len(one), len(two)) {
+		familyA, givenA := familyGiven(one[i])
+		familyB, givenB := familyGiven(two[i])
+		if familyA != "" && familyA == familyB && givenA != "" && givenB != "" &&
+			!strings.HasPrefix(givenA, givenB) && !strings.HasPrefix(givenB, givenA) {
+			return true
+		}
+	}
+	return false
+}
+
+// strangers says of two names that they are clearly two people's: there is a group that both have, and in none such has a word of the one
+// its like in the other. Who marries keeps the given name, family and given name change places, and a slip of a finger changes a letter.
+func (g *grouping) strangers(a, b string) bool {
+	one, two := strings.SplitN(a, "=", nameGroups), strings.SplitN(b, "=", nameGroups)
+	shared := false
+	for i := range min(len(one), len(two)) {
+		words, others := g.fold.words(one[i]), g.fold.words(two[i])
+		shared = shared || len(words) > 0 && len(others) > 0
+		for _, w := range words {
+			for _, o := range others {
+				if strings.HasPrefix(w, o) || strings.HasPrefix(o, w) || mistyped(w, o) {
+					return false
+				}
+			}
+		}
+	}
+	return shared
+}
+
+// mistyped says whether two words of four characters or more differ in one: another, or one more.
+func mistyped(a, b string) bool {
+	long, short := []rune(a), []rune(b)
+	if len(long) < len(short) {
+		long, short = short, long
+	}
+	if len(short) < 4 || len(long)-len(short) > 1 {
+		return false
+	}
+	i := 0
+	for i < len(short) && long[i] == short[i] {
+		i++
+	}
+	rest := short[i:]
+	if len(long) == len(short) {
+		rest = rest[min(1, len(rest)):]
+	}
+	return slices.Equal(long[min(i+1, len(long)):], rest)
 }
 
 // parts returns the folded family and given name of a name's first group.
 func (fold folder) parts(name string) (family, given string) {
-	comps := strings.Split(fold.canonical(name)[0], "^")
+	return familyGiven(fold.canonical(name)[0])
+}
+
+func familyGiven(group string) (family, given string) {
+	comps := strings.Split(group, "^")
 	if len(comps) > 1 {
 		given = comps[1]
 	}

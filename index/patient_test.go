@@ -157,6 +157,47 @@ func TestOnePatient(t *testing.T) {
 			{"RAA", Study{UID: "2", Patient: []PatientID{{"7", "RAA"}, {"9", "RAA"}}, Name: "DOE^JANE", BirthDate: "19700101", Mixed: true}},
 			{"RAA", Study{UID: "3", Patient: id("9", "RAA"), Name: "DOE^JANE", BirthDate: "19710101"}},
 		}, "", "2"},
+		"dates that stand for unknown, and unlike names": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19000101"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "ROE^MARY", BirthDate: "19000101"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), BirthDate: "19000101"}},
+		}, "", "2 3"},
+		"equal birth dates and clearly unlike names": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMITH^MARY", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "JANE^DOE", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "4", Patient: id("7", "RAA"), Name: "SMITH^J", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "5", Patient: id("7", "RAA"), Name: "=王^小東", BirthDate: "19700203"}},
+		}, "3 4 5", "2"},
+		"a name mistyped in one letter": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "SMITH^AB", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMYTH^CD", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "SMIITH^EF", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "4", Patient: id("7", "RAA"), Name: "SYMHT^CD", BirthDate: "19700203"}},
+		}, "2 3", "4"},
+		"twins by the second group of their names": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "=王^小東", BirthDate: "20200203"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "=王^小西", BirthDate: "20200203"}},
+		}, "", "2"},
+		"123456 at three trusts": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("123456", "RAA"), Name: "DOE^JOHN", BirthDate: "19700203"}},
+			{"RBB", Study{UID: "2", Patient: id("123456", "RBB"), Name: "ROE^MARY", BirthDate: "19700203"}},
+			{"RBB", Study{UID: "3", Patient: []PatientID{{"123456", "RAA"}, {"123456", "RBB"}}, Name: "POE^EDGAR", BirthDate: "19700203"}},
+			{"RBB", Study{UID: "4", Patient: id("123456", "RBB"), Name: "DOE^JOHN", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "5", Patient: id("123456", "RAA"), Name: "DOE^JOHN", BirthDate: "19700203"}},
+		}, "", "4 5"},
+		"mother and child under one number, without dates": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "19900203"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "DOE^BABY", BirthDate: "11111111"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "DOE", BirthDate: "20200606"}},
+			{"RAA", Study{UID: "4", Patient: id("7", "RAA"), Name: "DOE^JANE", BirthDate: "18000101"}},
+		}, "4", "2 3"},
+		"swapped digits of the birth date and of the number": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("4711", "RAA"), Name: "DOE^JOHN", BirthDate: "19700213"}},
+			{"RAA", Study{UID: "2", Patient: id("4711", "RAA"), Name: "DOE^JOHN", BirthDate: "19700231"}},
+			{"RAA", Study{UID: "3", Patient: id("4711", "RAA"), Name: "DOE^JOHN", BirthDate: "19700123"}},
+			{"RAA", Study{UID: "4", Patient: id("4171", "RAA"), Name: "DOE^JOHN", BirthDate: "19700213"}},
+		}, "", "2 3 4"},
 		"long identifiers that begin alike": {[]said{
 			{"RAA", Study{UID: "1", Patient: id(strings.Repeat("7", 64)+"1", "RAA"), Name: "DOE^JANE", BirthDate: "19700101"}},
 			{"RAA", Study{UID: "2", Patient: id(strings.Repeat("7", 64)+"2", "RAA"), Name: "ROE^JANE", BirthDate: "19700101"}},
@@ -242,5 +283,21 @@ func TestPatientIsBounded(t *testing.T) {
 	p, err := x.Patient(uidOf(0))
 	if err != nil || !p.Incomplete || len(p.Certain) != MaxPatient {
 		t.Fatalf("%d certain, incomplete %v, %v", len(p.Certain), p.Incomplete, err)
+	}
+}
+
+// What is put for a birth date that nobody knows makes no two one, whatever stands for it.
+func TestBirthDatesThatAreNone(t *testing.T) {
+	m := newMemoryPeople()
+	for i, date := range []string{"19000101", "18000101", "00010101", "19010101", "11111111", "18991230", "18581117", "99991231", "22220202", "00000000", "19700230", "19111111"} {
+		for n, name := range []string{"", "DOE^JANE", "ROE^MARY"} {
+			m.study("RAA", Study{UID: uidOf(10*i + n), Patient: []PatientID{{uidOf(i), "RAA"}}, Name: name, BirthDate: date})
+		}
+		for n := range 3 {
+			p, err := patientOf(uidOf(10*i+n), m, testFold, testNamesAgree)
+			if err != nil || len(p.Certain) != 1 || len(p.Possible) != 2 {
+				t.Errorf("%s: %s, %v", date, p, err)
+			}
+		}
 	}
 }
