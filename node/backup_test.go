@@ -129,6 +129,9 @@ func TestRestoredNodeBeginsAnew(t *testing.T) {
 	if s := a.find("1.2.3.5"); len(s) != 1 || s[0].Availability != "NEARLINE" {
 		t.Errorf("what came after the backup: %+v", s)
 	}
+	if w, err := a.n.Archive().Caveats("1.2.3.5"); err != nil || len(w) != 1 || !strings.Contains(w[0], "2 instances) and has nothing of it since it was restored") {
+		t.Errorf("what is not in the backup is not said: %q %v", w, err)
+	}
 	// The copy was left out: it is known, and comes again.
 	if s := a.find("1.2.3.4"); len(s) != 1 || s[0].Availability != "NEARLINE" {
 		t.Errorf("a copy that the backup did not have: %+v", s)

@@ -51,6 +51,41 @@ func TestBasisByTheClock(t *testing.T) {
 	if x := of(at, told, "RX2"); x.Age == nil || *x.Age != 0 { // a clock that was set back
 		t.Errorf("%+v", x)
 	}
+	// What a quarantined node says is not taken: however lately it was heard, nothing of it is fresh.
+	for i := range lags {
+		lags[i].Quarantined = lags[i].Node == peer && lags[i].Epoch == 2
+	}
+	if x := of(at.Add(3*time.Hour), told, "RX2"); x.Age != nil || !x.AsOf.IsZero() || !x.Logs[0].Quarantined {
+		t.Errorf("quarantined: %+v", x)
+	}
+}
+
+// Each thing that an answer lacks is said, whatever else is.
+func TestAnswersSayWhatTheyLack(t *testing.T) {
+	self, sibling, one, two := index.NodeID{1}, index.NodeID{2}, index.NodeID{3}, index.NodeID{4}
+	trusts := []api.TrustStatus{{Trust: "RX2", Heard: true, Behind: 1}, {Trust: "RX3", Behind: 2}, {Trust: "RX4", Heard: true}, {Trust: "RX5"}}
+	lags := []index.Lag{
+		{Node: self, Trust: "RX1", Epoch: 1, Applied: 9, Heard: 9, Missing: 4, Unread: 5},
+		{Node: sibling, Trust: "RX1", Epoch: 1, Applied: 1, Heard: 4},
+		{Node: one, Trust: "RX2", Epoch: 1, Missing: 6, Unread: 7, Quarantined: true},
+		{Node: two, Trust: "RX4"},
+		{Node: index.NodeID{5}, Trust: "RX5"},
+	}
+	got := node.LackingOf(trusts, self, "RX1", index.Roster{Unseated: []index.TrustID{"RX6"}}, lags)
+	want := []string{
+		`^RX2 has announced 1 fact`, `^RX3 has never been heard from, and has announced 2 facts`, `^RX5 has never been heard from$`,
+		`^this node itself \(it was restored.*contents of 4 of its facts`, `^this node itself.*5 of its facts cannot be read`,
+		`^RX1: another node of this trust has announced 3 facts`, `^RX2: its node \S+ has signed two histories`, `^RX2: the contents of 6`, `^RX2: 7 of its facts cannot be read by this version; update`,
+		`^RX4: nothing that its node \S+ has said has arrived here yet$`, `^RX6 is not heard`,
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%d: %q", len(got), got)
+	}
+	for i := range want {
+		if !regexp.MustCompile(want[i]).MatchString(got[i]) {
+			t.Errorf("%q is not %s", got[i], want[i])
+		}
+	}
 }
 
 // With a holder stopped what is known of it grows old, and says so everywhere;

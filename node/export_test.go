@@ -25,3 +25,6 @@ func (n *Node) BackUp(ctx context.Context, o BackupOptions) (api.Backup, error) 
 
 // BasisOf is basisOf.
 var BasisOf = basisOf
+
+// LackingOf is lackingOf.
+var LackingOf = lackingOf

@@ -168,8 +168,11 @@ func basisOf(now time.Time, self index.NodeID, roster index.Roster, lags []index
 			continue
 		}
 		p := api.LogPosition{Node: l.Node.String(), Epoch: uint64(l.Epoch), Seq: uint64(l.Applied), AsOf: told[l.Node].UTC(), Quarantined: l.Quarantined}
-		if l.Node == self {
+		switch {
+		case l.Node == self:
 			p.AsOf = now.UTC()
+		case l.Quarantined:
+			p.AsOf = time.Time{} // what it has said since is not taken, however lately it was heard
 		}
 		logs[l.Trust] = append(logs[l.Trust], p)
 	}
@@ -226,18 +229,26 @@ func (h *hearing) trusts() []api.TrustStatus {
 			peers[t] = append(peers[t], p)
 		}
 	}
-	behind := make(map[index.TrustID]uint64)
-	for _, l := range h.n.index.Lags() {
+	lacking := make(map[index.TrustID]api.TrustStatus)
+	lags := h.n.index.Lags()
+	for i, l := range lags { // by node, then epoch
+		x := lacking[l.Trust]
 		if l.Heard > l.Applied {
-			behind[l.Trust] += uint64(l.Heard - l.Applied)
+			x.Behind += uint64(l.Heard - l.Applied)
 		}
+		x.Missing, x.Unread = x.Missing+l.Missing, x.Unread+l.Unread
+		if l.Quarantined && (i == len(lags)-1 || lags[i+1].Node != l.Node) {
+			x.Quarantined++
+		}
+		lacking[l.Trust] = x
 	}
 	out := []api.TrustStatus{}
 	for _, m := range roster.Members {
 		if m.Trust == h.n.home.Config.Trust {
 			continue
 		}
-		st := api.TrustStatus{Trust: string(m.Trust), Name: m.Name, Behind: behind[m.Trust]}
+		st := lacking[m.Trust]
+		st.Trust, st.Name = string(m.Trust), m.Name
 		for _, p := range peers[m.Trust] {
 			last := h.last(p)
 			if last.After(st.LastHeard) {
@@ -250,37 +261,57 @@ func (h *hearing) trusts() []api.TrustStatus {
 	return out
 }
 
-// silence has a text for each trust whose word is missing from an answer.
+// silence has a text for each thing that an answer lacks, and of which trust.
 func (h *hearing) silence() []string {
+	return lackingOf(h.trusts(), h.n.index.Self(), h.n.home.Config.Trust, h.n.index.Roster(), h.n.index.Lags())
+}
+
+func lackingOf(trusts []api.TrustStatus, self index.NodeID, own index.TrustID, roster index.Roster, lags []index.Lag) []string {
 	var out []string
-	for _, t := range h.trusts() {
+	heard := map[index.TrustID]bool{own: true}
+	for _, t := range trusts {
+		heard[index.TrustID(t.Trust)] = t.Heard
+		behind := ""
+		if t.Behind > 0 {
+			behind = fmt.Sprintf("has announced %s not arrived here yet", counted(t.Behind, "fact that has", "facts that have"))
+		}
 		switch {
+		case !t.Heard && behind != "":
+			out = append(out, silentText(t)+", and "+behind)
 		case !t.Heard:
-			out = append(out, h.silent(t))
-		case t.Behind > 0:
-			out = append(out, fmt.Sprintf("%s has announced %s not arrived here yet", t.Trust, counted(t.Behind, "fact that has", "facts that have")))
+			out = append(out, silentText(t))
+		case behind != "":
+			out = append(out, t.Trust+" "+behind)
 		}
 	}
-	lags := h.n.index.Lags() // by node, then epoch
-	for i, l := range lags {
+	for i, l := range lags { // by node, then epoch
 		newest := i == len(lags)-1 || lags[i+1].Node != l.Node
-		switch {
-		case l.Node == h.n.index.Self():
-		case l.Quarantined && newest:
+		who := string(l.Trust)
+		if l.Node == self {
+			who = "this node itself (it was restored from a backup, or its index was damaged)"
+		} else if l.Trust == own && l.Heard > l.Applied {
+			out = append(out, fmt.Sprintf("%s: another node of this trust has announced %s not arrived here yet", l.Trust, counted(uint64(l.Heard-l.Applied), "fact that has", "facts that have")))
+		}
+		if l.Quarantined && newest && l.Node != self {
 			out = append(out, fmt.Sprintf("%s: its node %s has signed two histories; what it said since is not believed", l.Trust, l.Node))
-		case l.Missing > 0:
-			out = append(out, fmt.Sprintf("%s: the contents of %d of its facts have not arrived here", l.Trust, l.Missing))
-		case l.Unread > 0:
-			out = append(out, fmt.Sprintf("%s: %d of its facts cannot be read by this version; update this node", l.Trust, l.Unread))
+		}
+		if l.Missing > 0 {
+			out = append(out, fmt.Sprintf("%s: the contents of %d of its facts have not arrived here", who, l.Missing))
+		}
+		if l.Unread > 0 {
+			out = append(out, fmt.Sprintf("%s: %d of its facts cannot be read by this version; update this node", who, l.Unread))
+		}
+		if l.Epoch == 0 && l.Applied == 0 && l.Heard == 0 && l.Node != self && heard[l.Trust] {
+			out = append(out, fmt.Sprintf("%s: nothing that its node %s has said has arrived here yet", l.Trust, l.Node))
 		}
 	}
-	for _, t := range h.n.index.Roster().Unseated {
+	for _, t := range roster.Unseated {
 		out = append(out, fmt.Sprintf("%s is not heard: votes that admitted it are void because their author signed two; admit it again", t))
 	}
 	return out
 }
 
-func (h *hearing) silent(t api.TrustStatus) string {
+func silentText(t api.TrustStatus) string {
 	if t.LastHeard.IsZero() {
 		return fmt.Sprintf("%s has never been heard from", t.Trust)
 	}
@@ -295,7 +326,7 @@ func (h *hearing) silenceOf(id index.NodeID) string {
 	}
 	for _, t := range h.trusts() {
 		if t.Trust == string(trust) && !t.Heard {
-			return h.silent(t)
+			return silentText(t)
 		}
 	}
 	return ""

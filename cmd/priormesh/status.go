@@ -15,9 +15,21 @@ type statusCmd struct{ homeFlag }
 func (statusCmd) Help() string {
 	return `Says which trusts this node hears, how many studies it knows, what it is bringing, and what needs a person: conflicts, quarantined nodes, warnings.
 
-Example:
+Of each other trust:
 
-    priormesh status --home /srv/priormesh --json | jq .studies`
+  HEARD      when one of its nodes last said anything; "silent" when that is too long ago, and every answer then names the trust
+  LACKING    what it has said and this node does not show: "12 on the way" come by themselves; "3 without contents" were lost on the way and are asked for; "2 unread" need a newer version of this program. "-": nothing
+  ALL KNOWN  when this node last had all that the trust had said. Long ago while HEARD is fresh: see LACKING. "no": a node of it is quarantined
+  LOG        how far this node has read what each node of the trust says: epoch (it grows when a node is restored) and position
+  STUDIES    how many studies it has received
+
+Each line that begins with "warning" says what is wrong and what to do. A node is quarantined when it has signed two different histories: two copies of its home run, or ran. Nothing that it says is taken until its trust has ended one of them.
+
+Examples:
+
+    priormesh status --home /srv/priormesh
+    priormesh status --home /srv/priormesh --json | jq '.trusts[] | select(.heard | not) | .trust'
+    priormesh status --home /srv/priormesh --json | jq '.rests_on'`
 }
 
 func (c *statusCmd) Run(p *program) error {
@@ -48,7 +60,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 	if len(s.Trusts) > 0 {
 		fmt.Fprintln(out)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "TRUST\tNAME\tHEARD\tBEHIND\tALL KNOWN\tSTUDIES")
+		fmt.Fprintln(w, "TRUST\tNAME\tHEARD\tLACKING\tALL KNOWN\tLOG\tSTUDIES")
 		for _, t := range s.Trusts {
 			heard := "never"
 			if !t.LastHeard.IsZero() {
@@ -57,7 +69,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 			if !t.Heard {
 				heard += " (silent)"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\n", plain(t.Trust), short(t.Name, 40), heard, t.Behind, known(s.Basis, t.Trust, now), t.Studies)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\n", plain(t.Trust), short(t.Name, 40), heard, lacking(t), known(s.Basis, t, now), positions(s.Basis, t.Trust), t.Studies)
 		}
 		w.Flush()
 	}
@@ -87,10 +99,49 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 	}
 }
 
-// known is since when all that a trust has said is known to be here.
-func known(all []api.Basis, trust string, now time.Time) string {
+// lacking is what of a trust is not shown here.
+func lacking(t api.TrustStatus) string {
+	var out []string
+	if t.Behind > 0 {
+		out = append(out, fmt.Sprintf("%d on the way", t.Behind))
+	}
+	if t.Missing > 0 {
+		out = append(out, fmt.Sprintf("%d without contents", t.Missing))
+	}
+	if t.Unread > 0 {
+		out = append(out, fmt.Sprintf("%d unread", t.Unread))
+	}
+	return list(out)
+}
+
+// maxPositions is how many nodes of a trust a line has room for.
+const maxPositions = 3
+
+// positions is how far the logs of a trust's nodes are here.
+func positions(all []api.Basis, trust string) string {
+	var out []string
 	for _, b := range all {
-		if b.Trust == trust && !b.AsOf.IsZero() {
+		if b.Trust != trust {
+			continue
+		}
+		for i, l := range b.Logs {
+			if i == maxPositions {
+				out = append(out, fmt.Sprintf("and %d more", len(b.Logs)-i))
+				break
+			}
+			out = append(out, fmt.Sprintf("%d/%d", l.Epoch, l.Seq))
+		}
+	}
+	return list(out)
+}
+
+// known is since when all that a trust has said is known to be here.
+func known(all []api.Basis, t api.TrustStatus, now time.Time) string {
+	if t.Quarantined > 0 {
+		return "no: quarantined"
+	}
+	for _, b := range all {
+		if b.Trust == t.Trust && !b.AsOf.IsZero() {
 			return ago(now.Sub(b.AsOf)) + " ago"
 		}
 	}

@@ -108,7 +108,7 @@ type Basis struct {
 	Trust string `json:"trust"`
 	// AsOf is when this node last knew that it had all that the trust has said: a
 	// node of the trust told of its own log, and nothing was lacking here. Of
-	// several nodes the oldest counts. Zero: never.
+	// several nodes the oldest counts. Zero: never, or a node of it is quarantined.
 	AsOf   time.Time     `json:"as_of,omitzero"`
 	Age    *float64      `json:"age_seconds,omitempty"` // since then; absent: never
 	Behind uint64        `json:"behind"`                // facts that are announced and not here yet
@@ -255,7 +255,11 @@ type TrustStatus struct {
 	Heard     bool      `json:"heard"`               // within completeness.heard_within
 	LastHeard time.Time `json:"last_heard,omitzero"` // zero: never
 	Behind    uint64    `json:"behind"`              // facts that it has announced and this node has not yet
-	Studies   int       `json:"studies"`
+	Missing   int       `json:"missing,omitempty"`   // facts of which this node has the place and not the contents
+	Unread    int       `json:"unread,omitempty"`    // facts that this version cannot read
+	// Quarantined nodes of it have signed two histories: nothing that they have said since is taken, whenever they were heard.
+	Quarantined int `json:"quarantined_nodes,omitempty"`
+	Studies     int `json:"studies"`
 }
 
 // Damage is one version of a study of which something here is not whole. It is

@@ -27,7 +27,7 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 		if f.AtLeast {
 			atLeast++
 		}
-		if len(f.Versions) > 1 {
+		if len(f.Versions) > 1 || f.Versions[0].Fuller != nil {
 			several = append(several, f.UID+": "+versionsText(f.Versions))
 		}
 	}
@@ -36,10 +36,10 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 			named(other, "study is", "studies are"), strings.Join(other[:min(len(other), namedVersions)], ", ")))
 	}
 	if atLeast > 0 {
-		warnings = append(warnings, fmt.Sprintf("of %s that several nodes received, series and instances are counted at the least: their lists are not all here until somebody has opened the study", named(make([]string, atLeast), "study", "studies")))
+		warnings = append(warnings, fmt.Sprintf("of %s series and instances are counted at the least: several nodes received them and not all of their lists are here, or a copy has more than its origin tells of", named(make([]string, atLeast), "study", "studies")))
 	}
 	if n := len(several) - namedVersions; n > 0 {
-		several = append(several[:namedVersions:namedVersions], fmt.Sprintf("%d studies more were received by several nodes", n))
+		several = append(several[:namedVersions:namedVersions], fmt.Sprintf("%d studies more of which this is to be said", n))
 	}
 	return shown, slices.Concat(warnings, several)
 }
@@ -57,6 +57,9 @@ func versionsText(versions []archive.Version) string {
 		text := fmt.Sprintf("%s received %d instances in %d series", v.Trust, v.Instances, v.Series)
 		if len(v.Modalities) > 0 {
 			text += " (" + strings.Join(v.Modalities, ", ") + ")"
+		}
+		for _, t := range v.Fuller {
+			text += fmt.Sprintf(", and %s holds a copy with more", t)
 		}
 		if v.Stranger {
 			text += " that name, or may name, another patient and are not shown"

@@ -18,7 +18,7 @@ type Found struct {
 	Trusts      []index.TrustID // that received it
 	Copies      []index.TrustID // that hold a whole copy
 	Versions    []Version       // what each node received of it, in the order in which a reader is given them
-	AtLeast     bool            // Series, Instances and Bytes may be more: versions overlap, and are not all listed here
+	AtLeast     bool            // Series, Instances and Bytes may be more: versions overlap and are not all listed here, or a copy is Fuller
 	Other       bool            // what the query asks for is only in versions that are not shown
 }
 
@@ -30,6 +30,7 @@ type Version struct {
 	Series     int
 	Instances  int
 	Copies     []index.TrustID // that hold a whole copy of it
+	Fuller     []index.TrustID // of them, that have more instances than the node tells of: it was restored from an older backup, or its word is on its way
 	Stranger   bool            // it names, or may name, another patient: it is neither shown nor counted with the others
 }
 
@@ -90,6 +91,9 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		for _, h := range s.Holdings {
 			if h.Value.Origin == st.Author && h.Value.Instances > 0 {
 				v.Copies = addTrust(v.Copies, h.Trust)
+				if h.Value.Instances > st.Value.Instances {
+					v.Fuller = addTrust(v.Fuller, h.Trust)
+				}
 			}
 		}
 		f.Versions, f.Trusts = append(f.Versions, v), addTrust(f.Trusts, st.Trust)
@@ -105,6 +109,9 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	}
 	if err := a.join(&f, shown); err != nil {
 		return f, err
+	}
+	for _, v := range f.Versions {
+		f.AtLeast = f.AtLeast || !v.Stranger && len(v.Fuller) > 0
 	}
 	f.Damaged = a.damage.ill(sourceID{s.UID, a.Self})
 	if f.Here, err = a.Here(s.UID); err != nil || !f.Here {

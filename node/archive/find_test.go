@@ -6,6 +6,20 @@ import (
 	"github.com/priormesh/priormesh/index"
 )
 
+// What a copy has and its origin has lost, by a restore from an older backup, is
+// said to be there.
+func TestACopyThatHasMoreIsSaid(t *testing.T) {
+	a := furnished(t)
+	origin := index.NodeID{7}
+	got, err := a.found(index.StudyAnswer{UID: "1.2.3", Matching: 1,
+		Statements: []index.Authored[index.Study]{{Author: origin, Trust: "RX2", Value: index.Study{UID: "1.2.3", Series: 1, Instances: 2}}},
+		Holdings: []index.Authored[index.Holding]{{Trust: "RX3", Value: index.Holding{Study: "1.2.3", Origin: origin, Instances: 4}},
+			{Trust: "RX4", Value: index.Holding{Study: "1.2.3", Origin: origin, Instances: 2}}}})
+	if err != nil || !got.AtLeast || len(got.Versions) != 1 || len(got.Versions[0].Fuller) != 1 || got.Versions[0].Fuller[0] != "RX3" || len(got.Copies) != 2 {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
 // Two people may each agree with a version that says little: they are not shown
 // together for that.
 func TestAVersionThatSaysLittleJoinsNoTwoPeople(t *testing.T) {

@@ -262,6 +262,9 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 		case v.behind() && (versions[0].own || v.here.Whole):
 			out = append(out, fmt.Sprintf("%s has told of more of this study than is here yet", v.trust))
 		}
+		if v.lost() {
+			out = append(out, fmt.Sprintf("this node has received this study (%d instances) and has nothing of it since it was restored from an older backup: send it here again", v.said.Instances))
+		}
 		if a.damage.ill(v.id) {
 			out = append(out, fmt.Sprintf("part of the study as %s has it is damaged on this node's disk; %s", v.trust, a.repairText(v.id)))
 		}
