@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/priormesh/priormesh/wildcard"
 )
 
 // A DICOM person name (PS3.5 6.2.1) has up to three groups (alphabetic,
@@ -125,11 +127,11 @@ func (p namePattern) matches(name []string) bool {
 // matchGroup matches one group. Absent components count as empty, so DOE^* finds DOE;
 // and a plain family name finds all who bear it.
 func matchGroup(pattern, group string) bool {
-	if matchWild(pattern, group) {
+	if wildcard.Match(pattern, group) {
 		return true
 	}
 	if n := nameComponents - 1 - strings.Count(group, "^"); n > 0 && strings.Contains(pattern, "^") {
-		if matchWild(pattern, group+strings.Repeat("^", n)) {
+		if wildcard.Match(pattern, group+strings.Repeat("^", n)) {
 			return true
 		}
 	}
@@ -146,28 +148,3 @@ func literal(pattern string) string {
 }
 
 func wild(pattern string) bool { return strings.ContainsAny(pattern, "*?") }
-
-// matchWild matches * (any run) and ? (any one character), in time proportional to the product of the lengths at worst.
-func matchWild(pattern, s string) bool {
-	p, t := []rune(pattern), []rune(s)
-	i, j, star, mark := 0, 0, -1, 0
-	for j < len(t) {
-		switch {
-		case i < len(p) && p[i] == '*':
-			star, mark = i, j
-			i++
-		case i < len(p) && (p[i] == '?' || p[i] == t[j]):
-			i++
-			j++
-		case star >= 0:
-			mark++
-			i, j = star+1, mark
-		default:
-			return false
-		}
-	}
-	for i < len(p) && p[i] == '*' {
-		i++
-	}
-	return i == len(p)
-}

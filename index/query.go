@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/wildcard"
 )
 
 // Range is an inclusive range of dates (YYYYMMDD) or times (HH, HHMM or HHMMSS); an empty end is open.
@@ -431,7 +433,7 @@ func (r Range) holds(s string) bool {
 	return s != "" && s >= r.From && (r.To == "" || s <= r.To)
 }
 
-func matchText(pattern, s string) bool { return pattern == "" || matchWild(pattern, s) }
+func matchText(pattern, s string) bool { return pattern == "" || wildcard.Match(pattern, s) }
 
 // zoneMinutes reads a timezone offset (PS3.3 C.12.1.1.8: &ZZXX).
 func zoneMinutes(s string) (minutes int, ok bool) {
@@ -509,7 +511,7 @@ func (m *matcher) matches(st statement) bool {
 	if q.BodyPart != "" && !slices.ContainsFunc(s.BodyParts, func(v string) bool { return matchText(q.BodyPart, v) }) {
 		return false
 	}
-	if q.Description != "" && !matchWild(m.description, strings.TrimSpace(m.x.fold(s.Description))) {
+	if q.Description != "" && !wildcard.Match(m.description, strings.TrimSpace(m.x.fold(s.Description))) {
 		return false
 	}
 	if q.Referring != "" && !m.referring.matches(m.x.fold.canonical(s.Referring)) {

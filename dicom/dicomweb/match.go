@@ -9,6 +9,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/wildcard"
 )
 
 // Match is one attribute that a search asks for.
@@ -146,7 +147,7 @@ func matchText(vr dicom.VR, have, want, zone string) bool {
 	case dicom.UI, dicom.AS, dicom.UN:
 		return have == want // C.2.2.2.4: no wildcards
 	}
-	return wildcard(strings.TrimSpace(want), have)
+	return wildcard.Match(strings.TrimSpace(want), have)
 }
 
 func matchNumber(have []float64, want string) bool {
@@ -162,40 +163,13 @@ func matchNumber(have []float64, want string) bool {
 	return false
 }
 
-// wildcard matches "*" (any characters, or none) and "?" (one character),
-// C.2.2.2.4, in time proportional to both lengths at worst.
-func wildcard(pattern, s string) bool {
-	p, t := []rune(pattern), []rune(s)
-	star, mark := -1, 0
-	i, j := 0, 0
-	for j < len(t) {
-		switch {
-		case i < len(p) && p[i] == '*':
-			star, mark = i, j
-			i++
-		case i < len(p) && (p[i] == '?' || p[i] == t[j]):
-			i++
-			j++
-		case star >= 0:
-			mark++
-			i, j = star+1, mark
-		default:
-			return false
-		}
-	}
-	for i < len(p) && p[i] == '*' {
-		i++
-	}
-	return i == len(p)
-}
-
 func matchName(have, want string) bool {
 	want = foldName(want)
 	if strings.Contains(want, "=") {
-		return wildcard(want, foldName(have))
+		return wildcard.Match(want, foldName(have))
 	}
 	for _, group := range strings.Split(have, "=") {
-		if wildcard(want, foldName(group)) {
+		if wildcard.Match(want, foldName(group)) {
 			return true
 		}
 	}

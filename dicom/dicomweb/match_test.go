@@ -3,11 +3,7 @@ package dicomweb
 import (
 	"encoding/binary"
 	"math"
-	"regexp"
-	"strings"
 	"testing"
-
-	"pgregory.net/rapid"
 
 	"github.com/priormesh/priormesh/dicom"
 )
@@ -144,18 +140,4 @@ func TestSpans(t *testing.T) {
 			t.Errorf("%s: %v %v to %v", c.in, ok, s.first.Format(layout), s.last.Format(layout))
 		}
 	}
-}
-
-// Wildcards mean what a regular expression says they mean.
-func TestWildcard(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		pattern := rapid.StringMatching(`[ab*?é]{0,12}`).Draw(t, "pattern")
-		s := rapid.StringMatching(`[abé]{0,12}`).Draw(t, "s")
-		re := regexp.MustCompile(`\A` + strings.NewReplacer("*", ".*", "?", ".").Replace(pattern) + `\z`)
-		if got, want := wildcard(pattern, s), re.MatchString(s); got != want {
-			t.Fatalf("wildcard(%q, %q) = %v", pattern, s, got)
-		}
-	})
-	// Many stars cost no more than the product of the lengths.
-	wildcard(strings.Repeat("*a", 500)+"b", strings.Repeat("a", 5000))
 }
