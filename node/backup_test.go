@@ -276,6 +276,25 @@ func TestBackupRefusesWhatIsNone(t *testing.T) {
 	if _, err := node.Restore(context.Background(), dir, target, node.RestoreOptions{}); !errors.Is(err, node.ErrNotEmpty) {
 		t.Error(err)
 	}
+	// A restore that was killed: what it left is not taken for a home, and may go.
+	cut := filepath.Join(t.TempDir(), "cut")
+	ctx, kill := context.WithCancel(context.Background())
+	if _, err := node.Restore(ctx, cut, target, node.RestoreOptions{Progress: func(api.BackupProgress) {
+		left := filepath.Join(t.TempDir(), "left")
+		if err := os.CopyFS(left, os.DirFS(cut)); err != nil {
+			t.Error(err)
+		}
+		cut = left
+		kill()
+	}}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if _, err := node.Restore(context.Background(), cut, target, node.RestoreOptions{}); !errors.Is(err, node.ErrNotEmpty) || !strings.Contains(err.Error(), "Remove it (rm -r) and restore again") {
+		t.Error(err)
+	}
+	if _, err := node.Restore(context.Background(), a.home.Dir, target, node.RestoreOptions{}); !errors.Is(err, node.ErrNotEmpty) || strings.Contains(err.Error(), "rm -r") {
+		t.Error(err)
+	}
 	if _, err := node.Restore(context.Background(), filepath.Join(dir, "x"), dir, node.RestoreOptions{}); !errors.Is(err, node.ErrNoBackup) {
 		t.Error(err)
 	}

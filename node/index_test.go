@@ -74,6 +74,30 @@ func TestInstancesThatTheCatalogueHasLostComeBackFromTheirBlocks(t *testing.T) {
 	}
 }
 
+// alter changes what files hold; nil takes them away.
+func alter(glob string, how func([]byte) []byte) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		files, err := filepath.Glob(filepath.Join(dir, glob))
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		for _, path := range files {
+			if how == nil {
+				err = os.Remove(path)
+			} else {
+				var b []byte
+				if b, err = os.ReadFile(path); err == nil {
+					err = os.WriteFile(path, how(b), 0o600)
+				}
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestANodeWhoseIndexIsDamagedOrGoneDoesNotStart(t *testing.T) {
 	for name, c := range map[string]struct {
 		harm func(t *testing.T, dir string)
@@ -95,6 +119,15 @@ func TestANodeWhoseIndexIsDamagedOrGoneDoesNotStart(t *testing.T) {
 				}
 			}
 		}, archive.ErrIndexDamaged},
+		"tables that are cut off": {alter("*.sst", func(b []byte) []byte { return b[:len(b)/2] }), archive.ErrIndexDamaged},
+		"tables of zeros":         {alter("*.sst", func(b []byte) []byte { return make([]byte, len(b)) }), archive.ErrIndexDamaged},
+		"an empty manifest":       {alter("MANIFEST", func(b []byte) []byte { return nil }), archive.ErrIndexDamaged},
+		"tables that are gone":    {alter("*.sst", nil), archive.ErrIndexDamaged},
+		"a table that a crash left half written": {func(t *testing.T, dir string) {
+			if err := os.WriteFile(filepath.Join(dir, "000999.sst"), []byte("half"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, nil},
 		"all of it": {func(t *testing.T, dir string) {
 			if err := os.RemoveAll(dir); err != nil {
 				t.Fatal(err)

@@ -301,17 +301,6 @@ func IndexOptions(dir string) badger.Options {
 		WithChecksumVerificationMode(options.OnBlockRead)
 }
 
-// openIndex opens the database of index and catalogue. Of some damage Badger
-// makes a panic.
-func openIndex(dir string) (db *badger.DB, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			db, err = nil, fmt.Errorf("%w (%v)", archive.ErrIndexDamaged, r)
-		}
-	}()
-	return badger.Open(IndexOptions(dir))
-}
-
 func (n *Node) openMesh(ctx context.Context) error {
 	key, err := n.home.NodeKey()
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +28,10 @@ import (
 
 // restoredFile marks a home that was restored and has not yet said anything.
 const restoredFile = "restored.json"
+
+// restoringFile marks a folder that is no home yet, for as long as a restore
+// goes on.
+const restoringFile = "restoring"
 
 const (
 	learnLook  = 100 * time.Millisecond
@@ -131,6 +136,9 @@ func Restore(ctx context.Context, dir, source string, o RestoreOptions) (out api
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return out, err
 	}
+	if slices.ContainsFunc(names, func(e fs.DirEntry) bool { return e.Name() == restoringFile }) {
+		return out, fmt.Errorf("%w: %s holds what a restore left that was broken off, study keys among it: nothing in it is needed. Remove it (rm -r) and restore again", ErrNotEmpty, dir)
+	}
 	if len(names) > 0 {
 		return out, fmt.Errorf("%w: %s is not empty; nothing was changed", ErrNotEmpty, dir)
 	}
@@ -147,7 +155,10 @@ func Restore(ctx context.Context, dir, source string, o RestoreOptions) (out api
 	defer unlock()
 	if err := r.run(); err != nil {
 		// What is half made holds keys, and must not be taken for a home.
-		return out, errors.Join(err, r.undo())
+		if left := r.undo(); left != nil {
+			err = fmt.Errorf("%w; and what was restored so far could not be removed (%w): remove %s (rm -r), for it holds study keys, and restore again", err, left, dir)
+		}
+		return out, err
 	}
 	out.Home = dir
 	return out, nil
@@ -197,6 +208,9 @@ func destroyTree(dir string) error {
 }
 
 func (r *restoring) run() error {
+	if err := writeFile(r.at(restoringFile), []byte(r.m.ID+"\n")); err != nil {
+		return err
+	}
 	for _, dir := range []string{"blocks", "blocks/packs", "keys", "audit"} {
 		if err := os.MkdirAll(r.at(dir), 0o700); err != nil {
 			return err
@@ -268,6 +282,9 @@ func (r *restoring) finish() error {
 		return err
 	}
 	if err := syncTree(r.dir); err != nil {
+		return err
+	}
+	if err := os.Remove(r.at(restoringFile)); err != nil {
 		return err
 	}
 	return writeFile(r.at(configFile), r.config)
