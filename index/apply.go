@@ -189,7 +189,7 @@ const (
 	maxFactBytes = 16 << 10
 	// factEntries bounds the rows one fact may write: those of the old statement and of the new, or what a retraction names, and a few
 	// for the log.
-	factEntries = 2*(2*maxList+nameWords+nameGroups+9) + 3*MaxRetracted + 12
+	factEntries = 2*(2*maxList+nameWords+nameGroups+10) + 3*MaxRetracted + 12
 
 	usualEntries   = 32
 	usualFactBytes = 2 << 10

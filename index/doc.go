@@ -113,7 +113,7 @@
 //	10 id 00 issuer 00 person            patient identifier
 //	11 nhs 00 person                     NHS number
 //	12 name 00 person                    each group of the folded patient name, components joined by ^
-//	13 word 00 person                    each folded word of the name
+//	13 word 00 person                    each folded word of the name, up to 16; with an empty word: it has more
 //	14 yyyymmdd 00 person                birth date
 //	1d person when study author          studies of a person
 //

@@ -81,7 +81,7 @@ func (x *Index) rows(s Study, author authorNo, trust TrustID) (rows []row, perso
 
 // personRows lists the rows that find a person.
 func (x *Index) personRows(p person, k personKey) (keys [][]byte) {
-	add := func(prefix []byte) { keys = append(keys, append(prefix, k[:]...)) }
+	add := func(prefix []byte) { keys = append(keys, slices.Concat(prefix, k[:])) }
 	for _, id := range p.Patient {
 		add(tableKey(tabPatient, id.ID, id.Issuer))
 	}
@@ -93,14 +93,21 @@ func (x *Index) personRows(p person, k personKey) (keys [][]byte) {
 			add(tableKey(tabName, g))
 		}
 	}
-	for _, w := range x.fold.nameWordsOf(p.Name) {
+	words := x.fold.nameWordsOf(p.Name)
+	for _, w := range words[:min(len(words), nameWords)] {
 		add(tableKey(tabWord, w))
+	}
+	if len(words) > nameWords {
+		add(manyWords)
 	}
 	if d := cleanDate(p.BirthDate); d != "" {
 		add(tableKey(tabBirth, d))
 	}
 	return keys
 }
+
+// manyWords begins the rows of persons whose names have more words than have rows: whoever looks for a word looks at these too.
+var manyWords = tableKey(tabWord, "")
 
 // said is where one author's current statement of a study lies.
 type said struct {

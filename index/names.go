@@ -16,7 +16,7 @@ import (
 const (
 	nameGroups     = 3
 	nameComponents = 5
-	nameWords      = 16
+	nameWords      = 16 // words of a name that have rows of their own
 )
 
 type folder func(string) string
@@ -56,7 +56,7 @@ func (fold folder) nameWordsOf(name string) []string {
 }
 
 func (fold folder) addWord(out []string, s string) []string {
-	if w := strings.TrimSpace(fold(s)); w != "" && len(out) < nameWords && !slices.Contains(out, w) {
+	if w := strings.TrimSpace(fold(s)); w != "" && !slices.Contains(out, w) {
 		out = append(out, w)
 	}
 	return out

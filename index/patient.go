@@ -1163,6 +1163,9 @@ func (g *grouping) strangers(a, b string) bool {
 	shared := false
 	for i := range min(len(one), len(two)) {
 		words, others := g.fold.words(one[i]), g.fold.words(two[i])
+		if len(words) > nameWords || len(others) > nameWords {
+			return true // nobody's name; it costs certainty
+		}
 		shared = shared || len(words) > 0 && len(others) > 0
 		for _, w := range words {
 			for _, o := range others {

@@ -56,6 +56,7 @@ const (
 	MaxPage     = 1000    // studies in an answer
 	MaxPageSize = 8 << 20 // bytes of statements in an answer, about: one study is given in any case
 	MaxUIDs     = 4096    // study UIDs in a query
+	MaxPattern  = 256     // bytes of a text with wildcards in a query
 	MaxExamined = 100_000 // records a query reads before it gives up
 
 	maxWalked     = 4_000_000 // rows a query passes over before it gives up
@@ -105,7 +106,7 @@ func (st statement) authored(x *Index) Authored[Study] {
 	return authored(x, st.author, st.trust, st.at, st.study)
 }
 
-// Check says what is wrong with a query, before it is asked.
+// Check says what is wrong with a query, before it is asked: a *QueryError.
 func (x *Index) Check(q Query) error {
 	_, err := x.matcher(q)
 	return err
@@ -159,7 +160,7 @@ func (x *Index) Studies(q Query) (Answer, error) {
 	return a, err
 }
 
-// Count counts what a query without Offset and Limit would answer. Not exact, it is the least there are. How many studies there are,
+// Count counts what a query without Offset and Limit would answer, after After. Not exact, it is the least there are. How many studies there are,
 // and how many of a trust, it knows without looking.
 func (x *Index) Count(q Query) (n int, exact bool, err error) {
 	m, err := x.matcher(q)
@@ -176,7 +177,7 @@ func (x *Index) Count(q Query) (n int, exact bool, err error) {
 	err = x.View(func(txn *badger.Txn) (err error) {
 		n = 0
 		s := m.search(txn)
-		if plans := m.plans(); len(q.StudyUIDs) == 0 && plans[len(plans)-1].alone {
+		if plans := m.plans(); len(q.StudyUIDs) == 0 && m.after == nil && plans[len(plans)-1].alone {
 			n, exact, err = s.countRows(plans[len(plans)-1].rows[0])
 			return err
 		}
@@ -347,31 +348,57 @@ type matcher struct {
 	after       *placed
 }
 
+// QueryError says what is wrong with a query, and with what of it: it is the asker's to mend.
+type QueryError struct {
+	Field string // of Query
+	Err   error
+}
+
+func (e *QueryError) Error() string { return "query, " + e.Field + ": " + e.Err.Error() }
+func (e *QueryError) Unwrap() error { return e.Err }
+
+func badQuery(field, why string) error {
+	return &QueryError{field, &MalformedError{What: "query", Why: why}}
+}
+
 func (x *Index) matcher(q Query) (*matcher, error) {
 	m := &matcher{x: x, q: q}
-	switch {
-	case len(q.StudyUIDs) > MaxUIDs:
-		return nil, &LimitError{What: "study UIDs in a query", Got: len(q.StudyUIDs), Limit: MaxUIDs}
-	case len(q.Modalities) > maxList:
-		return nil, &LimitError{What: "modalities in a query", Got: len(q.Modalities), Limit: maxList}
-	case q.Limit < 0 || q.Limit > MaxPage:
-		return nil, &LimitError{What: "studies asked for at once", Got: q.Limit, Limit: MaxPage}
-	case q.Offset < 0 || q.Offset > MaxExamined:
-		return nil, &LimitError{What: "studies passed over (narrow the query instead)", Got: q.Offset, Limit: MaxExamined}
-	}
-	for _, t := range []string{q.PatientID, q.Issuer, q.NHS, q.Name, q.Sex, q.Accession, q.AccessionIssuer, q.Description, q.StudyID, q.Referring, q.BodyPart, string(q.Trust)} {
-		if len(t) > MaxText {
-			return nil, &LimitError{What: "bytes of a text in a query", Got: len(t), Limit: MaxText}
+	for _, n := range []struct {
+		field, what     string
+		got, least, max int
+	}{
+		{"StudyUIDs", "study UIDs in a query", len(q.StudyUIDs), 0, MaxUIDs},
+		{"Modalities", "modalities in a query", len(q.Modalities), 0, maxList},
+		{"Limit", "studies asked for at once", q.Limit, 0, MaxPage},
+		{"Offset", "studies passed over (narrow the query instead)", q.Offset, 0, MaxExamined},
+	} {
+		if n.got < n.least || n.got > n.max {
+			return nil, &QueryError{n.field, &LimitError{What: n.what, Got: n.got, Limit: n.max}}
 		}
-		if !plain(t) {
-			return nil, &MalformedError{What: "query", Why: "a text holds control characters or is not UTF-8"}
+	}
+	texts := []struct{ field, text string }{
+		{"PatientID", q.PatientID}, {"Issuer", q.Issuer}, {"NHS", q.NHS}, {"Name", q.Name}, {"Sex", q.Sex}, {"Accession", q.Accession},
+		{"AccessionIssuer", q.AccessionIssuer}, {"Description", q.Description}, {"StudyID", q.StudyID}, {"Referring", q.Referring},
+		{"BodyPart", q.BodyPart}, {"Trust", string(q.Trust)},
+	}
+	for _, mod := range q.Modalities {
+		texts = append(texts, struct{ field, text string }{"Modalities", mod})
+	}
+	for _, t := range texts {
+		switch {
+		case len(t.text) > MaxText:
+			return nil, &QueryError{t.field, &LimitError{What: "bytes of a text in a query", Got: len(t.text), Limit: MaxText}}
+		case len(t.text) > MaxPattern && wild(t.text):
+			return nil, &QueryError{t.field, &LimitError{What: "bytes of a pattern in a query", Got: len(t.text), Limit: MaxPattern}}
+		case !plain(t.text):
+			return nil, badQuery(t.field, "a text holds control characters or is not UTF-8")
 		}
 	}
 	var err error
-	if m.date, err = dateRange("study date", q.Date); err != nil {
+	if m.date, err = dateRange("Date", q.Date); err != nil {
 		return nil, err
 	}
-	if m.birth, err = dateRange("birth date", q.BirthDate); err != nil {
+	if m.birth, err = dateRange("BirthDate", q.BirthDate); err != nil {
 		return nil, err
 	}
 	if m.time, err = timeRange(q.Time); err != nil {
@@ -380,7 +407,7 @@ func (x *Index) matcher(q Query) (*matcher, error) {
 	if q.Fuzzy {
 		m.words = x.fold.words(q.Name)
 		if len(m.words) == 0 && strings.Trim(q.Name, "*?^= ") != "" {
-			return nil, &MalformedError{What: "query", Why: "the name to search for has no letters or digits"}
+			return nil, badQuery("Name", "the name to search for has no letters or digits")
 		}
 		if len(m.words) == 0 {
 			m.q.Name = "" // any name
@@ -391,14 +418,14 @@ func (x *Index) matcher(q Query) (*matcher, error) {
 	if q.Zone != "" {
 		var ok bool
 		if m.zone, ok = zoneMinutes(q.Zone); !ok {
-			return nil, &MalformedError{What: "timezone offset", Why: "want +HHMM or -HHMM, from -1200 to +1400"}
+			return nil, badQuery("Zone", "want +HHMM or -HHMM, from -1200 to +1400")
 		}
 		m.zoned = true
 	}
 	if q.After != "" {
 		at, err := q.After.placed()
 		if err != nil {
-			return nil, err
+			return nil, &QueryError{"After", err}
 		}
 		m.after = &at
 	}
@@ -407,10 +434,16 @@ func (x *Index) matcher(q Query) (*matcher, error) {
 	return m, nil
 }
 
-func dateRange(what string, r Range) (Range, error) {
+// dateRange reads a range of dates. A day that its month has not may end one: 31 is said for the last of any.
+func dateRange(field string, r Range) (Range, error) {
 	out := Range{cleanDate(r.From), cleanDate(r.To)}
-	if out.From == "" && r.From != "" || out.To == "" && r.To != "" {
-		return out, &MalformedError{What: what, Why: "want YYYYMMDD, or YYYYMMDD-YYYYMMDD with either end open"}
+	for _, end := range [][2]string{{r.From, out.From}, {r.To, out.To}} {
+		if d := end[1]; end[0] != "" && (d == "" || d[4:6] < "01" || d[4:6] > "12" || d[6:] < "01" || d[6:] > "31") {
+			return out, badQuery(field, "want YYYYMMDD, or YYYYMMDD-YYYYMMDD with either end open")
+		}
+	}
+	if out.To != "" && out.To < out.From {
+		return out, badQuery(field, "its end is before its beginning")
 	}
 	return out, nil
 }
@@ -420,8 +453,10 @@ func timeRange(r Range) (Range, error) {
 	if to, _, _ := strings.Cut(strings.ReplaceAll(r.To, ":", ""), "."); cleanTime(to) != "" {
 		out.To = (to + "5959")[:6] // an hour ends with its last second
 	}
-	if out.From == "" && r.From != "" || out.To == "" && r.To != "" {
-		return out, &MalformedError{What: "study time", Why: "want HH, HHMM or HHMMSS, or two with - between"}
+	for _, end := range [][2]string{{r.From, out.From}, {r.To, out.To}} {
+		if t := end[1]; end[0] != "" && (t == "" || t[:2] > "23" || t[2:4] > "59" || t[4:] > "60") {
+			return out, badQuery("Time", "want HH, HHMM or HHMMSS, or two with - between")
+		}
 	}
 	return out, nil
 }

@@ -148,8 +148,8 @@ func (m *matcher) plans() (out []plan) {
 		person(s)
 	}
 	if q.Name != "" && q.Fuzzy {
-		for _, w := range m.words {
-			person(prefixSpan(append([]byte{tabWord}, keyText(w)...)))
+		for _, w := range m.words[:min(len(m.words), nameWords)] {
+			person(prefixSpan(append([]byte{tabWord}, keyText(w)...)), prefixSpan(manyWords))
 		}
 	}
 	if q.Name != "" && !q.Fuzzy && m.name.anyways {
