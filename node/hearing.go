@@ -150,6 +150,9 @@ func (h *hearing) basis() []api.Basis {
 	return basisOf(h.n.Now(), h.n.index.Self(), h.n.index.Roster(), h.n.index.Lags(), told)
 }
 
+// clockSlack is by how much a time may be ahead of the clock and be taken for now.
+const clockSlack = time.Second
+
 // basisOf says for each trust how far its logs go here, and since when that is
 // known to be all. Only a node itself can say that there is nothing newer in its
 // log: told is when each last did and nothing was lacking. Of a trust with
@@ -173,6 +176,8 @@ func basisOf(now time.Time, self index.NodeID, roster index.Roster, lags []index
 			p.AsOf = now.UTC()
 		case l.Quarantined:
 			p.AsOf = time.Time{} // what it has said since is not taken, however lately it was heard
+		case p.AsOf.Sub(now) > clockSlack:
+			p.AsOf = time.Time{} // a clock that was ahead has noted it
 		}
 		logs[l.Trust] = append(logs[l.Trust], p)
 	}

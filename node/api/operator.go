@@ -108,9 +108,10 @@ type Basis struct {
 	Trust string `json:"trust"`
 	// AsOf is when this node last knew that it had all that the trust has said: a
 	// node of the trust told of its own log, and nothing was lacking here. Of
-	// several nodes the oldest counts. Zero: never, or a node of it is quarantined.
+	// several nodes the oldest counts. Zero: never; or a node of it is quarantined,
+	// or the time is ahead of this node's clock.
 	AsOf   time.Time     `json:"as_of,omitzero"`
-	Age    *float64      `json:"age_seconds,omitempty"` // since then; absent: never
+	Age    *float64      `json:"age_seconds,omitempty"` // since then; absent: as AsOf
 	Behind uint64        `json:"behind"`                // facts that are announced and not here yet
 	Logs   []LogPosition `json:"logs"`
 }
