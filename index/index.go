@@ -1006,7 +1006,8 @@ func (c *runCache) typedFacts(kind Kind, subject string, fn func(a author, at lo
 	}
 	hs := newHoldings(c)
 	defer hs.close()
-	return hs.of(uid, origin, func(h heldBy) error { return fn(h.author, h.at, h.trust) })
+	_, err = hs.of(uid, origin, func(h heldBy) error { return fn(h.author, h.at, h.trust) })
+	return err
 }
 
 func or[T comparable](a, b T) T {

@@ -55,10 +55,12 @@ type Cursor string
 const (
 	MaxPage     = 1000    // studies in an answer
 	MaxPageSize = 8 << 20 // bytes of statements in an answer, about: one study is given in any case
+	MaxHoldings = 64      // copies of one study by one author in an answer: each is of what another node received
 	MaxUIDs     = 4096    // study UIDs in a query
 	MaxPattern  = 256     // bytes of a text with wildcards in a query
 	MaxExamined = 100_000 // records a query reads before it gives up
 
+	maxHeldLook   = 1024      // rows of copies of one study by one author that are looked at
 	maxWalked     = 4_000_000 // rows a query passes over before it gives up
 	maxCandidates = 200_000   // rows a query collects
 )
@@ -68,7 +70,8 @@ type StudyAnswer struct {
 	UID        string
 	Statements []Authored[Study]   // those that match first, newest first, then by author
 	Matching   int                 // how many of them match
-	Holdings   []Authored[Holding] // copies there are now
+	Holdings   []Authored[Holding] // copies there are now: up to MaxHoldings by each author
+	Left       bool                // an author says that it holds more, which are left out
 }
 
 // Answer is a page of studies, by date and time of the newest matching statement, and where these are equal in an order that stays.
@@ -144,13 +147,18 @@ func (x *Index) Studies(q Query) (Answer, error) {
 				s.Statements = append(s.Statements, st.authored(x))
 				size += st.study.size()
 			}
-			err := holdings.of(f.uid, NodeID{}, func(h heldBy) error {
-				if h.instances > 0 {
+			shown := map[authorNo]int{}
+			left, err := holdings.of(f.uid, NodeID{}, func(h heldBy) error {
+				if h.instances > 0 && shown[h.author.no] == MaxHoldings {
+					s.Left = true
+				} else if h.instances > 0 {
+					shown[h.author.no]++
 					size += holdingKeySize
 					s.Holdings = append(s.Holdings, authored(x, h.author.node, h.trust, h.at, h.holding(f.uid)))
 				}
 				return nil
 			})
+			s.Left = s.Left || left
 			a.Studies = append(a.Studies, s)
 			return true, err
 		})
@@ -230,13 +238,14 @@ func (x *Index) Holders(study string, origin NodeID) []Holder {
 		}
 		holdings := newHoldings(c)
 		defer holdings.close()
-		return holdings.of(study, origin, func(h heldBy) error {
+		_, err = holdings.of(study, origin, func(h heldBy) error {
 			if h.author.node != origin && h.instances > 0 {
 				a := authored(x, h.author.node, h.trust, h.at, h.holding(study))
 				out = append(out, Holder{Node: a.Author, Trust: a.Trust, Revision: a.Value.Revision, Instances: a.Value.Instances, Quarantined: a.Quarantined})
 			}
 			return nil
 		})
+		return err
 	})
 	if err != nil {
 		x.opt.Log.Error("the holders of a study cannot be read from the index", "error", err)
@@ -278,59 +287,92 @@ func (h heldBy) holding(uid string) Holding {
 	return Holding{Study: uid, Origin: h.origin, Revision: h.revision, Instances: h.instances}
 }
 
-// of calls fn with what is said of copies of a study: of any origin's, or of one origin's.
-func (h holdings) of(uid string, origin NodeID, fn func(heldBy) error) error {
-	return h.each(uid, func(b heldBy) error {
-		if !origin.IsZero() && b.origin != origin {
-			return nil
+// of calls fn with what is said of copies of a study: of any origin's, or of one origin's; by each author in the order of origins. more
+// says that an author says so much that it is not all looked at: nobody's word takes time from another's.
+func (h holdings) of(uid string, origin NodeID, fn func(heldBy) error) (more bool, err error) {
+	k := h.c.x.studyKey(uid)
+	prefix := append([]byte{tabHolding}, k[:]...)
+	for h.it.Seek(prefix); h.it.ValidForPrefix(prefix); {
+		key := h.it.Item().Key()
+		if len(key) != holdingKeySize {
+			return more, errDamaged("the key of a holding")
 		}
-		return fn(b)
-	})
+		no := authorNo(binary.BigEndian.Uint16(key[len(prefix):]))
+		left, err := h.ofAuthor(k, no, origin, fn)
+		if err != nil {
+			return more, err
+		}
+		more = more || left
+		if no == maxNumbered {
+			break
+		}
+		h.it.Seek(holdingKey(k, no+1, NodeID{}))
+	}
+	return more, nil
 }
 
-// by calls fn with what one author says of copies of a study, or ("") of all.
+// ofAuthor is of for one author.
+func (h holdings) ofAuthor(k studyKey, no authorNo, origin NodeID, fn func(heldBy) error) (more bool, err error) {
+	prefix := holdingKey(k, no, origin)
+	if origin.IsZero() {
+		prefix = prefix[:1+len(k)+2]
+	}
+	looked := 0
+	for h.it.Seek(prefix); h.it.ValidForPrefix(prefix); h.it.Next() {
+		if looked++; looked > maxHeldLook {
+			return true, nil
+		}
+		if err := h.read(fn); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// by calls fn with what one author says of copies of a study, or ("") of all: with everything.
 func (h holdings) by(uid string, no authorNo, fn func(heldBy) error) error {
-	return h.each(uid, func(b heldBy) error {
-		if b.author.no != no {
-			return nil
-		}
-		return fn(b)
-	})
-}
-
-func (h holdings) each(uid string, fn func(heldBy) error) error {
 	prefix := []byte{tabHolding}
 	if uid != "" {
 		k := h.c.x.studyKey(uid)
-		prefix = append(prefix, k[:]...)
+		prefix = holdingKey(k, no, NodeID{})[:1+len(k)+2]
 	}
 	for h.it.Seek(prefix); h.it.ValidForPrefix(prefix); h.it.Next() {
-		item := h.it.Item()
-		if Purged(item) {
-			continue
-		}
-		k := item.Key()
-		if len(k) != holdingKeySize {
-			return errDamaged("the key of a holding")
-		}
-		b := heldBy{origin: NodeID(k[11:])}
-		no := authorNo(binary.BigEndian.Uint16(k[9:]))
-		v, err := item.ValueCopy(nil)
-		if err == nil {
-			b.copyRow, err = readCopy(v)
-		}
-		if err == nil {
-			b.author, err = h.c.x.author(h.c.txn, no)
-		}
-		if err != nil {
-			return err
-		}
-		b.trust = or(b.copyRow.trust, b.author.trust)
-		if err := fn(b); err != nil {
+		if err := h.read(func(b heldBy) error {
+			if b.author.no != no {
+				return nil
+			}
+			return fn(b)
+		}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// read calls fn with the row where the iterator is, if it is one.
+func (h holdings) read(fn func(heldBy) error) error {
+	item := h.it.Item()
+	if Purged(item) {
+		return nil
+	}
+	k := item.Key()
+	if len(k) != holdingKeySize {
+		return errDamaged("the key of a holding")
+	}
+	b := heldBy{origin: NodeID(k[11:])}
+	no := authorNo(binary.BigEndian.Uint16(k[9:]))
+	v, err := item.ValueCopy(nil)
+	if err == nil {
+		b.copyRow, err = readCopy(v)
+	}
+	if err == nil {
+		b.author, err = h.c.x.author(h.c.txn, no)
+	}
+	if err != nil {
+		return err
+	}
+	b.trust = or(b.copyRow.trust, b.author.trust)
+	return fn(b)
 }
 
 // matcher is a query made ready: how a statement is compared, and where to look.

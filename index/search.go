@@ -773,8 +773,12 @@ func (s *search) held(uid string, all []statement) (bool, error) {
 	h := newHoldings(s.runs)
 	defer h.close()
 	held := false
-	err := h.of(uid, NodeID{}, func(b heldBy) error {
-		held = held || b.author.node == want && b.instances > 0
+	a, ok := s.m.x.known(want)
+	if !ok {
+		return false, nil
+	}
+	err := h.by(uid, a.no, func(b heldBy) error {
+		held = held || b.instances > 0
 		return nil
 	})
 	return held, err
