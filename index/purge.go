@@ -122,7 +122,10 @@ func (x *Index) Purge(ctx context.Context) error {
 		if err != nil || len(work.at) == 0 {
 			return err
 		}
-		// Two steps: the payloads say what else has to go, so they go last.
+		// In steps: the payloads say what else has to go, so they go last. A fact that has been said again stays, in its last version only.
+		if err := x.purge(ctx, doomedKeys{keys: work.facts, kind: rewritten, rewrite: asItIs}); err != nil {
+			return err
+		}
 		if err := x.purge(ctx, doomedKeys{keys: work.dead, kind: unlessLive}); err != nil {
 			return err
 		}
@@ -147,8 +150,11 @@ type doomed struct {
 	at    [][]byte        // rows of the table of doomed payloads
 	goes  map[string]bool // the same
 	parts [][]byte        // rows that hold them
-	dead  [][]byte        // rows that the facts brought about; one that is there again stays
+	facts [][]byte        // rows that hold their bodies
+	dead  [][]byte        // other rows that the facts brought about; one that is there again is the same, and stays
 }
+
+func asItIs(_, v []byte) ([]byte, error) { return v, nil }
 
 func (x *Index) doomed() (d doomed, err error) {
 	err = x.View(func(txn *badger.Txn) error {
@@ -191,7 +197,11 @@ func (x *Index) doomed() (d doomed, err error) {
 				continue
 			}
 			for _, k := range x.trail(a, s) {
-				add(&d.dead, k)
+				if k[0] == tabFact {
+					add(&d.facts, k)
+				} else {
+					add(&d.dead, k)
+				}
 			}
 		}
 		return nil
