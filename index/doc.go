@@ -129,7 +129,7 @@
 //	19 author position                   dropped: a payload that is not wanted, its author having retracted it; empty
 //	1a author hash                       retraction: the last position (8) that the author has taken back of a subject
 //	1b author position                   doomed: a retracted payload that is still in the files, with all it brought about; empty
-//	1c key                               saved: a row that is put back under its key when a purge is over
+//	1c 00|ff key                         saved: a row that is put back under its key when a purge is over
 //	20 identifier author pair            link that joins: SHA-256("priormesh-identifier-1" 00 || text), author, and the subject's 32 bytes; empty
 //	21 identifier author pair            link that parts, the same way
 //	22 author position                   unread: b (a body not understood; counted) or k (an unknown kind)

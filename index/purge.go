@@ -346,6 +346,9 @@ func (x *Index) dropOnce(d doomedKeys) (any bool, rest [][]byte, left bool, err 
 	var p dropPlan
 	if err := x.db.View(func(txn *badger.Txn) (err error) {
 		p, err = planDrop(txn, d, newRewrite(x.db.Tables(), purgeBytes))
+		if err == nil {
+			err = p.chooseAside(txn)
+		}
 		return err
 	}); err != nil || len(p.prefixes) == 0 {
 		return false, nil, false, err
@@ -374,11 +377,18 @@ func (x *Index) dropOnce(d doomedKeys) (any bool, rest [][]byte, left bool, err 
 
 // drop keeps rows aside and drops what a plan says. The caller puts them back, whatever comes of it.
 func (x *Index) drop(p dropPlan) error {
+	if p.aside == nil { // none of them is free: an earlier purge was broken off
+		if err := x.dropStale(p.stale); err != nil {
+			return err
+		}
+		p.aside, p.stale = p.stale[0], nil
+	}
 	if err := x.writeMany(len(p.saved), func(txn *badger.Txn, i int) error {
-		return txn.Set(append([]byte{tabSaved}, p.saved[i].key...), p.saved[i].value)
+		return txn.Set(append(bytes.Clone(p.aside), p.saved[i].key...), p.saved[i].value)
 	}); err != nil {
 		return err
 	}
+	p.empty, p.prefixes = append(p.empty, p.stale...), append(p.prefixes, p.stale...)
 	if err := x.writeMany(len(p.empty), func(txn *badger.Txn, i int) error {
 		return txn.SetEntry(badger.NewEntry(p.empty[i], nil).WithMeta(purgeMark))
 	}); err != nil {
@@ -389,6 +399,36 @@ func (x *Index) drop(p dropPlan) error {
 	}
 	if x.dropped != nil {
 		x.dropped()
+	}
+	return nil
+}
+
+// dropStale drops prefixes under which no row is.
+func (x *Index) dropStale(prefixes [][]byte) error {
+	if err := x.writeMany(len(prefixes), func(txn *badger.Txn, i int) error {
+		return txn.SetEntry(badger.NewEntry(prefixes[i], nil).WithMeta(purgeMark))
+	}); err != nil {
+		return err
+	}
+	return x.db.DropPrefix(prefixes...)
+}
+
+// savedPrefixes begin the rows that a purge keeps aside: now the ones, now the others, so that the next purge can drop what is left of
+// these in the files. What was kept aside may be taken back itself.
+var savedPrefixes = [][]byte{{tabSaved, 0x00}, {tabSaved, 0xff}}
+
+// chooseAside says under which prefix to keep rows aside, nil if none is free, and what there is to drop.
+func (p *dropPlan) chooseAside(txn *badger.Txn) error {
+	for _, prefix := range savedPrefixes {
+		used := false
+		if err := anyVersion(txn, prefix, func([]byte) { used = true }); err != nil {
+			return err
+		}
+		if used {
+			p.stale = append(p.stale, prefix)
+		} else {
+			p.aside = prefix
+		}
 	}
 	return nil
 }
@@ -412,6 +452,8 @@ type dropPlan struct {
 	empty    [][]byte // those of the prefixes under which no row is
 	saved    []row    // rows of others under them
 	rest     [][]byte // keys for another time
+	aside    []byte   // prefix to keep saved rows under
+	stale    [][]byte // prefixes of rows that were kept aside
 }
 
 // rewrite counts the bytes of the tables that DropPrefix rewrites for some prefixes. Those of level 0 it rewrites every time.
@@ -552,10 +594,17 @@ func (x *Index) putBack() error {
 	}
 	for {
 		var rows []row
+		var under [][]byte
 		err := x.db.View(func(txn *badger.Txn) error {
 			return scan(txn, []byte{tabSaved}, []byte{tabSaved}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 				v, err := value()
-				rows = append(rows, row{bytes.Clone(k[1:]), v})
+				key := k[1:]
+				for _, p := range savedPrefixes {
+					if bytes.HasPrefix(k, p) {
+						key = k[len(p):]
+					}
+				}
+				rows, under = append(rows, row{bytes.Clone(key), v}), append(under, bytes.Clone(k))
 				return err == nil && len(rows) < purgeKeys, err
 			})
 		})
@@ -566,7 +615,7 @@ func (x *Index) putBack() error {
 			if err := txn.Set(rows[i].key, rows[i].value); err != nil {
 				return err
 			}
-			return txn.Delete(append([]byte{tabSaved}, rows[i].key...))
+			return txn.Delete(under[i])
 		})
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -63,5 +64,38 @@ func TestPurgeOfWhatIsSaidAgain(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What one purge has kept aside and put back is in no file when it is taken back itself.
+func TestPurgeOfWhatWasKeptAside(t *testing.T) {
+	dir := t.TempDir()
+	db := openDB(t, dir)
+	defer db.Close()
+	x := openIn(t, db, testOptions("RAA", foundRegion("RAA")))
+	study := func(uid, name string) Statement { return mustStudy(t, Study{UID: uid, Name: name}) }
+	say(t, x, study("1.1", "ONE"), study("1.2", "TWO"), study("1.3", "THREE"))
+	for i, name := range []string{"ONE", "TWO"} {
+		reader := db.NewTransaction(false) // for it Badger keeps what was there
+		defer reader.Discard()
+		retract(t, x, KindStudy, fmt.Sprintf("1.%d", i+1), 1)
+		if i == 1 {
+			x = openIn(t, db, testOptions("RAA", foundRegion("RAA")))
+		}
+		if err := x.Purge(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		there := db.NewTransaction(false)
+		it := there.NewIterator(badger.IteratorOptions{AllVersions: true})
+		for it.Rewind(); it.Valid(); it.Next() {
+			if v, err := it.Item().ValueCopy(nil); err != nil || strings.Contains(string(v), name) {
+				t.Errorf("%s is under %x, %v", name, it.Item().Key(), err)
+			}
+		}
+		it.Close()
+		there.Discard()
+	}
+	if s, ok := x.Study("1.3"); !ok || s[0].Value.Name != "THREE" {
+		t.Fatalf("%+v", s)
 	}
 }
