@@ -20,6 +20,10 @@ type writing struct {
 	droppers map[authorNo]bool // whose facts were taken back
 	runs     map[string]*run   // looked at or written
 	changed  map[string]bool   // those of which commitments are to be noted
+	blocks   map[string]*block // looked at or written
+	pages    map[authorNo]bool // authors of whom pages are here from now on
+	gone     []logID           // logs of earlier epochs that a snapshot covers
+	bases    map[NodeID]Position
 	events   []Fact
 	votes    []voteRow // that came to be looked at, or are not any more
 	nodes    []nodeWord
@@ -28,7 +32,8 @@ type writing struct {
 }
 
 func (x *Index) begin() *writing {
-	w := &writing{x: x, txn: x.db.NewTransaction(true), states: map[logID]logState{}, droppers: map[authorNo]bool{}, runs: map[string]*run{}, changed: map[string]bool{}}
+	w := &writing{x: x, txn: x.db.NewTransaction(true), states: map[logID]logState{}, droppers: map[authorNo]bool{}, runs: map[string]*run{}, changed: map[string]bool{},
+		blocks: map[string]*block{}, pages: map[authorNo]bool{}, bases: map[NodeID]Position{}}
 	w.read = x.reading(w.txn)
 	return w
 }
@@ -237,11 +242,20 @@ func (w *writing) append(v Verified, trust TrustID) error {
 		if p.dropped() {
 			continue
 		}
+		if s, err := w.slot(a.no, Position{id.Epoch, v.link.first + Seq(i)}); err != nil || s != nil && !s.payload.dropped() {
+			if err != nil {
+				return err
+			}
+			continue // it came in a page
+		}
 		if err := w.payload(id, a, r.loc(v.link.first+Seq(i)), p, trust, &st); err != nil {
 			return err
 		}
 	}
 	st.last = v.link
+	if id.Node == w.x.self && id.Epoch < w.x.ownEpoch() {
+		w.x.late++
+	}
 	if id.Node == w.x.self && id.Epoch > w.x.ownEpoch() {
 		// An older copy of this home learns from its peers that it has lived on: it goes on from there.
 		w.epoch = id.Epoch
@@ -257,7 +271,7 @@ func (w *writing) fill(v Verified) (bool, error) {
 	id := logID{v.link.head.Node, v.link.head.Epoch}
 	st := w.state(id)
 	a, ok := w.x.known(id.Node)
-	if !ok || st.missing == 0 && !w.drops(a.no) {
+	if !ok || st.missing == 0 && !w.drops(a.no) || w.x.covered(id, v.link.first) {
 		return false, nil
 	}
 	filled, err := w.cover(a.no, Position{id.Epoch, v.link.first})
@@ -304,6 +318,12 @@ func (w *writing) fill(v Verified) (bool, error) {
 		}
 	}
 	for _, i := range fresh {
+		if s, err := w.slot(a.no, Position{id.Epoch, v.link.first + Seq(i)}); err != nil || s != nil && !s.payload.dropped() {
+			if err != nil {
+				return false, err
+			}
+			continue // it came in a page
+		}
 		if err := w.payload(id, a, filled.loc(v.link.first+Seq(i)), filled.payloads[i], st.trust, &st); err != nil {
 			return false, err
 		}
@@ -317,9 +337,14 @@ func (w *writing) keep(id logID, st logState) error {
 		return err
 	}
 	w.states[id] = st
-	return w.set(epochKey(tabLog, a.no, id.Epoch), encode(logRow{
-		Head: st.last.head, Trust: st.trust, Missing: st.missing, Unread: st.unread,
-	}))
+	row := logRow{Head: st.last.head, Trust: st.trust, Missing: st.missing, Unread: st.unread}
+	if row.Head.Seq == 0 {
+		row.Head = Head{Node: id.Node, Epoch: id.Epoch}
+	}
+	if st.base.Seq > 0 {
+		row.Base = &st.base
+	}
+	return w.set(epochKey(tabLog, a.no, id.Epoch), encode(row))
 }
 
 // drops says whether any position of an author's logs is not wanted.
@@ -499,6 +524,9 @@ func (w *writing) commit() error {
 			return err
 		}
 	}
+	if x.writes != nil {
+		x.writes()
+	}
 	x.gate.RLock()
 	err := errAside
 	if !x.purging() {
@@ -518,6 +546,15 @@ func (w *writing) commit() error {
 		x.authors, x.numbers[a.node] = append(x.authors, a), a.no
 	}
 	maps.Copy(x.droppers, w.droppers)
+	maps.Copy(x.blocks, w.pages)
+	maps.Copy(x.bases, w.bases)
+	for _, id := range w.gone {
+		if fork := x.logs[id].fork; fork != nil {
+			x.logs[id] = logState{fork: fork, trust: x.logs[id].trust} // the proof stays
+		} else {
+			delete(x.logs, id)
+		}
+	}
 	x.epoch = max(x.epoch, w.epoch)
 	for _, r := range w.votes {
 		if r.gone {
@@ -622,6 +659,9 @@ func (x *Index) takeOne(w **writing, v Verified, flush func() error) (brought bo
 	st := (*w).state(id)
 	if st.fork != nil {
 		return false, &ForkError{Fork: *st.fork}
+	}
+	if x.covered(id, v.link.head.Seq) {
+		return false, nil
 	}
 	if !(*w).room(v) || v.link.first <= st.last.head.Seq {
 		// What is stored is looked up outside this transaction.

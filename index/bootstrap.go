@@ -224,6 +224,17 @@ func (b *Bootstrap) Tick(peers []NodeID) ([]Outgoing, error) {
 	return b.ask(), nil
 }
 
+// Meet lets a peer be asked, if there is room, before the next Tick names all.
+func (b *Bootstrap) Meet(n NodeID) {
+	if b.source(n) == nil {
+		peers := []NodeID{n}
+		for _, s := range b.sources {
+			peers = append(peers, s.node)
+		}
+		b.meet(peers)
+	}
+}
+
 // meet makes the peers the sources, as far as there is room.
 func (b *Bootstrap) meet(peers []NodeID) {
 	b.sources = slices.DeleteFunc(b.sources, func(s *source) bool {
@@ -336,6 +347,14 @@ func (b *Bootstrap) Step(from NodeID, msg Message) (out []Outgoing, err error) {
 		err = b.stepParts(s, m)
 	default:
 		err = &MalformedError{What: "message", Why: "it is none about snapshots"}
+	}
+	var contradiction *ContradictionError
+	if errors.As(err, &contradiction) { // its author's fault: it is not taken from anybody
+		b.now = nil
+		for _, s := range b.sources {
+			s.asked = nil
+		}
+		return nil, nil
 	}
 	if err = b.fault(s, err); err != nil {
 		var lied *PeerError

@@ -126,3 +126,6 @@ func (f Fork) Verify() error {
 	}
 	return &MalformedError{What: "proof of a fork", Why: "one history could hold both sides"}
 }
+
+// baseLink stands for the last batch that a snapshot covers.
+func baseLink(h Head) link { return link{head: h, first: h.Seq} }

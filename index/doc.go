@@ -58,6 +58,7 @@
 //	4 Digest   10 for each of the 16 buckets its hash (16 bytes)
 //	5 Summary  11 buckets that differ, each: number (1 byte), hash (16), marks
 //	6 Show     12 marks
+//	8 SnapshotOffer, 9 WantParts, 10 Parts: see snapshot_message.go
 //
 //	bucket     = the logs whose node begins with the same four bits
 //	its hash   = the first 16 bytes of SHA-256 over node || epoch (8 bytes) || last number (8) || hash (32) of each log's head, sorted;
@@ -69,6 +70,11 @@
 // for logs that it does not know, that differ at one number, or that forked; a Show is answered by Heads, of a forked log both that prove it.
 // [Sync] says when. A message of an unknown type, and an unknown field, is ignored, so that a later version may add them. A batch header of a
 // later version may add fields within the limits of this one, under a higher version number; it is stored and relayed as it is.
+//
+// # Snapshots
+//
+// An author says from time to time, by a [Snapshot], which of its facts hold ([Index.MakeSnapshot]). Whoever has the pages takes its head for
+// the beginning of the log: nothing of before is asked for, taken or given but in pages ([SnapshotLogs]).
 //
 // # Text forms
 //
@@ -88,7 +94,7 @@
 //	place    where a fact lies: epoch (1 byte), number (varint), last number of its part less its own (varint)
 //	trust    length (1) and text; empty: that of the author row
 //
-//	01 name                              meta: f format (1), r region, e epoch of the own log, s present while NewEpoch is at work,
+//	01 name                              meta: f format (1), r region, e epoch of the own log and b when it was begun, s present while NewEpoch is at work,
 //	                                     k the secret (32), u number (8) of the understanding by which all was read
 //	02 author position                   batch, by the position of its last fact: 0, length (varint) and bytes of the header; or 1, length
 //	                                     and hash of the batch before, the header being what this version writes; then length and
@@ -133,6 +139,17 @@
 //	20 identifier author pair            link that joins: SHA-256("priormesh-identifier-1" 00 || text), author, and the subject's 32 bytes; empty
 //	21 identifier author pair            link that parts, the same way
 //	22 author position                   unread: b (a body not understood; counted) or k (an unknown kind)
+//
+//	23 author position                   block: of the 16 positions up to this one, which is a multiple of 16, those whose facts came in pages or are
+//	                                     covered by a snapshot: for each its number in the block (1), and 0 and commitment (32), or length of
+//	                                     the payload + 1 (varint), salt (16), payload
+//	24 author position hash              page that is here: which facts of its group (8)
+//	25 author row                        p pending snapshot: stage (1: it is the beginning of the log), and the batch that says it; f finished one: 0,
+//	                                     batch; t when that was, in seconds (8); x root of one that contradicts the log
+//	26 author root(8) number(4)          sheet of a snapshot by its number + 1; 0: the list of sheets
+//
+// A place whose last varint is 16 or more lies in a block, and that is 16 more than it would be. The row of a log that begins with a snapshot
+// has the snapshot's head beside its own (logRow).
 //
 // A row with the user meta 70 is none: it is there for the moment of a purge (purge.go).
 //

@@ -55,6 +55,8 @@ type Index struct {
 	dropped      func()       // for tests: called when rows have been dropped, and those that stay are not yet back
 	putBackFault func() error // for tests
 	maxVotes     int          // maxLogVotes, but in tests
+	writes       func()       // for tests: called before each transaction is committed
+	late         uint64       // how often something of an earlier epoch of the own log was taken; under write
 	checked      signatures   // under write
 	spoken       Position     // as noted in Options.Spoken; under write
 	full         sync.Once    // said that there is no room for another author
@@ -68,6 +70,9 @@ type Index struct {
 	nodes    map[NodeID][]nodeWord
 	words    map[NodeID]int         // how many nodes an author speaks of
 	votes    map[[32]byte]heardVote // by the hash of their whole encoding
+	bases    map[NodeID]Position    // up to where snapshots cover
+	blocks   map[authorNo]bool      // those some of whose facts lie in blocks
+	counted  SnapshotCounts         // of the own log, when what holds was last counted
 	watchers map[int]func(Fact)
 	watchID  int
 	events   []Fact
@@ -89,7 +94,8 @@ func (l logID) compare(o logID) int {
 
 // logState is a log as far as it is stored.
 type logState struct {
-	last    link // zero before the first batch
+	last    link // zero before the first batch; of what a snapshot covers, its head
+	base    Head // of the snapshot that the log begins with; zero: it begins at 1
 	trust   TrustID
 	missing int // facts without payload
 	unread  int
@@ -104,6 +110,7 @@ type logRow struct {
 	Trust   TrustID `cbor:"2,keyasint"`
 	Missing int     `cbor:"3,keyasint,omitempty"`
 	Unread  int     `cbor:"4,keyasint,omitempty"`
+	Base    *Head   `cbor:"6,keyasint,omitempty"`
 }
 
 // nodeWord is what somebody says of a node: its own trust's nodes, or (author zero) an invitation.
@@ -128,6 +135,7 @@ var (
 	metaEpoch   = []byte{tabMeta, 'e'}
 	metaRestate = []byte{tabMeta, 's'} // there while NewEpoch is at work
 	metaSecret  = []byte{tabMeta, 'k'}
+	metaBegan   = []byte{tabMeta, 'b'} // when NewEpoch was, for its owner
 )
 
 // Open opens the index in db. The db must be opened with SyncWrites (or in memory), so that what Append returned is on disk, and a
@@ -150,6 +158,7 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 	x := &Index{
 		db: db, opt: opt, knows: knows, self: NodeIDOf(opt.Self), fold: opt.FoldName,
 		checked: signatures{}, epoch: 1, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
+		bases: map[NodeID]Position{}, blocks: map[authorNo]bool{},
 		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]heardVote{}, maxVotes: maxLogVotes,
 	}
 	for _, v := range opt.Votes {
@@ -281,13 +290,15 @@ func (x *Index) loadLogs(txn *badger.Txn) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range x.authors { // a retraction is there before what it drops
-		prefix := authorKey(tabRetract, a.no)
-		if err := scan(txn, prefix, prefix, false, func([]byte, func() ([]byte, error)) (bool, error) {
-			x.droppers[a.no] = true
-			return false, nil
-		}); err != nil {
-			return err
+	for _, a := range x.authors { // a retraction is there before what it drops, and a snapshot before its pages
+		for table, have := range map[byte]map[authorNo]bool{tabRetract: x.droppers, tabSnapshot: x.blocks} {
+			prefix := authorKey(table, a.no)
+			if err := scan(txn, prefix, prefix, false, func([]byte, func() ([]byte, error)) (bool, error) {
+				have[a.no] = true
+				return false, nil
+			}); err != nil {
+				return err
+			}
 		}
 	}
 	err = scan(txn, []byte{tabLog}, []byte{tabLog}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
@@ -300,14 +311,28 @@ func (x *Index) loadLogs(txn *badger.Txn) error {
 			return false, errDamaged("a log")
 		}
 		id := logID{row.Head.Node, row.Head.Epoch}
-		last, ok, err := x.coverIn(txn, id, row.Head.Seq)
-		if err != nil {
-			return false, err
+		st := logState{trust: row.Trust, missing: row.Missing, unread: row.Unread}
+		if row.Base != nil {
+			st.base = *row.Base
+			if p := (Position{st.base.Epoch, st.base.Seq}); p.compare(x.bases[id.Node]) > 0 {
+				x.bases[id.Node] = p
+			}
 		}
-		if !ok || !last.head.same(row.Head) {
-			return false, errDamaged("the end of a log")
+		switch {
+		case row.Head.Seq == 0: // pages are here, and no batch yet
+		case row.Base != nil && row.Base.same(row.Head):
+			st.last = baseLink(row.Head)
+		default:
+			last, ok, err := x.coverIn(txn, id, row.Head.Seq)
+			if err != nil {
+				return false, err
+			}
+			if !ok || !last.head.same(row.Head) {
+				return false, errDamaged("the end of a log")
+			}
+			st.last = last
 		}
-		x.logs[id] = logState{last: last, trust: row.Trust, missing: row.Missing, unread: row.Unread}
+		x.logs[id] = st
 		return true, nil
 	})
 	if err != nil {
@@ -351,31 +376,40 @@ func (x *Index) Append(ctx context.Context, st ...Statement) (Head, error) {
 }
 
 func (x *Index) say(ctx context.Context, st []Statement) (Head, error) {
-	if err := ctx.Err(); err != nil {
+	v, err := x.saySealed(ctx, st)
+	if err != nil {
 		return Head{}, err
 	}
+	return v.Head(), nil
+}
+
+// saySealed is say, and returns the batch.
+func (x *Index) saySealed(ctx context.Context, st []Statement) (v Verified, err error) {
+	if err := ctx.Err(); err != nil {
+		return v, err
+	}
 	if err := x.room(true); err != nil {
-		return Head{}, err
+		return v, err
 	}
 	id := logID{x.self, x.ownEpoch()}
 	state := x.state(id)
 	if state.fork != nil {
-		return Head{}, &ForkError{Fork: *state.fork}
+		return v, &ForkError{Fork: *state.fork}
 	}
-	v, err := sealBatch(x.opt.Self, state.last.head, id.Epoch, st, x.opt.Rand)
+	v, err = sealBatch(x.opt.Self, state.last.head, id.Epoch, st, x.opt.Rand)
 	if err != nil {
-		return Head{}, err
+		return v, err
 	}
 	w := x.begin()
 	defer w.discard()
 	if err := w.append(v, x.opt.Trust); err != nil {
-		return Head{}, err
+		return v, err
 	}
 	if err := w.commit(); err != nil {
-		return v.Head(), err
+		return v, err
 	}
 	x.noteSpoken()
-	return v.Head(), nil
+	return v, nil
 }
 
 func (x *Index) room(own bool) error {
@@ -451,6 +485,9 @@ func (x *Index) newEpoch() error {
 	}
 	err := x.Update(func(txn *badger.Txn) error {
 		if err := txn.Set(metaRestate, nil); err != nil {
+			return err
+		}
+		if err := txn.Set(metaBegan, binary.BigEndian.AppendUint64(nil, uint64(x.opt.Now().Unix()))); err != nil {
 			return err
 		}
 		return txn.Set(metaEpoch, []byte{byte(next)})
@@ -552,6 +589,9 @@ func (x *Index) ownWords(a author, table ownTable, from []byte, before Epoch) (s
 			if err != nil {
 				return false, err
 			}
+			if s.Kind == KindSnapshot { // it is of its epoch
+				return true, nil
+			}
 			if len(st) == MaxFacts || len(st) > 0 && size+len(s.Subject)+len(s.Body) > MaxBatch/2 {
 				next = bytes.Clone(k)
 				return false, nil
@@ -614,6 +654,11 @@ func (x *Index) Heard(h Head) (after Seq, behind bool, err error) {
 	if st.fork != nil {
 		return 0, false, &ForkError{Fork: *st.fork}
 	}
+	if x.covered(id, h.Seq) && !st.last.head.same(h) {
+		if st.base.Seq != h.Seq || st.base.same(h) {
+			return 0, false, nil
+		}
+	}
 	verdict, fork, err := x.chain(id, st).judgeHead(h)
 	switch {
 	case err != nil:
@@ -651,7 +696,8 @@ func (x *Index) nextHole(id logID) (Seq, bool, error) {
 	err := x.View(func(txn *badger.Txn) error {
 		hole = 0
 		prefix := epochKey(tabHole, a.no, id.Epoch)
-		from := x.state(id).hole + 1
+		first := x.state(id).base.Seq + 1 // what a snapshot covers comes in pages
+		from := max(x.state(id).hole+1, first)
 		for range 2 {
 			err := scan(txn, prefix, logKey(tabHole, a.no, Position{id.Epoch, from}), false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
 				hole = keyPosition(k).Seq
@@ -660,7 +706,7 @@ func (x *Index) nextHole(id logID) (Seq, bool, error) {
 			if err != nil || hole > 0 {
 				return err
 			}
-			from = 1
+			from = first
 		}
 		return nil
 	})
@@ -753,6 +799,11 @@ func (x *Index) Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batc
 		return nil, nil
 	}
 	dropped := x.drops(a.no)
+	if base := x.base(node); epoch < base.Epoch {
+		return nil, nil
+	} else if epoch == base.Epoch {
+		after = max(after, base.Seq)
+	}
 	size := 0
 	err := x.View(func(txn *badger.Txn) error {
 		out, size = nil, 0

@@ -150,6 +150,14 @@ func (m Batches) Encode() []byte {
 func (m Unknown) Encode() []byte { return encode(wireMessage{Type: m.Type}) }
 
 // size is about what the message takes when it is sent.
+func (m Parts) size() int {
+	n := 128
+	for _, p := range m.Parts {
+		n += len(p) + 8
+	}
+	return n
+}
+
 func (m Batches) size() int {
 	n := 32 + 192*len(m.Heads)
 	for _, b := range m.Batches {
@@ -291,6 +299,9 @@ func DecodeMessage(b []byte) (Message, error) {
 			m.Batches = append(m.Batches, b)
 		}
 		return m, nil
+	}
+	if w.Type >= typeSnapshotOffer && w.Type <= typeParts {
+		return decodeSnapshotMessage(w.Type, b)
 	}
 	return Unknown{Type: w.Type}, nil
 }

@@ -48,6 +48,9 @@ var errAside = errors.New("rows that a purge has kept aside could not be put bac
 // Update is badger's, for everybody who shares the index's database: it waits while files are being purged, when badger takes no writes.
 // Inside fn every row is there. fn must not call Update, nor anything of Index that writes.
 func (x *Index) Update(fn func(*badger.Txn) error) error {
+	if x.writes != nil {
+		x.writes()
+	}
 	x.gate.RLock()
 	defer x.gate.RUnlock()
 	if x.purging() {
@@ -188,10 +191,20 @@ func (x *Index) doomed() (d doomed, err error) {
 				return err
 			}
 			payload := r.here(p.Seq)
+			if payload != nil {
+				add(&d.parts, logKey(tabPart, no, Position{p.Epoch, r.loc(p.Seq).last}))
+			}
+			b, err := blockIn(txn, no, p)
+			if err != nil {
+				return err
+			}
+			if b != nil && b.at(p.Seq).in && !b.at(p.Seq).payload.dropped() {
+				payload = &b.at(p.Seq).payload
+				add(&d.parts, b.key())
+			}
 			if payload == nil {
 				continue
 			}
-			add(&d.parts, logKey(tabPart, no, Position{p.Epoch, r.loc(p.Seq).last}))
 			s, err := decodePayload(payload.Data)
 			if err != nil {
 				continue
@@ -241,6 +254,19 @@ func (x *Index) trail(a author, s Statement) (keys [][]byte) {
 // without returns the row of a part without the payloads that are to go: those alone whose trail is known. One that has been taken back
 // since waits for the next round.
 func (d doomed) without(k, v []byte) ([]byte, error) {
+	if k[0] == tabBlock {
+		b, err := readBlock(k, v)
+		if err != nil {
+			return nil, err
+		}
+		for i := range b.slots {
+			if s := &b.slots[i]; d.goes[string(logKey(tabDoomed, b.no, Position{b.epoch, b.first() + Seq(i)}))] && !s.payload.dropped() {
+				s.commit = s.payload.commitment()
+				s.payload = Payload{}
+			}
+		}
+		return b.encode(), nil
+	}
 	p, err := readPart(k, v)
 	if err != nil {
 		return nil, err

@@ -222,12 +222,12 @@ func (w *writing) drop(id logID, a author, p Position, hash [32]byte, st *logSta
 	if err != nil || named {
 		return nil, err
 	}
-	r, err := w.cover(a.no, p)
+	payload, _, err := w.here(a.no, p)
 	if err != nil {
 		return nil, err
 	}
 	var said *Statement
-	if payload := r.here(p.Seq); payload != nil {
+	if payload != nil {
 		s, err := decodePayload(payload.Data)
 		if err != nil || !retractable(s.Kind) || hashOf(s.Kind, s.Subject) != hash {
 			return nil, nil
@@ -269,9 +269,11 @@ func (w *writing) condemn(no authorNo, p Position) error {
 	if err != nil {
 		return err
 	}
-	c := r.here(p.Seq).commitment()
-	r.commit[p.Seq-r.first()] = c[:]
-	w.changed[string(r.key())] = true
+	if pl := r.here(p.Seq); pl != nil { // else it lies in a block
+		c := pl.commitment()
+		r.commit[p.Seq-r.first()] = c[:]
+		w.changed[string(r.key())] = true
+	}
 	return w.set(logKey(tabDoomed, no, p), nil)
 }
 
@@ -445,6 +447,32 @@ func (x *Index) said(ctx context.Context, kind Kind, subject string, after Posit
 			}
 			return true, nil
 		})
+		if err == nil {
+			err = scan(txn, authorKey(tabBlock, a.no), logKey(tabBlock, a.no, Position{after.Epoch, after.Seq + 1}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+				if n++; n%64 == 0 && ctx.Err() != nil {
+					return false, ctx.Err()
+				}
+				v, err := value()
+				if err != nil || !bytes.Contains(v, []byte(subject)) {
+					return err == nil, err
+				}
+				b, err := readBlock(k, v)
+				if err != nil {
+					return false, err
+				}
+				for i := range b.slots {
+					pos := Position{b.epoch, b.first() + Seq(i)}
+					if p := b.slots[i].payload; !p.dropped() && pos.compare(after) > 0 {
+						if s, err := decodePayload(p.Data); err == nil && s.Kind == kind && s.Subject == subject {
+							at = append(at, pos)
+						}
+					}
+				}
+				return true, nil
+			})
+		}
+		slices.SortFunc(at, Position.compare)
+		at = slices.Compact(at)
 		for _, p := range at {
 			_, gone, gerr := get(txn, logKey(tabDropped, a.no, p))
 			if gerr != nil {

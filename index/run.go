@@ -42,7 +42,7 @@ func (p *part) first() Seq { return p.last - Seq(len(p.payloads)) + 1 }
 // loc is where a fact of a run lies.
 func (r *run) loc(seq Seq) loc {
 	i := (seq - r.first()) / partSize
-	return loc{Position{r.epoch, seq}, min(r.first()+(i+1)*partSize-1, r.last)}
+	return loc{Position: Position{r.epoch, seq}, last: min(r.first()+(i+1)*partSize-1, r.last)}
 }
 
 // at returns the payload at a position, nil when it is absent.
@@ -278,16 +278,21 @@ func (x *Index) reading(txn *badger.Txn) *runCache {
 	return &runCache{x: x, txn: txn, parts: map[string]*part{}}
 }
 
-func (c *runCache) keep(p *part) {
+func (c *runCache) keep(p *part) { c.keepAs(p.key(), p) }
+
+func (c *runCache) keepAs(key []byte, p *part) {
 	if len(c.parts) >= cachedParts {
 		clear(c.parts)
 	}
-	c.parts[string(p.key())] = p
+	c.parts[string(key)] = p
 }
 
 // statement reads the statement at a place.
 func (c *runCache) statement(no authorNo, l loc) (Statement, error) {
 	key := logKey(tabPart, no, Position{l.Epoch, l.last})
+	if l.block {
+		key[0] = tabBlock
+	}
 	p := c.parts[string(key)]
 	if p == nil {
 		v, ok, err := get(c.txn, key)
@@ -297,10 +302,18 @@ func (c *runCache) statement(no authorNo, l loc) (Statement, error) {
 		if !ok {
 			return Statement{}, errDamaged("facts of a batch")
 		}
-		if p, err = readPart(key, v); err != nil {
+		if l.block {
+			var b *block
+			if b, err = readBlock(key, v); err == nil {
+				p = b.part()
+			}
+		} else {
+			p, err = readPart(key, v)
+		}
+		if err != nil {
 			return Statement{}, err
 		}
-		c.keep(p)
+		c.keepAs(key, p)
 	}
 	pl := p.at(l.Seq)
 	if pl == nil {

@@ -142,6 +142,8 @@ type Sync struct {
 	stir             time.Duration
 	store            rest // from asking for what cannot be stored
 	holes            map[hole]*unfilled
+	boots            boots
+	later            []Outgoing // about snapshots, to go with what is sent next
 }
 
 // hole is a payload that is missing after a position.
@@ -180,6 +182,7 @@ type peer struct {
 	useless int
 	unknown int
 	waiting []Want
+	parts   []WantParts
 }
 
 type question struct {
@@ -209,7 +212,9 @@ func NewSync(logs Logs, opt SyncOptions) *Sync {
 		peers: map[NodeID]*peer{}, questions: map[uint64]*question{}, asked: map[logID]*question{},
 		pull: bucket{rate: int64(opt.Pull)}, send: bucket{rate: int64(opt.Send)},
 		held: held{logs: map[logID]*heldLog{}}, seen: recent{limit: rememberedBatches}, holes: map[hole]*unfilled{},
+		boots: boots{of: map[NodeID]*Bootstrap{}, moved: map[NodeID]moved{}},
 	}
+	s.boots.logs, _ = logs.(SnapshotLogs)
 	if s.tick <= 0 {
 		s.tick = DefaultTick
 	}
@@ -286,8 +291,10 @@ func (s *Sync) Tick(peers []NodeID) ([]Outgoing, error) {
 		}
 	}
 	s.passed = 0
+	more, failed := s.tickBoots()
+	out = append(out, more...)
 	if err := s.closeGaps(); err != nil || len(s.present) == 0 {
-		return out, err
+		return out, cmp.Or(err, failed)
 	}
 	to := s.present[s.rand.IntN(len(s.present))]
 	begun := slices.ContainsFunc(out, func(o Outgoing) bool { _, ok := o.Message.(Digest); return ok && o.To == to })
@@ -295,7 +302,7 @@ func (s *Sync) Tick(peers []NodeID) ([]Outgoing, error) {
 		out = append(out, Outgoing{To: to, Message: s.view().digest()})
 	}
 	holes, err := s.askHoles(to)
-	return append(out, holes...), err
+	return append(out, holes...), cmp.Or(err, failed)
 }
 
 // Met begins an exchange with a peer that has just connected.
@@ -321,6 +328,9 @@ func (s *Sync) Pass(d time.Duration) ([]Outgoing, error) {
 	if err != nil {
 		return out, err
 	}
+	work, failed := s.workBoots()
+	out = append(append(out, s.later...), work...)
+	s.later = nil
 	if s.claims {
 		more, any := s.askAll()
 		out, s.claims = append(out, more...), any
@@ -332,7 +342,7 @@ func (s *Sync) Pass(d time.Duration) ([]Outgoing, error) {
 			out = append(out, Outgoing{To: id, Message: digest})
 		}
 	}
-	return out, nil
+	return out, failed
 }
 
 // askAll asks all peers that are ahead, and says whether any is.
@@ -467,6 +477,8 @@ func (s *Sync) Step(from NodeID, msg Message) ([]Outgoing, error) {
 		return s.stepWant(from, m)
 	case Batches:
 		return s.stepBatches(from, m)
+	case SnapshotOffer, WantParts, Parts:
+		return s.stepSnapshot(from, m)
 	case Unknown:
 		p := s.peer(from)
 		if p.unknown++; p.unknown > MaxUnknown {
@@ -757,6 +769,10 @@ func (s *Sync) ask(to NodeID) []Outgoing {
 			delete(p.vain, id)
 			continue
 		}
+		if s.taking(id, have) {
+			delete(p.ahead, id) // it is told again
+			continue
+		}
 		if v, ok := p.vain[id]; ok && have > v.at {
 			delete(p.vain, id)
 		} else if ok && s.other(to, id, have) {
@@ -854,7 +870,7 @@ func (s *Sync) stepWant(from NodeID, m Want) ([]Outgoing, error) {
 		return nil, &PeerError{Peer: from, Err: &LimitError{What: "logs in a question", Got: len(m.Logs), Limit: MaxWanted}}
 	}
 	p := s.peer(from)
-	if len(p.waiting) == 0 {
+	if len(p.waiting)+len(p.parts) == 0 {
 		s.turn = append(s.turn, from)
 	}
 	if len(p.waiting) >= MaxAsked {
@@ -871,19 +887,40 @@ func (s *Sync) serve() ([]Outgoing, error) {
 		id := s.turn[0]
 		s.turn = s.turn[1:]
 		p := s.peers[id]
-		if p == nil || len(p.waiting) == 0 {
+		if p == nil || len(p.waiting)+len(p.parts) == 0 {
 			continue
 		}
-		want := p.waiting[0]
-		if p.waiting = p.waiting[1:]; len(p.waiting) > 0 {
+		var want *Want
+		var part *WantParts
+		if len(p.waiting) > 0 {
+			want, p.waiting = &p.waiting[0], p.waiting[1:]
+		} else {
+			part, p.parts = &p.parts[0], p.parts[1:]
+		}
+		if len(p.waiting)+len(p.parts) > 0 {
 			s.turn = append(s.turn, id)
 		}
-		m, err := s.answer(want)
+		if part != nil {
+			m, err := AnswerParts(s.boots.logs, *part)
+			if err != nil {
+				return out, err
+			}
+			if parts, ok := m.(Parts); ok {
+				s.send.bytes -= int64(parts.size())
+			}
+			out = append(out, Outgoing{To: id, Message: m})
+			continue
+		}
+		m, err := s.answer(*want)
 		if err != nil {
 			return out, err
 		}
 		s.send.bytes -= int64(m.size())
 		out = append(out, Outgoing{To: id, Message: m})
+		more, err := s.offers(id, *want)
+		if out = append(out, more...); err != nil {
+			return out, err
+		}
 	}
 	return out, nil
 }
@@ -901,7 +938,8 @@ func (s *Sync) answer(want Want) (Batches, error) {
 			continue
 		}
 		reached := l.After
-		if left > 0 {
+		covered := s.boots.logs != nil && (Position{l.Epoch, l.After}).compare(s.boots.logs.Base(l.Node)) < 0 // it gets an offer
+		if left > 0 && !covered {
 			batches, err := s.logs.Range(l.Node, l.Epoch, l.After, left)
 			if err != nil {
 				return m, err
@@ -916,7 +954,7 @@ func (s *Sync) answer(want Want) (Batches, error) {
 				}
 			}
 		}
-		if h.Seq > reached {
+		if h.Seq > reached && !covered {
 			m.Heads = append(m.Heads, h)
 		}
 	}
@@ -1071,6 +1109,9 @@ func (s *Sync) takeRun(from NodeID, run []Verified, got *taken) error {
 // keep has batches taken. When the store fails, nothing more is asked for until a later Tick: it would be thrown away.
 func (s *Sync) keep(run []Verified) (fresh int, err error) {
 	fresh, err = s.logs.Take(run)
+	if fresh > 0 {
+		err = cmp.Or(err, s.snapshotsIn(run))
+	}
 	var lied *PeerError
 	switch failed := s.fault(NodeID{}, err); {
 	case failed != nil && !errors.As(failed, &lied):
@@ -1173,9 +1214,10 @@ func (s *Sync) fault(from NodeID, err error) error {
 		version     *VersionError
 		gap         *GapError
 		full        *FullError
+		contrary    *ContradictionError
 	)
 	switch {
-	case err == nil, errors.As(err, &uncertified), errors.As(err, &fork), errors.As(err, &version), errors.As(err, &gap), errors.As(err, &full):
+	case err == nil, errors.As(err, &uncertified), errors.As(err, &fork), errors.As(err, &contrary), errors.As(err, &version), errors.As(err, &gap), errors.As(err, &full):
 		return nil // a batch of a newer version is its author's doing, and what is full is full here
 	case errors.As(err, &forged), errors.As(err, &malformed), errors.As(err, &limit):
 		return &PeerError{Peer: from, Err: err}

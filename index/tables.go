@@ -43,6 +43,11 @@ const (
 	tabDoomed  = 0x1b
 	tabSaved   = 0x1c
 	tabOf      = 0x1d
+
+	tabBlock    = 0x23
+	tabPage     = 0x24
+	tabSnapshot = 0x25
+	tabSheet    = 0x26
 )
 
 // maxKeyText is how much of a text goes into a key. What a key finds is compared with the record, so a cut hides nothing.
@@ -120,16 +125,21 @@ func readFactKey(k []byte) (kind Kind, subject string, author authorNo, ok bool)
 	return Kind(parts[0]), string(parts[1]), authorNo(binary.BigEndian.Uint16(tail)), true
 }
 
-// loc says where a fact lies: its position, and the last position of the part that holds it.
+// loc says where a fact lies: its position, and the last position of the part, or of the block, that holds it.
 type loc struct {
 	Position
-	last Seq
+	last  Seq
+	block bool
 }
 
 func (l loc) append(b []byte) []byte {
 	b = append(b, byte(l.Epoch))
 	b = binary.AppendUvarint(b, uint64(l.Seq))
-	return binary.AppendUvarint(b, uint64(l.last-l.Seq))
+	d := uint64(l.last - l.Seq)
+	if l.block {
+		d += partSize
+	}
+	return binary.AppendUvarint(b, d)
 }
 
 // fields reads what the rows of this package hold, one after the other; what is cut off makes it bad.
@@ -171,7 +181,14 @@ func (f *fields) take(n uint64) []byte {
 
 func (f *fields) loc() loc {
 	l := loc{Position: Position{Epoch: Epoch(f.byte()), Seq: Seq(f.uvarint())}}
-	l.last = l.Seq + Seq(f.uvarint())
+	d := f.uvarint()
+	if l.block = d >= partSize; l.block {
+		d -= partSize
+	}
+	if d >= partSize {
+		f.bad = true
+	}
+	l.last = l.Seq + Seq(d)
 	return l
 }
 

@@ -15,8 +15,8 @@ type understanding struct {
 }
 
 func thisUnderstanding() understanding {
-	return understanding{number: 1, kinds: map[Kind]uint64{
-		KindStudy: 1, KindHolding: 1, KindNode: 1, KindVote: 1, KindRetraction: 1, KindLink: 1, KindReport: 1, KindOffer: 1,
+	return understanding{number: 2, kinds: map[Kind]uint64{
+		KindStudy: 1, KindHolding: 1, KindNode: 1, KindVote: 1, KindRetraction: 1, KindLink: 1, KindReport: 1, KindOffer: 1, KindSnapshot: 1,
 	}}
 }
 
@@ -48,6 +48,8 @@ func (u understanding) understand(s Statement) (body any, err error) {
 		return decodeReport(s.Subject, s.Body)
 	case KindOffer:
 		return decodeOffer(s.Subject, s.Body)
+	case KindSnapshot:
+		return decodeSnapshot(s.Subject, s.Body)
 	}
 	return nil, nil
 }
@@ -154,13 +156,12 @@ func (x *Index) eachUnread(step func(w *writing, a author, p Position, why byte)
 
 // stored reads a fact at a position; ok is false where there is none that can be decoded.
 func (w *writing) stored(a author, p Position) (s Statement, at loc, ok bool, err error) {
-	r, err := w.cover(a.no, p)
-	payload := r.here(p.Seq)
+	payload, at, err := w.here(a.no, p)
 	if err != nil || payload == nil {
 		return s, at, false, err
 	}
 	s, derr := decodePayload(payload.Data)
-	return s, r.loc(p.Seq), derr == nil, nil
+	return s, at, derr == nil, nil
 }
 
 // unhold takes a fact of a kind that is known now out of the facts that hold, if it does.

@@ -42,6 +42,7 @@ type logSync struct {
 	current map[index.NodeID]network.Stream
 	faults  map[index.NodeID]*fault
 	said    time.Time // trouble with the index
+	taking  map[index.NodeID]index.Progress
 }
 
 type logMessage struct {
@@ -123,6 +124,10 @@ func (g *logSync) run() {
 			now := time.Now()
 			g.try(g.sync.Pass(now.Sub(passed)))
 			passed = now
+			taking := g.sync.Bootstraps()
+			g.mu.Lock()
+			g.taking = taking
+			g.mu.Unlock()
 		case h := <-g.heads:
 			g.take(h)
 		case <-g.news:
@@ -179,6 +184,14 @@ func (g *logSync) told(from index.NodeID, msg index.Message) {
 			c.agreed = now
 		}
 	})
+}
+
+// Bootstraps says how far the snapshots of nodes' logs that are being taken up
+// have come.
+func (m *Mesh) Bootstraps() map[index.NodeID]index.Progress {
+	m.logs.mu.Lock()
+	defer m.logs.mu.Unlock()
+	return m.logs.taking
 }
 
 // connected begins an exchange with a peer soon.

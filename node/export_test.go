@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/api"
 )
 
@@ -28,3 +29,6 @@ var BasisOf = basisOf
 
 // LackingOf is lackingOf.
 var LackingOf = lackingOf
+
+// Index is what the node knows.
+func (n *Node) Index() *index.Index { return n.index }

@@ -35,12 +35,15 @@ var (
 	descPosition     = prometheus.NewDesc("priormesh_log_position", "The newest position of a node's log that is here, in its newest epoch.", []string{"trust", "node"}, nil)
 	descEpoch        = prometheus.NewDesc("priormesh_log_epoch", "The newest epoch of a node's log that is here.", []string{"trust", "node"}, nil)
 	descForked       = prometheus.NewDesc("priormesh_forked_logs", "Logs that are quarantined because their node has signed two histories, and has not begun a new epoch.", nil, nil)
+	descSnapshot     = prometheus.NewDesc("priormesh_snapshot_last_timestamp_seconds", "When the newest snapshot of this node's log was made, Unix time; 0: never.", nil, nil)
+	descTaken        = prometheus.NewDesc("priormesh_snapshot_taking_pages", "Pages here of a snapshot of another node's log that is being taken up.", []string{"trust", "node"}, nil)
+	descTaking       = prometheus.NewDesc("priormesh_snapshot_taking_pages_all", "Pages of that snapshot.", []string{"trust", "node"}, nil)
 	descRefused      = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
-		descLag, descAge, descPosition, descEpoch, descForked, descBucket, descDamaged, descVerified, descRepaired, descLastVerified} {
+		descLag, descAge, descPosition, descEpoch, descForked, descSnapshot, descTaken, descTaking, descBucket, descDamaged, descVerified, descRepaired, descLastVerified} {
 		ch <- d
 	}
 }
@@ -103,6 +106,17 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	gauge(descForked, float64(forked))
+	if own, taking, err := c.n.snapshots.status(); err == nil {
+		made := 0.0
+		if !own.Made.IsZero() {
+			made = float64(own.Made.Unix())
+		}
+		gauge(descSnapshot, made)
+		for _, b := range taking[:min(len(taking), maxLogsShown)] {
+			gauge(descTaken, float64(b.Pages), b.Trust, b.Node)
+			gauge(descTaking, float64(b.Of), b.Trust, b.Node)
+		}
+	}
 	if s, err := c.n.space(); err == nil {
 		gauge(descSpace, float64(s.Originals.Stored), "originals")
 		gauge(descSpace, float64(s.Copies.Stored), "copies")

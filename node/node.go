@@ -90,8 +90,9 @@ type Node struct {
 	priors  *priors.Engine
 	hearing *hearing
 
-	adoption *adoption
-	disk     *disk
+	adoption  *adoption
+	snapshots *snapshots
+	disk      *disk
 
 	anew      *restoredMark // the home was restored, and the node has not begun anew
 	learning  atomic.Bool   // nothing is said
@@ -325,6 +326,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 	n.priors = priors.New(priors.Options{Index: n.index, Archive: n.archive, Self: n.index.Self(),
 		Window: time.Duration(n.home.Config.Priors.Window), Now: n.Now, Log: n.Log})
 	n.adoption = newAdoption(n)
+	n.snapshots = &snapshots{n: n}
 	n.archive.Start(n.mesh)
 	n.closers = append(n.closers, n.archive.Close)
 	unwatch := n.index.Watch(n.heard)
@@ -338,6 +340,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 	n.stop = cancel
 	n.group.Go(func() error { n.hearing.run(run); return nil })
 	n.group.Go(func() error { n.adoption.run(run); return nil })
+	n.group.Go(func() error { n.snapshots.run(run); return nil })
 	n.disk.changed = func(l level) {
 		if l == roomy {
 			n.archive.Kick()
@@ -583,6 +586,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		Region: roster.Name, HTTP: n.HTTPAddr(), Mesh: n.mesh.Addrs(), Started: n.started.UTC(),
 		Studies: api.StudyCounts{Own: own, Copies: copies, Region: region},
 		Trusts:  n.hearing.trusts(), Fetches: []api.Fetch{}, Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.Silence(),
+	}
+	if st.Snapshot, st.Taking, err = n.snapshots.status(); err != nil {
+		return api.Status{}, err
 	}
 	for i, t := range st.Trusts {
 		if st.Trusts[i].Studies, _, err = n.index.Count(index.Query{Trust: index.TrustID(t.Trust)}); err != nil {

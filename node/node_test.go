@@ -102,33 +102,40 @@ func regionOf(t *testing.T, first *trust, codes ...string) []*trust {
 	first.start()
 	all := []*trust{first}
 	for _, ods := range codes {
-		tr := newTrust(t, ods, "")
-		card, err := tr.home.Card()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var invitation string
-		wait(t, ods+" is admitted", func() (bool, string) {
-			for _, m := range all {
-				a, err := m.n.Admit(context.Background(), card)
-				if err != nil {
-					return false, err.Error()
-				}
-				invitation = a.Invitation
-			}
-			return invitation != "", "no quorum yet"
-		})
-		if _, err := tr.home.Join(invitation); err != nil {
-			t.Fatal(err)
-		}
-		tr.start()
-		all = append(all, tr)
+		all = joined(t, all, ods)
+	}
+	return all
+}
+
+// joined is a region that one more trust has joined.
+func joined(t *testing.T, all []*trust, ods string) []*trust {
+	t.Helper()
+	tr := newTrust(t, ods, "")
+	card, err := tr.home.Card()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var invitation string
+	wait(t, ods+" is admitted", func() (bool, string) {
 		for _, m := range all {
-			m.wait("hears every trust", func() (bool, string) {
-				s := m.n.Silence()
-				return len(s) == 0, strings.Join(s, "; ")
-			})
+			a, err := m.n.Admit(context.Background(), card)
+			if err != nil {
+				return false, err.Error()
+			}
+			invitation = a.Invitation
 		}
+		return invitation != "", "no quorum yet"
+	})
+	if _, err := tr.home.Join(invitation); err != nil {
+		t.Fatal(err)
+	}
+	tr.start()
+	all = append(all, tr)
+	for _, m := range all {
+		m.wait("hears every trust", func() (bool, string) {
+			s := m.n.Silence()
+			return len(s) == 0, strings.Join(s, "; ")
+		})
 	}
 	return all
 }

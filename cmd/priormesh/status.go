@@ -94,8 +94,38 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 		fmt.Fprintf(out, "quarantined: node %s of %s has signed two histories: epoch %d, position %d, found %s; its statements are no longer taken\n",
 			plain(f.Node), or(plain(f.Trust)), f.Epoch, f.Position, f.Found.Format(time.RFC3339))
 	}
+	for _, b := range s.Taking {
+		bootstrapText(out, b)
+	}
+	snapshotText(out, s.Snapshot, now)
 	for _, text := range s.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", plain(text))
+	}
+}
+
+// bootstrapText says how far what a node of another trust says has come as pages.
+func bootstrapText(out io.Writer, b api.Bootstrap) {
+	if b.Dropping {
+		fmt.Fprintf(out, "index of %s: all %d pages of its snapshot are here; what it leaves out is being dropped\n", or(plain(b.Trust)), b.Of)
+		return
+	}
+	percent := uint64(0)
+	if b.Of > 0 {
+		percent = 100 * b.Pages / b.Of
+	}
+	fmt.Fprintf(out, "index of %s: %d of %d pages of its snapshot (%d facts) are here, %d %%, from %d peers; answers may lack some of its studies until all are\n",
+		or(plain(b.Trust)), b.Pages, b.Of, b.Facts, percent, b.Sources)
+}
+
+func snapshotText(out io.Writer, s api.Snapshot, now time.Time) {
+	if !s.Made.IsZero() {
+		fmt.Fprintf(out, "snapshot: made %s ago, %d facts; what was said before it and does not hold any more is gone everywhere\n", ago(now.Sub(s.Made)), s.Facts)
+	}
+	if s.Waits != "" {
+		fmt.Fprintf(out, "snapshot: the next one waits for %s\n", plain(s.Waits))
+	}
+	if s.Error != "" {
+		fmt.Fprintf(out, "snapshot: the last could not be made and is tried again: %s\n", plain(s.Error))
 	}
 }
 

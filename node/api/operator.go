@@ -190,8 +190,34 @@ type Status struct {
 	Conflicts []Conflict    `json:"conflicts"` // instances kept out because other bytes have their UID
 	Forks     []string      `json:"forks"`     // nodes quarantined for contradicting themselves
 	Forked    []Fork        `json:"forked"`    // the same, log by log
+	Snapshot  Snapshot      `json:"snapshot"`  // the newest of this node's own log
+	Taking    []Bootstrap   `json:"taking"`    // snapshots of other nodes' logs that are being taken up
 	Basis     []Basis       `json:"rests_on"`
 	Warnings  []string      `json:"warnings"`
+}
+
+// Snapshot is what a node's log begins with: what it said before and does not
+// hold any more is gone.
+type Snapshot struct {
+	Made     time.Time `json:"made,omitzero"` // absent: none yet
+	Epoch    uint64    `json:"epoch,omitempty"`
+	Position uint64    `json:"position,omitempty"` // up to where it covers the log
+	Facts    uint64    `json:"facts,omitempty"`    // that hold
+	Waits    string    `json:"waits,omitempty"`    // for what the next one, which is due, waits
+	Error    string    `json:"error,omitempty"`    // why the last could not be made
+}
+
+// Bootstrap is how far a snapshot of another node's log has been taken up.
+type Bootstrap struct {
+	Node     string `json:"node"`
+	Trust    string `json:"trust"`
+	Pages    uint64 `json:"pages"` // that are here
+	Of       uint64 `json:"of"`
+	Facts    uint64 `json:"facts"` // in all of them
+	Bytes    uint64 `json:"bytes"` // that came from peers since the start
+	Sources  int    `json:"sources"`
+	Missing  uint64 `json:"missing,omitempty"`  // pages of which nobody asked has the whole
+	Dropping bool   `json:"dropping,omitempty"` // all are here; what the snapshot leaves out is being dropped
 }
 
 // StudyCounts counts studies.

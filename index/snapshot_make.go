@@ -1,0 +1,291 @@
+package index
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// ErrEarlier says that this node's log has facts of an earlier epoch that still hold, and are to be said again before a snapshot: some came
+// while one was made.
+var ErrEarlier = errors.New("something that this node had said in an earlier epoch of its log has only come back now; it is said again before the next snapshot")
+
+// builtSnapshot keeps what is made of a snapshot until it can be written: a byte and a half for each fact.
+type builtSnapshot struct {
+	list   []byte
+	sheets [][]byte
+	pages  []row
+	no     authorNo
+}
+
+func (b *builtSnapshot) Page(_ uint64, v VerifiedPage) error {
+	b.pages = append(b.pages, row{pageKey(b.no, v.header.Epoch, v.ref), binary.BigEndian.AppendUint64(nil, v.header.Which)})
+	return nil
+}
+
+func (b *builtSnapshot) Sheet(_ int, raw []byte) error { b.sheets = append(b.sheets, raw); return nil }
+func (b *builtSnapshot) List(raw []byte) error         { b.list = raw; return nil }
+
+// MakeSnapshot makes and says a snapshot of all that this node says, and takes it for the beginning of its own log. It is for the owner to
+// know that the node has heard back from the region all that it ever said: what is not here then is withdrawn by it. An interruption loses
+// nothing but the work.
+func (x *Index) MakeSnapshot(ctx context.Context) (Snapshot, error) {
+	a, ok := x.known(x.self)
+	if !ok {
+		return Snapshot{}, nil // nothing has been said yet
+	}
+	if err := x.finishBegun(ctx); err != nil {
+		return Snapshot{}, err
+	}
+	x.write.Lock()
+	late := x.late
+	x.write.Unlock()
+	if err := x.restateEarlier(ctx, a); err != nil {
+		return Snapshot{}, err
+	}
+	var built *builtSnapshot
+	var snap Snapshot
+	err := x.View(func(txn *badger.Txn) error {
+		built = &builtSnapshot{no: a.no}
+		head, err := x.ownHead(txn, a)
+		if err != nil {
+			return err
+		}
+		r := x.pageReader(txn, a, head.Epoch)
+		defer r.close()
+		facts := func(yield func(PageFact, error) bool) {
+			for f, err := range r.holding(head, 0, uint64(head.Seq-1)/PageSpan) {
+				if err == nil {
+					err = ctx.Err()
+				}
+				if !yield(f, err) {
+					return
+				}
+			}
+		}
+		snap, err = BuildSnapshot(head, facts, built)
+		return err
+	})
+	if err != nil {
+		return Snapshot{}, err
+	}
+	write := func(rows []row) error {
+		return x.Update(func(txn *badger.Txn) error {
+			for _, r := range rows {
+				if err := txn.Set(r.key, r.value); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	rows := []row{{sheetKey(a.no, snap.Root, -1), built.list}}
+	for i, raw := range built.sheets {
+		rows = append(rows, row{sheetKey(a.no, snap.Root, i), raw})
+	}
+	for _, r := range rows {
+		if err := write([]row{r}); err != nil {
+			return Snapshot{}, err
+		}
+	}
+	for some := range slices.Chunk(built.pages, MaxSheet) {
+		if err := write(some); err != nil {
+			return Snapshot{}, err
+		}
+	}
+	st, err := SnapshotStatement(snap)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	x.write.Lock()
+	v, err := x.saySealed(ctx, []Statement{st})
+	x.write.Unlock()
+	x.tell()
+	if err != nil {
+		return Snapshot{}, err
+	}
+	o, err := ReadSnapshot(v)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	store := &snapshotStore{x: x, node: x.self, made: true, late: late}
+	if _, err := store.Begin(o); err != nil {
+		return Snapshot{}, err
+	}
+	return snap, x.finish(ctx, store, o)
+}
+
+func (x *Index) finish(ctx context.Context, store SnapshotStore, o Offered) error {
+	for {
+		if err := x.Purge(ctx); err != nil {
+			return err
+		}
+		if done, err := store.Finish(o); err != nil || done {
+			return err
+		}
+	}
+}
+
+// finishBegun drops the rest of what a snapshot of this node's own leaves out, if that was broken off.
+func (x *Index) finishBegun(ctx context.Context) error {
+	o, begun, err := x.begun()
+	if err != nil || !begun {
+		return err
+	}
+	return x.finish(ctx, x.Snapshots(x.self), o)
+}
+
+func (x *Index) begun() (o Offered, ok bool, err error) {
+	a, known := x.known(x.self)
+	if !known {
+		return o, false, nil
+	}
+	err = x.View(func(txn *badger.Txn) error {
+		var stage byte
+		o, stage, ok, err = x.offer(txn, a.no, rowPending)
+		ok = ok && stage == stageDropping
+		return err
+	})
+	return o, ok, err
+}
+
+// SnapshotBegun says that the making of a snapshot was broken off where MakeSnapshot has to go on.
+func (x *Index) SnapshotBegun() (bool, error) {
+	_, ok, err := x.begun()
+	return ok, err
+}
+
+// SnapshotOf is the newest snapshot of a node that was finished here, and when.
+func (x *Index) SnapshotOf(n NodeID) (s Snapshot, at time.Time, ok bool, err error) {
+	a, known := x.known(n)
+	if !known {
+		return s, at, false, nil
+	}
+	err = x.View(func(txn *badger.Txn) error {
+		var o Offered
+		if o, _, ok, err = x.offer(txn, a.no, rowFinished); err != nil || !ok {
+			return err
+		}
+		s = o.Snapshot
+		v, _, err := get(txn, snapshotKey(a.no, rowWhen))
+		if err == nil && len(v) == 8 {
+			at = time.Unix(int64(binary.BigEndian.Uint64(v)), 0)
+		}
+		return err
+	})
+	return s, at, ok, err
+}
+
+// SnapshotCounts counts what SnapshotDue asks for. What holds is counted by reading the own log, and only when so much was said since it
+// was last counted that it may matter.
+func (x *Index) SnapshotCounts(ctx context.Context) (c SnapshotCounts, err error) {
+	a, ok := x.known(x.self)
+	if !ok {
+		return c, nil
+	}
+	finished, _, _, err := x.SnapshotOf(x.self)
+	if err != nil {
+		return c, err
+	}
+	x.mu.RLock()
+	for id, st := range x.logs {
+		if id.Node == x.self {
+			c.Since += uint64(st.last.head.Seq - min(st.base.Seq, st.last.head.Seq))
+		}
+	}
+	counted := x.counted
+	x.mu.RUnlock()
+	c.InLog = finished.Facts + c.Since
+	err = x.View(func(txn *badger.Txn) error {
+		c.Withdrawn = 0
+		prefix := authorKey(tabDropped, a.no)
+		return scan(txn, prefix, prefix, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
+			c.Withdrawn++
+			return true, nil
+		})
+	})
+	if err != nil {
+		return c, err
+	}
+	c.Hold = c.InLog // as far as is known
+	if _, due := SnapshotDue(c); due || c.Since < snapshotFewest {
+		return c, nil
+	}
+	if c.InLog < counted.InLog+max(snapshotFewest, counted.Hold/16) && c.InLog >= counted.InLog {
+		c.Hold = counted.Hold + c.InLog - counted.InLog
+		return c, nil
+	}
+	err = x.View(func(txn *badger.Txn) error {
+		c.Hold = 0
+		head, err := x.ownHead(txn, a)
+		if err != nil {
+			return err
+		}
+		r := x.pageReader(txn, a, head.Epoch)
+		defer r.close()
+		for _, err := range r.holding(head, 0, uint64(head.Seq-1)/PageSpan) {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return err
+			}
+			c.Hold++
+		}
+		return nil
+	})
+	if err != nil {
+		return c, err
+	}
+	x.mu.Lock()
+	x.counted = c
+	x.mu.Unlock()
+	return c, nil
+}
+
+// EpochBegan is when this node's log was begun anew; ok is false when it never was.
+func (x *Index) EpochBegan() (at time.Time, ok bool) {
+	v, ok, err := x.row(metaBegan)
+	if err != nil || !ok || len(v) != 8 {
+		if x.ownEpoch() > 1 {
+			return x.opt.Now(), true // when is not known: it counts as now
+		}
+		return at, false
+	}
+	return time.Unix(int64(binary.BigEndian.Uint64(v)), 0), true
+}
+
+// ownHead is the head of the own log's newest epoch, as a transaction sees it.
+func (x *Index) ownHead(txn *badger.Txn, a author) (Head, error) {
+	v, ok, err := get(txn, epochKey(tabLog, a.no, x.ownEpoch()))
+	if err != nil {
+		return Head{}, err
+	}
+	var r logRow
+	if ok && decode(factMode, "log", v, &r) != nil {
+		return Head{}, errDamaged("a log")
+	}
+	if !ok || r.Head.Seq == 0 {
+		return Head{}, ErrEarlier // nothing has been said in this epoch
+	}
+	return r.Head, nil
+}
+
+// restateEarlier says again what was said in earlier epochs and still holds: a snapshot is of one epoch.
+func (x *Index) restateEarlier(ctx context.Context, a author) error {
+	epoch := x.ownEpoch()
+	earlier := false
+	x.mu.RLock()
+	for id, st := range x.logs {
+		earlier = earlier || id.Node == x.self && id.Epoch < epoch && st.last.head.Seq > 0
+	}
+	x.mu.RUnlock()
+	if !earlier {
+		return nil
+	}
+	return x.restate(ctx)
+}
