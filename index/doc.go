@@ -148,6 +148,8 @@
 //	                                     batch; t when that was, in seconds (8); x root of one that contradicts the log
 //	26 author root(8) number(4)          sheet of a snapshot by its number + 1; 0: the list of sheets
 //
+//	27 key                               stale: a row from which a snapshot has left something out; its former versions go at the next purge
+//
 // A place whose last varint is 16 or more lies in a block, and that is 16 more than it would be. The row of a log that begins with a snapshot
 // has the snapshot's head beside its own (logRow).
 //

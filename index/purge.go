@@ -115,11 +115,61 @@ func (x *Index) mended() error {
 	return nil
 }
 
-// Purge removes from the files of the database what retractions have taken back, if there is any.
+// Purge removes from the files of the database what retractions have taken back, and what a snapshot has left out, if there is any.
 func (x *Index) Purge(ctx context.Context) error {
 	if err := x.mend(); err != nil {
 		return err
 	}
+	if err := x.purgeDoomed(ctx); err != nil {
+		return err
+	}
+	return x.purgeStale(ctx)
+}
+
+// purgeStale removes the former versions of rows from which a snapshot has left something out: it may be taken back later, and nobody
+// would find it then.
+func (x *Index) purgeStale(ctx context.Context) error {
+	for {
+		var keys, noted [][]byte
+		if err := x.View(func(txn *badger.Txn) error {
+			keys, noted = nil, nil
+			return scan(txn, []byte{tabStale}, []byte{tabStale}, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
+				keys, noted = append(keys, bytes.Clone(k[1:])), append(noted, bytes.Clone(k))
+				return len(keys) < purgeKeys, nil
+			})
+		}); err != nil || len(keys) == 0 {
+			return err
+		}
+		var gone, stay [][]byte
+		for _, k := range keys {
+			if k[0] == tabBlock {
+				stay = append(stay, k)
+			} else {
+				gone = append(gone, k)
+			}
+		}
+		if err := x.purge(ctx, doomedKeys{keys: gone, kind: unlessLive}); err != nil {
+			return err
+		}
+		if err := x.purge(ctx, doomedKeys{keys: stay, kind: rewritten, rewrite: asItIs}); err != nil {
+			return err
+		}
+		for some := range slices.Chunk(noted, purgeFacts) {
+			if err := x.Update(func(txn *badger.Txn) error {
+				for _, k := range some {
+					if err := txn.Delete(k); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (x *Index) purgeDoomed(ctx context.Context) error {
 	for {
 		work, err := x.doomed()
 		if err != nil || len(work.at) == 0 {

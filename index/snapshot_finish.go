@@ -325,6 +325,9 @@ func (s *snapshotStore) dropRow(w *writing, a author, o Offered, table byte, k, 
 			if err := w.delete(part.key()); err != nil {
 				return false, err
 			}
+			if err := w.stale(part.key()); err != nil {
+				return false, err
+			}
 		}
 		return false, w.delete(k)
 	case tabBlock:
@@ -357,6 +360,9 @@ func (s *snapshotStore) dropRow(w *writing, a author, o Offered, table byte, k, 
 		for _, e := range empty {
 			*e = slot{}
 		}
+		if err := w.stale(b.key()); err != nil {
+			return false, err
+		}
 		return false, w.setBlock(b)
 	case tabPage:
 		stays := false
@@ -387,6 +393,9 @@ func (s *snapshotStore) dropRow(w *writing, a author, o Offered, table byte, k, 
 	}
 	return false, w.delete(k)
 }
+
+// stale notes a row whose former versions are to go out of the files at the next purge.
+func (w *writing) stale(key []byte) error { return w.set(append([]byte{tabStale}, key...), nil) }
 
 // leftOut is a fact that a snapshot does not have.
 type leftOut struct {

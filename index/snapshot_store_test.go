@@ -202,15 +202,33 @@ func TestSnapshotInTheDatabase(t *testing.T) {
 // What was taken back is in no file of a node that has the newer snapshot, also of one that never heard the retraction.
 func TestSnapshotLeavesNoTrace(t *testing.T) {
 	r := foundRegion("RAA", "RBB")
-	author := openTest(t, "RAA", r)
-	secret := "QWXZJVKPLM"
+	authorDir := t.TempDir()
+	authorDB := openDB(t, authorDir)
+	author := openIn(t, authorDB, testOptions("RAA", r))
+	secret, replaced := "QWXZJVKPLM", "BRTHGFDSNC"
 	busyLog(t, author, rand.New(rand.NewPCG(3, 3)), 80)
+	say(t, author, mustStudy(t, Study{UID: "9.9.9", Name: secret + "^First", Date: "20250101", Description: replaced}))
 	say(t, author, mustStudy(t, Study{UID: "9.9.9", Name: secret + "^Ganz", Date: "20250101", Description: secret}))
 	busyLog(t, author, rand.New(rand.NewPCG(4, 4)), 80)
 	dir := t.TempDir()
 	db := openDB(t, dir)
 	other := openIn(t, db, testOptions("RBB", r))
 	copyLog(t, author, other, author.Self())
+	// A snapshot leaves out what the study was at first: nobody can take it back any more.
+	if _, err := author.MakeSnapshot(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	bringSnapshot(t, other, author.Self(), map[NodeID]*Index{author.Self(): author})
+	for _, x := range []*Index{author, other} {
+		if err := x.Purge(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{dir, authorDir} {
+		if n := occurrences(t, dir, replaced); n != 0 {
+			t.Fatalf("what the snapshot left out is still in the files, %d times", n)
+		}
+	}
 	if _, err := author.Retract(context.Background(), KindStudy, "9.9.9"); err != nil {
 		t.Fatal(err)
 	}
@@ -227,12 +245,19 @@ func TestSnapshotLeavesNoTrace(t *testing.T) {
 	if err := other.Purge(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Close(); err != nil {
+	if err := author.Purge(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{secret, strings.ToLower(secret)} {
-		if n := occurrences(t, dir, text); n != 0 {
-			t.Fatalf("%s is still in the files, %d times", text, n)
+	for _, db := range []*badger.DB{db, authorDB} {
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{dir, authorDir} {
+		for _, text := range []string{secret, strings.ToLower(secret)} {
+			if n := occurrences(t, dir, text); n != 0 {
+				t.Fatalf("%s is still in the files, %d times", text, n)
+			}
 		}
 	}
 }

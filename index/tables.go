@@ -48,6 +48,7 @@ const (
 	tabPage     = 0x24
 	tabSnapshot = 0x25
 	tabSheet    = 0x26
+	tabStale    = 0x27
 )
 
 // maxKeyText is how much of a text goes into a key. What a key finds is compared with the record, so a cut hides nothing.
