@@ -218,7 +218,11 @@ func (w *writing) append(v Verified, trust TrustID) error {
 			if err != nil {
 				return err
 			}
-			if !gone {
+			s, err := w.slot(a.no, pos)
+			if err != nil {
+				return err
+			}
+			if !gone && (s == nil || s.payload.dropped()) { // else it came in a page
 				st.missing++
 				if err := w.set(logKey(tabHole, a.no, pos), nil); err != nil {
 					return err
@@ -323,6 +327,9 @@ func (w *writing) fill(v Verified) (bool, error) {
 				return false, err
 			}
 			continue // it came in a page
+		}
+		if id.Node == w.x.self && id.Epoch < w.x.ownEpoch() {
+			w.x.late++
 		}
 		if err := w.payload(id, a, filled.loc(v.link.first+Seq(i)), filled.payloads[i], st.trust, &st); err != nil {
 			return false, err

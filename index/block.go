@@ -72,6 +72,14 @@ func (b *block) encode() []byte {
 	return v
 }
 
+// size is what the block takes as a row, generously.
+func (b *block) size() (n int) {
+	for i := range b.slots {
+		n += len(b.slots[i].payload.Data) + 64
+	}
+	return n
+}
+
 // readBlock reads a row of the table of blocks. What it returns shares v.
 func readBlock(k, v []byte) (*block, error) {
 	at := keyPosition(k)

@@ -131,6 +131,9 @@ func (s *snapshotStore) moveSome(w *writing, a author, o Offered) error {
 	touched := map[*block]bool{}
 	n := 0
 	for ; s.at.page < len(refs) && n < movedPages; s.at.page++ {
+		if n > 0 && !w.roomForBlocks(touched) {
+			break
+		}
 		n++
 		ref := refs[s.at.page]
 		which, ok, err := readWhich(w.txn, pageKey(a.no, epoch, ref))
@@ -195,6 +198,15 @@ func (s *snapshotStore) moveSome(w *writing, a author, o Offered) error {
 		s.at.sheet, s.at.page = s.at.sheet+1, 0
 	}
 	return w.keep(id, st)
+}
+
+// roomForBlocks says whether another page of the longest payloads may be moved beside blocks that are still to be written.
+func (w *writing) roomForBlocks(touched map[*block]bool) bool {
+	size := w.bytes
+	for b := range touched {
+		size += b.size()
+	}
+	return int64(size) < w.x.db.MaxBatchSize()/4 && int64(w.rows) < w.x.db.MaxBatchCount()/2
 }
 
 // beginAt makes the snapshot the beginning of the log. Nothing that goes has gone yet, and nothing that stays lies in batches any more.

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -102,7 +103,10 @@ func (x *Index) MakeSnapshot(ctx context.Context) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	x.write.Lock()
-	v, err := x.saySealed(ctx, []Statement{st})
+	var v Verified
+	if err = ErrEarlier; x.late == late {
+		v, err = x.saySealed(ctx, []Statement{st})
+	}
 	x.write.Unlock()
 	x.tell()
 	if err != nil {
@@ -116,7 +120,11 @@ func (x *Index) MakeSnapshot(ctx context.Context) (Snapshot, error) {
 	if _, err := store.Begin(o); err != nil {
 		return Snapshot{}, err
 	}
-	return snap, x.finish(ctx, store, o)
+	if err = x.finish(ctx, store, o); errors.Is(err, ErrEarlier) {
+		// The snapshot has been said, and others drop what it leaves out: what came late is said again after it, at once.
+		err = cmp.Or(x.restateEarlier(ctx, a), err)
+	}
+	return snap, err
 }
 
 func (x *Index) finish(ctx context.Context, store SnapshotStore, o Offered) error {

@@ -351,9 +351,12 @@ func (x *Index) Taking() (out []NodeID, err error) {
 	authors := slices.Clone(x.authors)
 	x.mu.RUnlock()
 	for _, a := range authors {
-		_, pending, err := x.Snapshots(a.node).Pending()
+		o, pending, err := x.Snapshots(a.node).Pending()
 		if err != nil {
 			return nil, err
+		}
+		if h := o.Snapshot.Head; pending && a.node == x.self && x.state(logID{h.Node, h.Epoch}).last.head.Seq >= h.Seq {
+			continue // MakeSnapshot was broken off: whether it still says all that holds, the next one knows
 		}
 		if !pending {
 			if _, pending, err = x.Newest(a.node); err != nil {
