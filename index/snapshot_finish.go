@@ -13,6 +13,7 @@ import (
 // finishing is how far Finish has come, in memory only: after a break it finds that there is less to do.
 type finishing struct {
 	root  [32]byte
+	of    Position // up to where it covers: the next one may have the same pages
 	list  []PageRef
 	sheet int // whose facts are moved next
 	page  int
@@ -38,8 +39,8 @@ func (s *snapshotStore) Finish(o Offered) (done bool, err error) {
 	if err != nil || !ok || !pending || now.Snapshot.Root != o.Snapshot.Root {
 		return err == nil, err
 	}
-	if s.at.root != o.Snapshot.Root || s.at.masks == nil {
-		s.at = finishing{root: o.Snapshot.Root, masks: map[int]map[uint64]uint64{}}
+	if s.at.root != o.Snapshot.Root || s.at.of != o.Snapshot.through() || s.at.masks == nil {
+		s.at = finishing{root: o.Snapshot.Root, of: o.Snapshot.through(), masks: map[int]map[uint64]uint64{}}
 		raw, ok, err := get(w.txn, sheetKey(a.no, o.Snapshot.Root, -1))
 		if err == nil && !ok {
 			err = errDamaged("the list of a snapshot")
