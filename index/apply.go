@@ -207,6 +207,14 @@ func (w *writing) append(v Verified, trust TrustID) error {
 	if err != nil {
 		return err
 	}
+	for i, c := range v.link.commit {
+		p := Position{id.Epoch, v.link.first + Seq(i)}
+		if s, err := w.slot(a.no, p); err != nil {
+			return err
+		} else if s != nil && s.commitment() != [32]byte(c) {
+			return &ContradictionError{a.node, p}
+		}
+	}
 	st := w.state(id)
 	st.trust = trust
 	// What its author has retracted is not stored, nor what a retraction has named.

@@ -183,6 +183,14 @@ func (x *Index) paged(no authorNo) bool {
 	return x.blocks[no]
 }
 
+// hasLog says whether anything of a log is here, be it pages alone.
+func (x *Index) hasLog(id logID) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	st, ok := x.logs[id]
+	return ok && st.trust != "" && st.fork == nil
+}
+
 // base is up to where a snapshot covers a node's log: nothing up to there is taken, asked for or given but in pages.
 func (x *Index) base(n NodeID) Position {
 	x.mu.RLock()

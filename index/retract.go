@@ -257,7 +257,7 @@ func (w *writing) drop(id logID, a author, p Position, hash [32]byte, st *logSta
 	switch {
 	case at == id:
 		*st = state
-	case state.last.head.Seq > 0:
+	case state.last.head.Seq > 0 || w.x.hasLog(at):
 		return said, w.keep(at, state)
 	}
 	return said, nil

@@ -283,6 +283,19 @@ func (x *Index) ownHead(txn *badger.Txn, a author) (Head, error) {
 	return r.Head, nil
 }
 
+// EarlierLacks is how many facts that this node said in earlier epochs of its log it has not got back, or cannot read: a snapshot would
+// withdraw them.
+func (x *Index) EarlierLacks() (n int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for id, st := range x.logs {
+		if id.Node == x.self && id.Epoch < x.epoch && st.fork == nil {
+			n += st.missing + st.unread
+		}
+	}
+	return n
+}
+
 // restateEarlier says again what was said in earlier epochs and still holds: a snapshot is of one epoch.
 func (x *Index) restateEarlier(ctx context.Context, a author) error {
 	epoch := x.ownEpoch()

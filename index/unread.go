@@ -189,6 +189,9 @@ func (w *writing) readAgain(a author, p Position, why byte) error {
 		return err
 	}
 	id := logID{a.node, p.Epoch}
+	if p.Epoch < w.x.base(a.node).Epoch { // of a log that goes
+		return w.delete(logKey(tabUnread, a.no, p))
+	}
 	st := w.state(id)
 	if err := w.forgetUnread(a.no, p, &st); err != nil {
 		return err

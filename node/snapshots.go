@@ -116,12 +116,15 @@ func (s *snapshots) absent() string {
 			away = append(away, string(k.Trust))
 		}
 	}
+	until := began.Add(snapshotAbsent).UTC().Format(time.RFC3339)
+	if n := s.n.index.EarlierLacks(); n > 0 && len(away) == 0 {
+		return fmt.Sprintf("%d facts that this node had said before it was restored and no member has given back; until %s at most", n, until)
+	}
 	if len(away) == 0 {
 		return ""
 	}
 	slices.Sort(away)
-	return fmt.Sprintf("%s to tell what they have of this node's log, which was begun anew %s; until %s at most", strings.Join(away, ", "), began.UTC().Format(time.RFC3339),
-		began.Add(snapshotAbsent).UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%s to tell what they have of this node's log, which was begun anew %s; until %s at most", strings.Join(away, ", "), began.UTC().Format(time.RFC3339), until)
 }
 
 // status is what an operator sees of snapshots: of the own log, and of others' that are being taken up.

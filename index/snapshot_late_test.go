@@ -44,8 +44,8 @@ func shows(t *testing.T, x *Index, uid string) bool {
 }
 
 // The node is killed after its snapshot was said and before it is the beginning of its log; then the rest of the earlier epoch comes back.
-// Sync goes on with the pending snapshot, without asking what came late.
-func TestReviewLateAfterRestart(t *testing.T) {
+// Sync leaves the pending snapshot to who makes the next.
+func TestSnapshotLateAfterRestart(t *testing.T) {
 	now, _, batches := restoredPair(t)
 	type killed struct{}
 	func() {
@@ -83,9 +83,8 @@ func TestReviewLateAfterRestart(t *testing.T) {
 	}
 }
 
-// What is missing its payload in an earlier epoch of the own log, or is not understood, is withdrawn by the snapshot; and what fills a hole
-// while the snapshot is made is not counted as late.
-func TestReviewFilledLate(t *testing.T) {
+// What fills a hole of an earlier epoch of the own log while a snapshot is made is late too: it is not withdrawn.
+func TestSnapshotFilledLate(t *testing.T) {
 	now, _, batches := restoredPair(t)
 	holed := batches[2].Batch()
 	holed.Payloads = []Payload{{}}
@@ -118,7 +117,8 @@ func TestReviewFilledLate(t *testing.T) {
 	}
 }
 
-func TestReviewHoledEarlier(t *testing.T) {
+// A node knows what it lacks of what it had said in earlier epochs.
+func TestEarlierEpochsLack(t *testing.T) {
 	now, _, batches := restoredPair(t)
 	holed := batches[2].Batch()
 	holed.Payloads = []Payload{{}}
@@ -129,19 +129,26 @@ func TestReviewHoledEarlier(t *testing.T) {
 	if _, err := now.Take([]Verified{batches[1], v}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = now.MakeSnapshot(context.Background())
-	t.Log("MakeSnapshot:", err)
+	if n := now.EarlierLacks(); n != 1 {
+		t.Errorf("%d facts of earlier epochs are known to be lacking", n)
+	}
 	if _, err := now.Take(batches[2:]); err != nil {
 		t.Fatal(err)
 	}
+	if n := now.EarlierLacks(); n != 0 {
+		t.Errorf("%d facts of earlier epochs are lacking still", n)
+	}
+	if _, err = now.MakeSnapshot(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	if !shows(t, now, "1.2.3") {
-		t.Error("a study whose payload was missing in an earlier epoch of the own log is withdrawn by the snapshot, though the node knew of the hole")
+		t.Error("a study that came back before the snapshot is withdrawn by it")
 	}
 }
 
 // A snapshot that is given up because something came late has been said: peers that have the log take it up and drop what it leaves out.
 // What came late is said again after it, so that it is shown there.
-func TestReviewGivenUpIsSaidAgain(t *testing.T) {
+func TestSnapshotGivenUpIsSaidAgain(t *testing.T) {
 	now, _, batches := restoredPair(t)
 	r := foundRegion("RAA", "RBB")
 	other := openTest(t, "RBB", r)

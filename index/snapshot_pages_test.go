@@ -7,7 +7,7 @@ import (
 )
 
 // Page of retractions, each of as many positions as one may name, held by a node with pages alone.
-func TestReviewManyRetractions(t *testing.T) {
+func TestSnapshotOfManyRetractions(t *testing.T) {
 	ctx := context.Background()
 	r := foundRegion("RAA", "RBB")
 	author := openTest(t, "RAA", r)
@@ -46,7 +46,7 @@ func TestReviewManyRetractions(t *testing.T) {
 }
 
 // Two snapshots in a row, the second with the same pages, taken up by one store that had begun the first.
-func TestReviewSameRoot(t *testing.T) {
+func TestSnapshotsOfTheSamePages(t *testing.T) {
 	ctx := context.Background()
 	r := foundRegion("RAA", "RBB")
 	author := openTest(t, "RAA", r)
