@@ -29,7 +29,7 @@ demo: build ## a region of three trusts on this machine; ARGS="--once --json" an
 build: ## bin/priormesh, one static program
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/priormesh ./cmd/priormesh
 
-test: format vet lint unit interop ## everything that must pass, after installing what is missing
+test: format vet lint interop-setup unit interop ## everything that must pass, after installing what is missing
 
 format: ## is every Go file as gofmt writes it?
 	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
@@ -41,7 +41,7 @@ vet: ## go vet
 lint: ## staticcheck
 	$(GO) run $(STATICCHECK) ./...
 
-unit: ## each package's own tests, with the race detector
+unit: interop-setup ## each package's own tests, with the race detector
 	$(GO) test -race -p $(JOBS) -timeout 10m $(UNIT)
 
 interop: interop-setup ## whole regions of processes, with Orthanc, dicomweb-client and curl
