@@ -40,7 +40,7 @@ func TestIndexBench(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.Bytes())
 	}
 	want := []string{"others' logs, from a peer", "own, appended", "Resident while loading", "On disk after a stop", "compacted:",
-		"Resident while asked", "zstd, one stream"}
+		"Resident while asked", "packed, as the mesh sends them"}
 	for _, q := range questions {
 		want = append(want, q.name)
 	}
