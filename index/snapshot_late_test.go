@@ -2,10 +2,11 @@ package index
 
 import (
 	"context"
+	"errors"
 	"testing"
 )
 
-// restored gives a node that was restored from an early backup, and its lost self that has said more in epoch 1.
+// restoredPair gives a node that was restored from an early backup, and its lost self that has said more in epoch 1.
 func restoredPair(t *testing.T) (now, lost *Index, batches []Verified) {
 	ctx := context.Background()
 	r := foundRegion("RAA", "RBB")
@@ -111,8 +112,10 @@ func TestSnapshotFilledLate(t *testing.T) {
 		}
 	}
 	_, err = now.MakeSnapshot(context.Background())
-	t.Log("MakeSnapshot:", err, "filled:", filled)
-	if err == nil && !shows(t, now, "1.2.3") {
+	if !filled || err != nil && !errors.Is(err, ErrEarlier) {
+		t.Fatalf("filled meanwhile: %v; the snapshot: %v", filled, err)
+	}
+	if !shows(t, now, "1.2.3") {
 		t.Error("a study whose payload was missing in an earlier epoch of the own log is withdrawn by the snapshot")
 	}
 }
@@ -166,7 +169,9 @@ func TestSnapshotGivenUpIsSaidAgain(t *testing.T) {
 	}
 	_, err := now.MakeSnapshot(context.Background())
 	now.writes = nil
-	t.Log(came, err)
+	if !came || !errors.Is(err, ErrEarlier) {
+		t.Fatalf("came meanwhile: %v; the snapshot: %v", came, err)
+	}
 	m := newMates(t, now, other)
 	m.run(30)
 	for _, x := range []*Index{now, other} {
