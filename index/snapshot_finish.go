@@ -472,17 +472,11 @@ func (w *writing) leaveOut(a author, list []leftOut) (waits bool, err error) {
 	return waits, nil
 }
 
+func byFirst(r PageRef, seq Seq) int { return cmp.Compare(r.First, seq) }
+
 // sheetOf is the sheet of a snapshot that a position belongs to, -1 where there is none.
 func (s *snapshotStore) sheetOf(seq Seq) int {
-	i, ok := slices.BinarySearchFunc(s.at.list, seq, func(r PageRef, seq Seq) int {
-		switch {
-		case r.First < seq:
-			return -1
-		case r.First > seq:
-			return 1
-		}
-		return 0
-	})
+	i, ok := slices.BinarySearchFunc(s.at.list, seq, byFirst)
 	if ok {
 		return i
 	}
@@ -534,16 +528,8 @@ func (s *snapshotStore) isPage(txn *badger.Txn, a author, o Offered, ref PageRef
 	if err != nil {
 		return false, err
 	}
-	_, ok := slices.BinarySearchFunc(refs, ref.First, func(r PageRef, seq Seq) int {
-		switch {
-		case r.First < seq:
-			return -1
-		case r.First > seq:
-			return 1
-		}
-		return 0
-	})
-	return ok && slices.Contains(refs, ref), nil
+	at, ok := slices.BinarySearchFunc(refs, ref.First, byFirst)
+	return ok && refs[at] == ref, nil
 }
 
 // end makes a snapshot whose rest has been dropped the finished one.

@@ -113,13 +113,13 @@ func bootstrapText(out io.Writer, b api.Bootstrap) {
 	if b.Of > 0 {
 		percent = 100 * b.Pages / b.Of
 	}
-	fmt.Fprintf(out, "index of %s: %d of %d pages of its snapshot (%d facts) are here, %d %%, from %d peers; answers may lack some of its studies until all are\n",
+	fmt.Fprintf(out, "index of %s: %d of %d pages of its snapshot (%d facts) are here, %d %%, from %d peers; unless its log was here before, answers may lack some of its studies until all are\n",
 		or(plain(b.Trust)), b.Pages, b.Of, b.Facts, percent, b.Sources)
 }
 
 func snapshotText(out io.Writer, s api.Snapshot, now time.Time) {
 	if !s.Made.IsZero() {
-		fmt.Fprintf(out, "snapshot: made %s ago, %d facts; what was said before it and does not hold any more is gone everywhere\n", ago(now.Sub(s.Made)), s.Facts)
+		fmt.Fprintf(out, "snapshot: made %s ago, %d facts; what was said before it and does not hold any more is dropped by every node that takes it up\n", ago(now.Sub(s.Made)), s.Facts)
 	}
 	if s.Waits != "" {
 		fmt.Fprintf(out, "snapshot: the next one waits for %s\n", plain(s.Waits))
