@@ -33,7 +33,8 @@ type SnapshotStore interface {
 	// snapshot is pending already, and says news false when it is no news: one that covers as much is finished, or a newer is pending, or
 	// Finish has been called for the pending one and has not come to its end.
 	// It judges the snapshot's head against the log, as Logs.Heard does. Errors: *UncertifiedError and *ForkError (this author's
-	// snapshots are not taken for now), *ForgedError and *MalformedError (whoever sent it misbehaves).
+	// snapshots are not taken for now), *ForgedError and *MalformedError (whoever sent it misbehaves). A *ForkError of TakePages and of
+	// Finish says that the log has been found to be forked since: nothing of it changes any more.
 	// The batch of the offer need not follow on the log. It is kept, for it is what the snapshot is shown to others by.
 	Begin(o Offered) (news bool, err error)
 
@@ -348,12 +349,7 @@ func (b *Bootstrap) Step(from NodeID, msg Message) (out []Outgoing, err error) {
 	default:
 		err = &MalformedError{What: "message", Why: "it is none about snapshots"}
 	}
-	var contradiction *ContradictionError
-	if errors.As(err, &contradiction) { // its author's fault: it is not taken from anybody
-		b.now = nil
-		for _, s := range b.sources {
-			s.asked = nil
-		}
+	if b.abandons(err) {
 		return nil, nil
 	}
 	if err = b.fault(s, err); err != nil {
@@ -363,6 +359,20 @@ func (b *Bootstrap) Step(from NodeID, msg Message) (out []Outgoing, err error) {
 		}
 	}
 	return b.ask(), err
+}
+
+// abandons lets go of what is taken up where its author is at fault: it is not taken from anybody.
+func (b *Bootstrap) abandons(err error) bool {
+	var contradiction *ContradictionError
+	var fork *ForkError
+	if !errors.As(err, &contradiction) && !errors.As(err, &fork) {
+		return false
+	}
+	b.now = nil
+	for _, s := range b.sources {
+		s.asked = nil
+	}
+	return true
 }
 
 // fault sorts errors as Sync does, and leaves a peer that lied alone for a while.
@@ -655,6 +665,9 @@ func (b *Bootstrap) Work() ([]Outgoing, error) {
 	case t.finishing || b.complete():
 		t.finishing = true
 		done, err := b.store.Finish(t.offer)
+		if b.abandons(err) {
+			return nil, nil
+		}
 		if err != nil {
 			return nil, err
 		}

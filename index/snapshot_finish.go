@@ -61,7 +61,10 @@ func (s *snapshotStore) Finish(o Offered) (done bool, err error) {
 		// Something came of an earlier epoch of the own log that was not said again before the snapshot was made.
 		return true, cmp.Or(w.letGo(a), ErrEarlier)
 	case stage == stageTaking:
-		err = s.beginAt(w, a, o)
+		// Batches that came since it was begun with may end otherwise.
+		if err = s.x.judge(o.Snapshot.Head); err == nil {
+			err = s.beginAt(w, a, o)
+		}
 	case s.at.table < len(droppedTables):
 		err = s.dropSome(w, a, o)
 	default:

@@ -15,6 +15,9 @@ import (
 // while one was made.
 var ErrEarlier = errors.New("something that this node had said in an earlier epoch of its log has only come back now; it is said again before the next snapshot")
 
+// errOvertaken says that another snapshot of this node's log was taken up while one was made.
+var errOvertaken = errors.New("another snapshot of this node's log is being finished; a newer one is made after it, if it is due")
+
 // builtSnapshot keeps what is made of a snapshot until it can be written: a byte and a half for each fact.
 type builtSnapshot struct {
 	list   []byte
@@ -117,14 +120,24 @@ func (x *Index) MakeSnapshot(ctx context.Context) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	store := &snapshotStore{x: x, node: x.self, made: true, late: late}
-	if _, err := store.Begin(o); err != nil {
+	news, err := store.Begin(o)
+	if err == nil && !news {
+		err = errOvertaken
+	}
+	if err != nil {
 		return Snapshot{}, err
 	}
 	if err = x.finish(ctx, store, o); errors.Is(err, ErrEarlier) {
 		// The snapshot has been said, and others drop what it leaves out: what came late is said again after it, at once.
 		err = cmp.Or(x.restateEarlier(ctx, a), err)
 	}
-	return snap, err
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if made, _, _, err := x.SnapshotOf(x.self); err != nil || made.Root != snap.Root || made.Head.Seq != snap.Head.Seq {
+		return Snapshot{}, cmp.Or(err, errOvertaken)
+	}
+	return snap, nil
 }
 
 func (x *Index) finish(ctx context.Context, store SnapshotStore, o Offered) error {

@@ -112,26 +112,14 @@ func (s *snapshotStore) Begin(o Offered) (news bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	h := o.Snapshot.Head
-	id := logID{h.Node, h.Epoch}
-	st := x.state(id)
-	if st.fork != nil {
-		return false, &ForkError{Fork: *st.fork}
-	}
-	if !x.covered(id, h.Seq) {
-		verdict, fork, err := x.chain(id, st).judgeHead(h)
-		if err != nil {
-			return false, err
-		}
-		if verdict == forked {
-			return false, x.quarantine(fork)
-		}
-	}
 	if err := x.room(s.node == x.self); err != nil {
 		return false, err
 	}
 	x.write.Lock()
 	defer x.write.Unlock()
+	if err := x.judge(o.Snapshot.Head); err != nil {
+		return false, err
+	}
 	w := x.begin()
 	defer w.discard()
 	a, err := w.known(s.node, trust)
@@ -161,6 +149,26 @@ func (s *snapshotStore) Begin(o Offered) (news bool, err error) {
 		return false, err
 	}
 	return true, w.commit()
+}
+
+// judge holds the head of a snapshot against the log. The caller holds write.
+func (x *Index) judge(h Head) error {
+	id := logID{h.Node, h.Epoch}
+	st := x.state(id)
+	if st.fork != nil {
+		return &ForkError{Fork: *st.fork}
+	}
+	if x.covered(id, h.Seq) {
+		return nil
+	}
+	verdict, fork, err := x.chain(id, st).judgeHead(h)
+	if err != nil || verdict != forked {
+		return err
+	}
+	if err := x.keepFork(id, fork); err != nil {
+		return err
+	}
+	return &ForkError{Fork: *fork}
 }
 
 // dropSheets drops the sheets of snapshots of an author but those whose root is to stay. There are as many as snapshots have sheets.
@@ -298,6 +306,9 @@ func (s *snapshotStore) TakePages(pages []VerifiedPage) (states []PageState, err
 		return nil, err
 	}
 	x.write.Lock()
+	if fork := x.state(logID{s.node, pages[0].header.Epoch}).fork; fork != nil {
+		err = &ForkError{Fork: *fork}
+	}
 	for rest := pages; len(rest) > 0 && err == nil; {
 		var n int
 		if n, err = s.takeSome(rest, trust, false); errors.Is(err, badger.ErrTxnTooBig) {

@@ -325,6 +325,7 @@ func (s *Sync) workBoots() (out []Outgoing, err error) {
 			s.claims, s.stirred = true, true
 			err = cmp.Or(err, s.beginNewest(n)) // one that came meanwhile
 		}
+		s.letGo(n) // if its author turned out to be at fault
 	}
 	if err != nil {
 		s.boots.begin(s.ticks, maxRest)

@@ -134,14 +134,20 @@ func (c *findCmd) Run(p *program) error {
 			return err
 		}
 	}
-	damaged := 0
+	damaged, lost := 0, 0
 	for _, s := range got.Studies {
+		if s.Lost {
+			lost++
+		}
 		if s.Damaged {
 			damaged++
 		}
 	}
 	if damaged > 0 && !p.json {
 		p.note("damaged: not all that was received here of %s can be read; `priormesh status` says why it is not repaired", plural(damaged, "study", "studies"))
+	}
+	if lost > 0 && !p.json {
+		p.note("lost: %s received here, of which nothing is here since this node was restored from an older backup; have them sent again, or import them", plural(lost, "study was", "studies were"))
 	}
 	switch next := int(c.Offset) + len(got.Studies); {
 	case p.json:
@@ -192,6 +198,8 @@ func studyTable(out io.Writer, studies []api.Study) {
 		where := "elsewhere"
 		if s.Availability == "ONLINE" {
 			where = "here"
+		} else if s.Lost {
+			where = "lost"
 		} else if s.Damaged {
 			where = "damaged"
 		}

@@ -73,6 +73,7 @@ type Study struct {
 	Settled      bool      `json:"settled"`      // no instance has been added for a while
 	MixedPatient bool      `json:"mixed_patient,omitempty"`
 	Damaged      bool      `json:"damaged,omitempty"` // what was received here is not whole any more
+	Lost         bool      `json:"lost,omitempty"`    // this node received it, and has nothing of it since it was restored from an older backup: it is to be sent again
 	Received     time.Time `json:"received,omitzero"`
 	// Versions is what each node received of the study. Modalities, Series,
 	// Instances and Bytes above are of all together that may be one patient's.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/archive"
 )
 
@@ -17,7 +18,7 @@ const namedVersions = 4
 // study, and which counts are not certain.
 func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 	var other, several []string
-	atLeast := 0
+	atLeast, copies := 0, 0
 	for _, f := range found {
 		if f.Other {
 			other = append(other, f.UID)
@@ -26,6 +27,9 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 		shown = append(shown, f)
 		if f.AtLeast {
 			atLeast++
+		}
+		if f.MoreCopies {
+			copies++
 		}
 		if len(f.Versions) > 1 || f.Versions[0].Fuller != nil {
 			several = append(several, f.UID+": "+versionsText(f.Versions))
@@ -37,6 +41,9 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 	}
 	if atLeast > 0 {
 		warnings = append(warnings, fmt.Sprintf("of %s series and instances are counted at the least: several nodes received them and not all of their lists are here, or a copy has more than its origin tells of", named(make([]string, atLeast), "study", "studies")))
+	}
+	if copies > 0 {
+		warnings = append(warnings, fmt.Sprintf("of %s not all copies are named: a node tells of more than %d", named(make([]string, copies), "study", "studies"), index.MaxHoldings))
 	}
 	if n := len(several) - namedVersions; n > 0 {
 		several = append(several[:namedVersions:namedVersions], fmt.Sprintf("%d studies more of which this is to be said", n))

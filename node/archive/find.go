@@ -15,9 +15,11 @@ type Found struct {
 	index.Study                 // as this node says it, else as the author with the most instances does; what is counted is that of all versions shown
 	Here        bool            // whole in this node's store
 	Damaged     bool            // what was received here is not whole any more
+	Lost        bool            // this node has told that it received it, and has nothing of it since it was restored from an older backup
 	Trusts      []index.TrustID // that received it
 	Copies      []index.TrustID // that hold a whole copy
 	Versions    []Version       // what each node received of it, in the order in which a reader is given them
+	MoreCopies  bool            // an author tells of more copies than are listed
 	AtLeast     bool            // Series, Instances and Bytes may be more: versions overlap and are not all listed here, or a copy is Fuller
 	Other       bool            // what the query asks for is only in versions that are not shown
 }
@@ -81,10 +83,11 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	if err != nil && !errors.Is(err, errNoRecord) {
 		return f, err
 	}
-	f.Study, f.Other = said[0].Value, true
+	f.Study, f.Other, f.MoreCopies = said[0].Value, true, s.Left
 	var shown []index.Authored[index.Study]
 	for i, st := range said {
 		if st.Author == a.Self {
+			f.Lost = version{own: true, told: true, here: own}.lost()
 			st.Value.Instances, st.Value.Bytes = max(st.Value.Instances, own.Instances), max(st.Value.Bytes, own.Bytes)
 		}
 		v := Version{Node: st.Author, Trust: st.Trust, Modalities: st.Value.Modalities, Series: st.Value.Series, Instances: st.Value.Instances, Stranger: stranger[i]}

@@ -20,6 +20,21 @@ func TestACopyThatHasMoreIsSaid(t *testing.T) {
 	}
 }
 
+// What this node said that it received, and lost when it was restored from an
+// older backup, is said to be lost; and so is it that not all copies are named.
+func TestWhatIsLostIsSaid(t *testing.T) {
+	a := furnished(t)
+	of := func(author index.NodeID) index.StudyAnswer {
+		return index.StudyAnswer{UID: "1.2.3", Matching: 1, Left: true, Statements: []index.Authored[index.Study]{{Author: author, Trust: "RX2", Value: index.Study{UID: "1.2.3", Series: 1, Instances: 2}}}}
+	}
+	if got, err := a.found(of(a.Self)); err != nil || !got.Lost || got.Here || !got.MoreCopies {
+		t.Errorf("its own, of which nothing is here: %+v %v", got, err)
+	}
+	if got, err := a.found(of(index.NodeID{7})); err != nil || got.Lost {
+		t.Errorf("another's: %+v %v", got, err)
+	}
+}
+
 // Two people may each agree with a version that says little: they are not shown
 // together for that.
 func TestAVersionThatSaysLittleJoinsNoTwoPeople(t *testing.T) {
