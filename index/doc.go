@@ -2,7 +2,8 @@
 // the roster that the votes among the facts come to.
 //
 // It knows no network and no DICOM. Peers are brought together by package mesh, which carries the messages of [Sync]; what a name means
-// comes in as functions ([Options.FoldName], [Options.NamesAgree]). It has no goroutine, and no clock decides anything in it.
+// comes in as functions ([Options.FoldName], [Options.NamesAgree]). No clock decides anything in it, and no goroutine outlives the call that
+// began it.
 //
 // # Facts and logs
 //

@@ -33,8 +33,8 @@ type Fact struct {
 	Body    []byte
 }
 
-// Statement is a fact about to be said. StudyStatement, HoldingStatement, NodeStatement, VoteStatement, LinkStatement, ReportStatement
-// and OfferStatement make those this version understands. A body of a version it does not know is stored, relayed and counted.
+// Statement is a fact about to be said. StudyStatement, HoldingStatement, NodeStatement, VoteStatement, LinkStatement, ReportStatement,
+// OfferStatement and SnapshotStatement make those this version understands. A body of a version it does not know is stored, relayed and counted.
 type Statement struct {
 	Kind    Kind   `cbor:"0,keyasint"`
 	Subject string `cbor:"1,keyasint"`

@@ -514,7 +514,43 @@ func (x *Index) restate(ctx context.Context) error {
 			}
 		}
 	}
+	if err := x.restateRetractions(ctx, epoch); err != nil {
+		return err
+	}
 	return x.Update(func(txn *badger.Txn) error { return txn.Delete(metaRestate) })
+}
+
+// restateRetractions says again those retractions that are not the newest of their subject: each names other positions, and a node that has
+// not got the earlier epoch to its end may have only what one of them names.
+func (x *Index) restateRetractions(ctx context.Context, epoch Epoch) error {
+	all, err := x.ownFacts(ctx, string(KindRetraction), Position{}, func(s Statement) bool { return s.Kind == KindRetraction })
+	if err != nil {
+		return err
+	}
+	said := map[string]bool{}
+	name := func(s Statement) string { return s.Subject + string(s.Body) }
+	for _, f := range all {
+		if f.at.Epoch >= epoch {
+			said[name(f.said)] = true
+		}
+	}
+	var lacking []Statement
+	for _, f := range all {
+		if !said[name(f.said)] {
+			said[name(f.said)] = true
+			lacking = append(lacking, f.said)
+		}
+	}
+	for st := range slices.Chunk(lacking, MaxFacts) {
+		x.write.Lock()
+		_, err := x.say(ctx, st)
+		x.write.Unlock()
+		x.tell()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // restateSome restates what a batch holds of a table, from a key on, and returns where to go on; nil at the end. Nothing else is said
@@ -734,8 +770,11 @@ func (x *Index) certified(n NodeID) (TrustID, error) {
 
 func (x *Index) chain(id logID, st logState) chain {
 	return chain{last: st.last, cover: func(seq Seq) (l link, ok bool, err error) {
-		if seq >= st.last.first && seq <= st.last.head.Seq {
+		switch {
+		case seq >= st.last.first && seq <= st.last.head.Seq:
 			return st.last, true, nil
+		case seq == st.base.Seq: // of what a snapshot covers its end is known
+			return baseLink(st.base), true, nil
 		}
 		err = x.View(func(txn *badger.Txn) error {
 			l, ok, err = x.coverIn(txn, id, seq)

@@ -150,6 +150,11 @@ func (m Batches) Encode() []byte {
 func (m Unknown) Encode() []byte { return encode(wireMessage{Type: m.Type}) }
 
 // size is about what the message takes when it is sent.
+// sized is a message whose bytes are charged.
+type sized interface{ size() int }
+
+func (m SnapshotOffer) size() int { return m.Batch.size() }
+
 func (m Parts) size() int {
 	n := 128
 	for _, p := range m.Parts {

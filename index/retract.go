@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -419,6 +420,21 @@ func (x *Index) Said(kind Kind, prefix string) (subjects []string, err error) {
 
 // said lists where in the own log, after a position, something is said about a subject.
 func (x *Index) said(ctx context.Context, kind Kind, subject string, after Position) (found []Position, err error) {
+	all, err := x.ownFacts(ctx, subject, after, func(s Statement) bool { return s.Kind == kind && s.Subject == subject })
+	for _, f := range all {
+		found = append(found, f.at)
+	}
+	return found, err
+}
+
+type ownFact struct {
+	at   Position
+	said Statement
+}
+
+// ownFacts lists the facts of the own log after a position that are wanted and have not been taken back, in their order. Each of them has a
+// text in it.
+func (x *Index) ownFacts(ctx context.Context, text string, after Position, want func(Statement) bool) (found []ownFact, err error) {
 	a, ok := x.known(x.self)
 	if !ok {
 		return nil, nil
@@ -426,63 +442,57 @@ func (x *Index) said(ctx context.Context, kind Kind, subject string, after Posit
 	err = x.View(func(txn *badger.Txn) error {
 		found = nil
 		n := 0
-		var at []Position
-		err := scan(txn, authorKey(tabPart, a.no), logKey(tabPart, a.no, Position{after.Epoch, after.Seq + 1}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
-			if n++; n%64 == 0 && ctx.Err() != nil {
-				return false, ctx.Err()
+		at := map[Position]Statement{}
+		look := func(p Position, pl Payload) {
+			if pl.dropped() || p.compare(after) <= 0 {
+				return
 			}
-			v, err := value()
-			if err != nil || !bytes.Contains(v, []byte(subject)) {
-				return err == nil, err
+			if s, err := decodePayload(pl.Data); err == nil && want(s) {
+				at[p] = s
 			}
-			r, err := readPart(k, v)
-			if err != nil {
-				return false, err
-			}
-			for i, p := range r.payloads {
-				pos := Position{r.epoch, r.first() + Seq(i)}
-				if s, err := decodePayload(p.Data); !p.dropped() && err == nil && s.Kind == kind && s.Subject == subject && pos.compare(after) > 0 {
-					at = append(at, pos)
-				}
-			}
-			return true, nil
-		})
-		if err == nil {
-			err = scan(txn, authorKey(tabBlock, a.no), logKey(tabBlock, a.no, Position{after.Epoch, after.Seq + 1}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+		}
+		for _, table := range []byte{tabPart, tabBlock} {
+			err := scan(txn, authorKey(table, a.no), logKey(table, a.no, Position{after.Epoch, after.Seq + 1}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 				if n++; n%64 == 0 && ctx.Err() != nil {
 					return false, ctx.Err()
 				}
 				v, err := value()
-				if err != nil || !bytes.Contains(v, []byte(subject)) {
+				if err != nil || !bytes.Contains(v, []byte(text)) {
 					return err == nil, err
+				}
+				if table == tabPart {
+					r, err := readPart(k, v)
+					if err != nil {
+						return false, err
+					}
+					for i, p := range r.payloads {
+						look(Position{r.epoch, r.first() + Seq(i)}, p)
+					}
+					return true, nil
 				}
 				b, err := readBlock(k, v)
 				if err != nil {
 					return false, err
 				}
 				for i := range b.slots {
-					pos := Position{b.epoch, b.first() + Seq(i)}
-					if p := b.slots[i].payload; !p.dropped() && pos.compare(after) > 0 {
-						if s, err := decodePayload(p.Data); err == nil && s.Kind == kind && s.Subject == subject {
-							at = append(at, pos)
-						}
-					}
+					look(Position{b.epoch, b.first() + Seq(i)}, b.slots[i].payload)
 				}
 				return true, nil
 			})
+			if err != nil {
+				return err
+			}
 		}
-		slices.SortFunc(at, Position.compare)
-		at = slices.Compact(at)
-		for _, p := range at {
-			_, gone, gerr := get(txn, logKey(tabDropped, a.no, p))
-			if gerr != nil {
-				return gerr
+		for _, p := range slices.SortedFunc(maps.Keys(at), Position.compare) {
+			_, gone, err := get(txn, logKey(tabDropped, a.no, p))
+			if err != nil {
+				return err
 			}
 			if !gone {
-				found = append(found, p)
+				found = append(found, ownFact{p, at[p]})
 			}
 		}
-		return err
+		return nil
 	})
 	return found, err
 }

@@ -91,3 +91,31 @@ func TestSnapshotOfAnotherHistory(t *testing.T) {
 		})
 	}
 }
+
+// The head that a log begins with proves a fork, also when the log has gone on.
+func TestForkAtTheEndOfASnapshot(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	author, x := openTest(t, "RAA", r), openTest(t, "RBB", r)
+	say(t, author, note("x", "1"))
+	say(t, author, note("x", "2"))
+	at, _ := author.Head(author.Self())
+	if _, err := author.MakeSnapshot(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	bringSnapshot(t, x, author.Self(), map[NodeID]*Index{author.Self(): author})
+	other := sealed(t, nodeKeyOf("RAA"), 1, []Statement{note("y", "1"), note("y", "2")})[0].Head()
+	if other.Seq != at.Seq || other.Hash == at.Hash {
+		t.Fatal("no fork")
+	}
+	for _, step := range []string{"as the log ends there", "as it has gone on"} {
+		if step == "as it has gone on" {
+			x = openTest(t, "RBB", r)
+			bringSnapshot(t, x, author.Self(), map[NodeID]*Index{author.Self(): author})
+			copyLog(t, author, x, author.Self())
+		}
+		_, _, err := x.Heard(other)
+		if f := x.Forks(); !errors.As(err, new(*ForkError)) || len(f) != 1 || f[0].Verify() != nil {
+			t.Errorf("%s: %v, want a fork", step, err)
+		}
+	}
+}

@@ -79,7 +79,7 @@ func TestSnapshotLateAfterRestart(t *testing.T) {
 	if !shows(t, again, "1.2.3") {
 		t.Error("a study that holds is gone at its author: its pending snapshot was finished without what came late")
 	}
-	if begun, _ := again.SnapshotBegun(); begun {
+	if _, begun, _ := again.begun(); begun {
 		t.Error("still begun")
 	}
 }
@@ -132,13 +132,13 @@ func TestEarlierEpochsLack(t *testing.T) {
 	if _, err := now.Take([]Verified{batches[1], v}); err != nil {
 		t.Fatal(err)
 	}
-	if n := now.EarlierLacks(); n != 1 {
+	if n, err := now.EarlierLacks(); n != 1 || err != nil {
 		t.Errorf("%d facts of earlier epochs are known to be lacking", n)
 	}
 	if _, err := now.Take(batches[2:]); err != nil {
 		t.Fatal(err)
 	}
-	if n := now.EarlierLacks(); n != 0 {
+	if n, err := now.EarlierLacks(); n != 0 || err != nil {
 		t.Errorf("%d facts of earlier epochs are lacking still", n)
 	}
 	if _, err = now.MakeSnapshot(context.Background()); err != nil {

@@ -15,6 +15,24 @@ import (
 // while one was made.
 var ErrEarlier = errors.New("something that this node had said in an earlier epoch of its log has only come back now; it is said again before the next snapshot")
 
+// ErrEarlierForked says that an earlier epoch of this node's log went two ways. What it said on the other is known in the region and cannot
+// be had here: a snapshot would withdraw it.
+var ErrEarlierForked = errors.New("an earlier epoch of this node's log is forked, as when the home was copied or put back without `restore`: a snapshot would withdraw what the region knows of its other branch, so none is made")
+
+func (x *Index) earlierForked() bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for id, st := range x.logs {
+		if id.Node == x.self && id.Epoch < x.epoch && st.fork != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// errNothing says that there is nothing to make a snapshot of.
+var errNothing = errors.New("this node has said nothing yet in this epoch of its log")
+
 // errOvertaken says that another snapshot of this node's log was taken up while one was made.
 var errOvertaken = errors.New("another snapshot of this node's log is being finished; a newer one is made after it, if it is due")
 
@@ -42,8 +60,11 @@ func (x *Index) MakeSnapshot(ctx context.Context) (Snapshot, error) {
 	if !ok {
 		return Snapshot{}, nil // nothing has been said yet
 	}
-	if err := x.finishBegun(ctx); err != nil {
+	if _, err := x.FinishSnapshot(ctx); err != nil {
 		return Snapshot{}, err
+	}
+	if x.earlierForked() {
+		return Snapshot{}, ErrEarlierForked
 	}
 	x.write.Lock()
 	late := x.late
@@ -151,13 +172,13 @@ func (x *Index) finish(ctx context.Context, store SnapshotStore, o Offered) erro
 	}
 }
 
-// finishBegun drops the rest of what a snapshot of this node's own leaves out, if that was broken off.
-func (x *Index) finishBegun(ctx context.Context) error {
+// FinishSnapshot drops the rest of what a snapshot of this node's own leaves out, if that was broken off, and says whether it was.
+func (x *Index) FinishSnapshot(ctx context.Context) (begun bool, err error) {
 	o, begun, err := x.begun()
 	if err != nil || !begun {
-		return err
+		return false, err
 	}
-	return x.finish(ctx, x.Snapshots(x.self), o)
+	return true, x.finish(ctx, x.Snapshots(x.self), o)
 }
 
 func (x *Index) begun() (o Offered, ok bool, err error) {
@@ -172,12 +193,6 @@ func (x *Index) begun() (o Offered, ok bool, err error) {
 		return err
 	})
 	return o, ok, err
-}
-
-// SnapshotBegun says that the making of a snapshot was broken off where MakeSnapshot has to go on.
-func (x *Index) SnapshotBegun() (bool, error) {
-	_, ok, err := x.begun()
-	return ok, err
 }
 
 // SnapshotOf is the newest snapshot of a node that was finished here, and when.
@@ -291,22 +306,36 @@ func (x *Index) ownHead(txn *badger.Txn, a author) (Head, error) {
 		return Head{}, errDamaged("a log")
 	}
 	if !ok || r.Head.Seq == 0 {
-		return Head{}, ErrEarlier // nothing has been said in this epoch
+		return Head{}, errNothing
 	}
 	return r.Head, nil
 }
 
 // EarlierLacks is how many facts that this node said in earlier epochs of its log it has not got back, or cannot read: a snapshot would
-// withdraw them.
-func (x *Index) EarlierLacks() (n int) {
+// withdraw them. While a snapshot of an earlier epoch comes back, all of its facts are counted.
+func (x *Index) EarlierLacks() (n uint64, err error) {
+	a, ok := x.known(x.self)
+	if !ok {
+		return 0, nil
+	}
+	err = x.View(func(txn *badger.Txn) error {
+		o, stage, pending, err := x.offer(txn, a.no, rowPending)
+		if n = 0; pending && stage == stageTaking && o.Snapshot.Head.Epoch < x.ownEpoch() {
+			n = o.Snapshot.Facts
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for id, st := range x.logs {
-		if id.Node == x.self && id.Epoch < x.epoch && st.fork == nil {
-			n += st.missing + st.unread
+		if id.Node == x.self && id.Epoch < x.epoch {
+			n += uint64(st.missing + st.unread)
 		}
 	}
-	return n
+	return n, nil
 }
 
 // restateEarlier says again what was said in earlier epochs and still holds: a snapshot is of one epoch.
@@ -314,8 +343,8 @@ func (x *Index) restateEarlier(ctx context.Context, a author) error {
 	epoch := x.ownEpoch()
 	earlier := false
 	x.mu.RLock()
-	for id, st := range x.logs {
-		earlier = earlier || id.Node == x.self && id.Epoch < epoch && st.last.head.Seq > 0
+	for id := range x.logs {
+		earlier = earlier || id.Node == x.self && id.Epoch < epoch
 	}
 	x.mu.RUnlock()
 	if !earlier {

@@ -462,6 +462,9 @@ func (w *writing) takePage(a author, trust TrustID, v VerifiedPage) error {
 			return err
 		}
 	}
+	if len(fresh) > 0 && id.Node == w.x.self && id.Epoch < w.x.ownEpoch() {
+		w.x.late++
+	}
 	for _, f := range fresh {
 		if err := w.payload(id, a, inBlock(Position{id.Epoch, f.Seq}), f.Payload, trust, &st); err != nil {
 			return err

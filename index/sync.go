@@ -905,9 +905,7 @@ func (s *Sync) serve() ([]Outgoing, error) {
 			if err != nil {
 				return out, err
 			}
-			if parts, ok := m.(Parts); ok {
-				s.send.bytes -= int64(parts.size())
-			}
+			s.send.bytes -= max(int64(m.(sized).size()), leastPartAnswer)
 			out = append(out, Outgoing{To: id, Message: m})
 			continue
 		}

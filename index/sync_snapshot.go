@@ -29,6 +29,8 @@ const (
 	refillEvery = 256 // ticks after which payloads that nobody had are asked for again
 	maxBoots    = 4096
 	worksAPass  = 4 // pieces of work in a Pass
+
+	leastPartAnswer = 4 << 10 // bytes that any answer about a snapshot is charged: it has to be looked for
 )
 
 // boots are the snapshots that are taken up, each by a Bootstrap.
@@ -222,7 +224,7 @@ func (s *Sync) offers(to NodeID, want Want) (out []Outgoing, err error) {
 			return out, err
 		}
 		if ok {
-			s.send.bytes -= int64(offer.Batch.size())
+			s.send.bytes -= max(int64(offer.size()), leastPartAnswer)
 			out = append(out, Outgoing{To: to, Message: offer})
 		}
 	}

@@ -1,8 +1,8 @@
 package node
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,40 +71,49 @@ func (s *snapshots) look(ctx context.Context) {
 }
 
 func (s *snapshots) make(ctx context.Context) (waits string, err error) {
-	begun, err := s.n.index.SnapshotBegun()
-	if err != nil {
-		return "", err
+	level, _ := s.n.disk.now()
+	if level == roomy {
+		begun, err := s.n.index.FinishSnapshot(ctx)
+		if err != nil {
+			return "", err
+		}
+		if begun {
+			s.n.Log.Info("a snapshot of this node's log that had been broken off was finished")
+		}
 	}
 	counts, err := s.n.index.SnapshotCounts(ctx)
 	if err != nil {
 		return "", err
 	}
 	reason, due := index.SnapshotDue(counts)
-	if !due && !begun {
+	if !due {
 		return "", nil
 	}
-	if level, _ := s.n.disk.now(); level != roomy {
+	if level != roomy {
 		return "room on the disk", nil
 	}
-	if waits := s.absent(); waits != "" {
-		return waits, nil
+	if waits, err := s.absent(); err != nil || waits != "" {
+		return waits, err
 	}
 	began := s.n.Now()
 	snap, err := s.n.index.MakeSnapshot(ctx)
+	if errors.Is(err, index.ErrEarlierForked) {
+		return err.Error(), nil
+	}
 	if err != nil {
 		return "", err
 	}
-	s.n.Log.Info("a snapshot of this node's log was made: others drop what does not hold any more", "why", string(cmp.Or(reason, "it had been begun")), "facts", snap.Facts, "pages", snap.Pages,
+	s.n.Log.Info("a snapshot of this node's log was made: others drop what does not hold any more", "why", string(reason), "facts", snap.Facts, "pages", snap.Pages,
 		"position", uint64(snap.Head.Seq), "took", s.n.Now().Sub(began).Round(time.Millisecond).String())
 	return "", nil
 }
 
 // absent says which members have not told yet, since this node began an epoch, what they have of its log. A node that was never restored
 // waits for nobody: nobody has more of its log than it.
-func (s *snapshots) absent() string {
+func (s *snapshots) absent() (string, error) {
 	began, ok := s.n.index.EpochBegan()
 	if !ok || s.n.Now().Sub(began) >= snapshotAbsent {
-		return ""
+		return "", nil
 	}
 	told := map[index.NodeID]bool{s.n.index.Self(): true}
 	for _, p := range s.n.mesh.Peers() {
@@ -117,14 +126,15 @@ func (s *snapshots) absent() string {
 		}
 	}
 	until := began.Add(snapshotAbsent).UTC().Format(time.RFC3339)
-	if n := s.n.index.EarlierLacks(); n > 0 && len(away) == 0 {
-		return fmt.Sprintf("%d facts that this node had said before it was restored and no member has given back; until %s at most", n, until)
-	}
 	if len(away) == 0 {
-		return ""
+		n, err := s.n.index.EarlierLacks()
+		if err != nil || n == 0 {
+			return "", err
+		}
+		return fmt.Sprintf("%d facts that this node had said before it was restored and no member has given back; until %s at most", n, until), nil
 	}
 	slices.Sort(away)
-	return fmt.Sprintf("%s to tell what they have of this node's log, which was begun anew %s; until %s at most", strings.Join(away, ", "), began.UTC().Format(time.RFC3339), until)
+	return fmt.Sprintf("%s to tell what they have of this node's log, which was begun anew %s; until %s at most", strings.Join(away, ", "), began.UTC().Format(time.RFC3339), until), nil
 }
 
 // status is what an operator sees of snapshots: of the own log, and of others' that are being taken up.
