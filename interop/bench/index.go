@@ -34,11 +34,13 @@ func init() {
 		"index-take":   runPart(takePart),
 		"index-rest":   runPart(restPart),
 		"index-ask":    runPart(askPart),
+
+		"index-snapshot": runPart(snapshotPart),
 	}
 }
 
 const (
-	indexParts   = "load,disk,query,memory,wire,orthanc"
+	indexParts   = "load,disk,query,memory,wire,pages,orthanc"
 	smallRegion  = 100_000 // what lookups are compared with
 	loadLimit    = 2 << 30
 	serveLimit   = 3 << 29
@@ -145,6 +147,11 @@ func (b *indexBench) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if b.has("pages") {
+		if err := b.pages(ctx); err != nil {
+			return fmt.Errorf("pages: %w", err)
+		}
+	}
 	if b.has("orthanc") {
 		if err := b.beside(ctx); err != nil {
 			return fmt.Errorf("orthanc: %w", err)
@@ -188,9 +195,11 @@ func (b *indexBench) load(ctx context.Context, name string, opt synthetic.Option
 		n.profile = filepath.Join(dir, "cpu")
 	}
 	socket := filepath.Join(dir, "peer")
-	peer, err := b.start(ctx, "index-answer", part{Region: opt, Trust: r.Trusts()[1].ID, Logs: n.logs, Network: "unix", Addr: socket}, true)
-	if err != nil {
-		return nil, err
+	var peer *child
+	if last := len(r.Trusts()) - 1; last > 0 {
+		if peer, err = b.start(ctx, "index-answer", part{Region: opt, Trust: r.Trusts()[last].ID, Logs: n.logs, Network: "unix", Addr: socket}, true); err != nil {
+			return nil, err
+		}
 	}
 	limit, why := newBox(loadLimit)
 	p := part{Region: opt, Trust: r.Trusts()[0].ID, Home: n.home, Logs: n.logs, Network: "unix", Addr: socket, Own: true, Profile: n.profile}
@@ -198,10 +207,12 @@ func (b *indexBench) load(ctx context.Context, name string, opt synthetic.Option
 	if limit == nil {
 		n.limit = why
 	}
-	if err != nil {
-		return nil, errors.Join(err, peer.kill())
+	if peer != nil && err != nil {
+		err = errors.Join(err, peer.kill())
+	} else if peer != nil {
+		err = peer.wait(nil)
 	}
-	if err := peer.wait(nil); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if n.disk, err = onDisk(n.home); err != nil {

@@ -196,7 +196,7 @@ const (
 )
 
 // exchange runs the step machine with one peer until it is done.
-func exchange(ctx context.Context, c net.Conn, packed bool, logs index.Logs, self, peer index.NodeID, done func() bool) (l loaded, err error) {
+func exchange(ctx context.Context, c net.Conn, packed bool, logs index.Logs, self, peer index.NodeID, done func(*index.Sync) bool) (l loaded, err error) {
 	w, err := newWire(c, packed)
 	if err != nil {
 		return l, err
@@ -217,7 +217,7 @@ func exchange(ctx context.Context, c net.Conn, packed bool, logs index.Logs, sel
 		if err := w.send(out); err != nil {
 			return l, err
 		}
-		if done() {
+		if done(s) {
 			return l, nil
 		}
 		select {
@@ -287,10 +287,10 @@ func answerPart(ctx context.Context, p part) (any, error) {
 	}
 	self, peer := index.NodeIDOf(m.nodes[p.Trust]), index.NodeIDOf(m.nodes[newcomer])
 	if p.Logs != "" {
-		self, peer = index.NodeIDOf(m.nodes[r.Trusts()[1].ID]), index.NodeIDOf(m.nodes[r.Trusts()[0].ID])
+		self, peer = index.NodeIDOf(m.nodes[r.Trusts()[len(r.Trusts())-1].ID]), index.NodeIDOf(m.nodes[r.Trusts()[0].ID])
 	}
 	cpu := cpuTime()
-	out, err := exchange(ctx, c, p.Packed, logs, self, peer, func() bool { return false })
+	out, err := exchange(ctx, c, p.Packed, logs, self, peer, func(*index.Sync) bool { return false })
 	out.TakeCPU = cpuTime() - cpu
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || isReset(err) {
 		err = nil
@@ -324,16 +324,12 @@ func takePart(ctx context.Context, p part) (any, error) {
 	}
 	opened := time.Since(began)
 	defer db.Close()
-	c, err := net.Dial(p.Network, p.Addr)
-	if err != nil {
-		return nil, err
+	teller := r.Trusts()[0].ID
+	if p.Trust != newcomer {
+		teller = r.Trusts()[len(r.Trusts())-1].ID
 	}
-	peer := index.NodeIDOf(m.nodes[r.Trusts()[1].ID])
-	if p.Trust == newcomer {
-		peer = index.NodeIDOf(m.nodes[r.Trusts()[0].ID])
-	}
-	began, cpu := time.Now(), cpuTime()
-	l, err := exchange(ctx, c, p.Packed, x, x.Self(), peer, func() bool {
+	peer := index.NodeIDOf(m.nodes[teller])
+	took := func(s *index.Sync) bool {
 		for _, h := range want {
 			if have, ok := x.Head(h.Node); !ok || have.Seq < h.Seq {
 				return false
@@ -342,12 +338,20 @@ func takePart(ctx context.Context, p part) (any, error) {
 		if p.Trust == newcomer { // and the sender's own
 			_, ok := x.Head(peer)
 			n, _, err := x.Count(index.Query{})
-			return ok && err == nil && n >= p.Region.Studies
+			return ok && err == nil && n >= p.Region.Studies && len(s.Bootstraps()) == 0
 		}
 		return true
-	})
-	if err != nil {
-		return nil, err
+	}
+	began, cpu := time.Now(), cpuTime()
+	var l loaded
+	if teller != p.Trust { // else there is nobody else
+		c, err := net.Dial(p.Network, p.Addr)
+		if err != nil {
+			return nil, err
+		}
+		if l, err = exchange(ctx, c, p.Packed, x, x.Self(), peer, took); err != nil {
+			return nil, err
+		}
 	}
 	l.Open, l.Take, l.TakeCPU = opened, time.Since(began), cpuTime()-cpu
 	received := l.Facts
@@ -386,6 +390,28 @@ func takePart(ctx context.Context, p part) (any, error) {
 		return nil, fmt.Errorf("the index has %d studies, %d were said", l.Studies, p.Region.Studies)
 	}
 	return l, db.Close()
+}
+
+// made is what making a snapshot took.
+type made struct {
+	Took, CPU    time.Duration
+	Facts, Pages uint64
+	Bytes        uint64
+}
+
+// snapshotPart makes a snapshot of the own log, and lets the log begin with it.
+func snapshotPart(ctx context.Context, p part) (any, error) {
+	x, db, err := openNode(p)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	began, cpu := time.Now(), cpuTime()
+	s, err := x.MakeSnapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return made{time.Since(began), cpuTime() - cpu, s.Facts, s.Pages, s.Bytes}, db.Close()
 }
 
 // restPart lets Badger compact all it can.
