@@ -3,7 +3,7 @@
 // to it by a seeded world.
 //
 // So far here is what the worlds will be filled with: package synthetic makes up
-// the studies of a region.
+// the studies of a region, package link is the lines between its trusts.
 //
 // What will live here: worlds (trusts, links, workloads), faults (loss, delay,
 // partition, crash, full disk, restored backup), invariants that must hold at
@@ -13,7 +13,7 @@
 // the logic is changed, not imitated.
 //
 // Arrows: simulations imports node and what is below it; nothing imports
-// simulations but cmd/priormesh and, for its studies, interop.
+// simulations but cmd/priormesh and, for its studies and lines, interop.
 //
 // The format it will write is a report of one run: the scenario, the seed by
 // which it replays step for step, what was checked, and what failed at which
