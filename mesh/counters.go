@@ -25,6 +25,9 @@ type Counters struct {
 	BytesFetched       uint64
 	BlocksByBitswap    uint64 // of BlocksFetched
 	WrongBlocks        uint64
+	CircuitsNow        uint64 // carried for others
+	CircuitsRefused    uint64
+	RelayedBytes       uint64 // carried for others
 }
 
 type counters struct {
@@ -35,6 +38,8 @@ type counters struct {
 	blocksServed, bytesServed                                atomic.Uint64
 	blocksFetched, bytesFetched                              atomic.Uint64
 	blocksByBitswap, wrongBlocks                             atomic.Uint64
+	circuits                                                 atomic.Int64
+	circuitsRefused, relayedBytes                            atomic.Uint64
 }
 
 // Counters returns a snapshot, for metrics.
@@ -53,5 +58,6 @@ func (m *Mesh) Counters() Counters {
 		BlocksServed: c.blocksServed.Load(), BytesServed: c.bytesServed.Load(),
 		BlocksFetched: c.blocksFetched.Load(), BytesFetched: c.bytesFetched.Load(),
 		BlocksByBitswap: c.blocksByBitswap.Load(), WrongBlocks: c.wrongBlocks.Load(),
+		CircuitsNow: uint64(max(c.circuits.Load(), 0)), CircuitsRefused: c.circuitsRefused.Load(), RelayedBytes: c.relayedBytes.Load(),
 	}
 }

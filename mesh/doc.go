@@ -4,16 +4,43 @@
 // where blocks rest is not decided here; Deps asks the node for it.
 //
 // A Mesh is one libp2p host: the node's Ed25519 key is its identity, so its
-// peer ID is the text of its index.NodeID. It speaks TLS over TCP and nothing
-// else; there is no DHT, no discovery by multicast, no relay and no port
-// mapping. Every connection, whoever dialled it, passes a gate that asks
-// Deps.Allowed. One goroutine, the steward, keeps connections to all known
-// members; nobody else dials.
+// peer ID is the text of its index.NodeID. It speaks TLS over TCP, and QUIC,
+// by IPv4 and IPv6; there is no DHT, no discovery by multicast, no hole
+// punching and no port mapping. Every connection, whoever dialled it and
+// whoever carries it, passes a gate that asks Deps.Allowed. One goroutine, the
+// steward, keeps connections to all known members; nobody else dials.
+//
+// # Ways
+//
+// A node tells in its node fact where it is dialled: multiaddrs of an IP
+// address or a DNS name with /tcp/PORT or /udp/PORT/quic-v1; others dial
+// nothing else. TCP is dialled first and QUIC half a second later, unless
+// either of the two lists begins with QUIC: then that is. The word
+//
+//	/p2p-circuit
+//
+// among the addresses says that the node is a relay: libp2p's circuit v2, for
+// members only, without its limits of time and bytes. A node with
+// Config.UseRelays keeps a slot at every relay that it has a direct connection
+// to, and asks those that it is connected to for a circuit when it cannot dial
+// somebody directly. A circuit carries what TCP would: TLS between its two ends,
+// which the gates of both judge by the name that TLS proves. The relay has two
+// names and ciphertext.
+//
+// Of several connections to a peer one is kept, the same at both ends: direct
+// before relayed, TCP before QUIC, then the one that the node with the smaller
+// name dialled. The other is closed when no study is on it any more, at the
+// latest after a minute. While there is only a relayed one, a direct way is
+// tried every Timing.Upgrade and whenever the addresses change.
+//
+// How many streams a peer may have open for each protocol is in one table
+// (shares, in limits.go); what is not in it gets none.
 //
 // Below, a frame is a length of four bytes, big endian, and that many bytes.
 // An empty frame is a heartbeat: on the gossip and log streams a connected
-// peer sends something every Timing.Beat, and one that was silent for six of
-// them is taken for gone. CBOR is the core deterministic encoding of RFC 8949.
+// peer sends something every Timing.Beat, and one that was silent for five of
+// them is taken for gone and dialled anew: a dead path is noticed within 11 s.
+// CBOR is the core deterministic encoding of RFC 8949.
 //
 // # /priormesh/gossip/1
 //

@@ -16,6 +16,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
@@ -24,12 +25,17 @@ import (
 
 // hostile is a region of two honest nodes and a member whose key is in the
 // wrong hands.
-func hostile(t *testing.T) (r *region, me, friend, villain *node, h host.Host) {
+func hostile(t *testing.T, tune ...func(*mesh.Config)) (r *region, me, friend, villain *node, h host.Host) {
 	t.Helper()
 	r = newRegion(t, 3)
 	me, friend, villain = r.nodes[0], r.nodes[1], r.nodes[2]
 	for _, n := range []*node{me, friend} {
-		n.tune = func(c *mesh.Config, _ *mesh.Deps) { c.Timing.Idle = time.Second }
+		n.tune = func(c *mesh.Config, _ *mesh.Deps) {
+			c.Timing.Idle = time.Second
+			for _, f := range tune {
+				f(c)
+			}
+		}
 		n.start()
 	}
 	r.meet(me, friend)
@@ -264,6 +270,77 @@ func TestThousandStreams(t *testing.T) {
 		t.Fatal("nobody was turned away")
 	}
 	r.well(friend, me)
+}
+
+// Ten thousand streams of one member, whatever it says on them or if it says
+// nothing, take only its own share, which the table names.
+func TestTenThousandStreams(t *testing.T) {
+	t.Parallel()
+	r, me, friend, villain, h := hostile(t, func(c *mesh.Config) { c.Timing.Beat = time.Minute }) // it says nothing, and is not left for that
+	id, err := peer.Decode(me.id.String())
+	must(t, err)
+	shares := mesh.Shares(false, false)
+	const each = 10_000 / 5
+	for _, protocol := range []string{"", gossip, logs, study, "/ipfs/bitswap/1.2.0"} {
+		share := maxStreamsOfPeer
+		if protocol != "" {
+			share = shares[protocol] + 16 // some are just being refused
+		}
+		var wg sync.WaitGroup
+		var opened atomic.Int64
+		for range 40 {
+			wg.Go(func() {
+				for range each / 40 {
+					ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+					s, err := h.Network().NewStream(network.WithNoDial(ctx, "test"), id)
+					cancel()
+					if err != nil {
+						continue
+					}
+					opened.Add(1)
+					if protocol != "" { // multistream, and not a word after it
+						_, _ = s.Write([]byte("\x13/multistream/1.0.0\n" + string(rune(len(protocol)+1)) + protocol + "\n"))
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if opened.Load() < each/2 {
+			t.Fatalf("only %d streams could be opened", opened.Load())
+		}
+		r.well(me, friend)
+		eventually(t, "no more than its share is left", func() bool { return me.mesh.Inbound(villain.id) <= share })
+		for _, c := range h.Network().ConnsToPeer(id) {
+			for _, s := range c.GetStreams() {
+				_ = s.Reset()
+			}
+		}
+		eventually(t, "all have ended", func() bool { return me.mesh.Inbound(villain.id) <= 16 })
+	}
+	r.well(friend, me)
+}
+
+// maxStreamsOfPeer is what all of a peer's streams may be.
+const maxStreamsOfPeer = 256
+
+// Every protocol that a node answers to has its share in the table, and there
+// is none in it that has no bound.
+func TestEveryProtocolHasAShare(t *testing.T) {
+	t.Parallel()
+	for _, relay := range []bool{false, true} {
+		r := newRegion(t, 1)
+		listening(r.nodes, func(c *mesh.Config) { c.Relay, c.UseRelays = relay, relay }, byTCP)
+		r.start()
+		shares := mesh.Shares(relay, relay)
+		for _, p := range r.nodes[0].mesh.Protocols() {
+			if n := shares[p]; n < 1 || n > maxStreamsOfPeer {
+				t.Errorf("relay %v: %s is answered, and its share is %d", relay, p, n)
+			}
+		}
+		if shares["/ipfs/ping/1.0.0"] != 0 || (shares[hop] > 0) != relay {
+			t.Error("what is not served has a share")
+		}
+	}
 }
 
 // A peer that is over its limit is told so.

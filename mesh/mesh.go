@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	manet "github.com/multiformats/go-multiaddr/net"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
@@ -27,12 +26,17 @@ import (
 // Config is what a Mesh is told once.
 type Config struct {
 	Key    ed25519.PrivateKey // the node's identity; its public half is its name
-	Listen []string           // multiaddrs such as /ip4/0.0.0.0/tcp/4001
-	Now    func() time.Time   // judges grants and says when a peer was heard
-	Rand   io.Reader          // seeds jitter and the choice of peers
-	Log    *slog.Logger
-	Timing Timing // zero fields take their defaults
-	Limits Limits // zero fields take their defaults
+	Listen []string           // multiaddrs such as /ip4/0.0.0.0/tcp/4001 or /ip6/::/udp/4001/quic-v1; none: this node only dials
+	// Announce is told to others instead of the addresses of this machine, for
+	// a node that is reached under others.
+	Announce  []string
+	Relay     bool             // carry connections between members that cannot reach each other
+	UseRelays bool             // be reached, and reach others, by members' relays
+	Now       func() time.Time // judges grants and says when a peer was heard
+	Rand      io.Reader        // seeds jitter and the choice of peers
+	Log       *slog.Logger
+	Timing    Timing // zero fields take their defaults
+	Limits    Limits // zero fields take their defaults
 }
 
 // Timing is how often and how patiently. The deadlines of sockets and the
@@ -47,6 +51,8 @@ type Timing struct {
 	RedialMax    time.Duration // up to this (15 s)
 	Idle         time.Duration // a stream without progress for this long is given up (20 s)
 	Refusal      time.Duration // a refusal is sent at a multiple of this after the question (100 ms)
+	RelayAfter   time.Duration // a member that has no address is given so long to dial by itself, before it is dialled by a relay (3 s)
+	Upgrade      time.Duration // between looks for a direct way to a peer that is connected by a relay (1 min), jittered
 	Penalty      time.Duration // first wait of a peer whose log messages misbehave (1 s); it doubles, 64 times at most
 }
 
@@ -95,6 +101,7 @@ type Peer struct {
 	InStep      time.Time     // when it last told of its own log, and nothing that it told of was lacking here; zero if never
 	Agreed      time.Time     // when it last told how far it has its own log and this node's, and both ended there where they end here; zero if never
 	RTT         time.Duration // of the last probe it answered; zero if unknown
+	Path        Path          // the way of its connection; zero if it is not connected
 	WrongBlocks int           // how often it sent bytes that were not those asked for
 	Addrs       []string
 }
@@ -120,6 +127,7 @@ type Mesh struct {
 	log  *slog.Logger
 
 	host     host.Host
+	relay    *circuit.Relay // nil: this node is none
 	gossip   *gossip
 	logs     *logSync
 	packer   *index.Packer
@@ -178,16 +186,26 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.peers.init()
 
-	m.host, err = newHost(cfg.Key, cfg.Listen, &gate{
-		allowed: m.allowed, refused: func() { m.counters.refusedConnections.Add(1) }, once: m.refused, log: m.log,
-	}, m.log, cfg.Limits.StudyStreamsPerPeer)
+	m.host, err = newHost(hostOptions{
+		key: cfg.Key, listen: cfg.Listen, log: m.log, studyStreamsPerPeer: cfg.Limits.StudyStreamsPerPeer,
+		relay: cfg.Relay, useRelays: cfg.UseRelays,
+		gate: &gate{
+			allowed: m.allowed, refused: func() { m.counters.refusedConnections.Add(1) }, once: m.refused, log: m.log,
+		},
+	})
 	if err != nil {
 		m.cancel()
 		return nil, fmt.Errorf("mesh: %w", err)
 	}
+	if cfg.Relay {
+		if m.relay, err = newRelay(m.host, m.allowed, &m.counters); err != nil {
+			m.cancel()
+			return nil, errors.Join(fmt.Errorf("mesh: the relay does not start: %w", err), m.host.Close())
+		}
+	}
 	if m.gossip, err = newGossip(m); err != nil {
 		m.cancel()
-		return nil, errors.Join(fmt.Errorf("mesh: gossip does not start: %w", err), m.host.Close())
+		return nil, errors.Join(fmt.Errorf("mesh: gossip does not start: %w", err), m.closeHost())
 	}
 	m.logs = newLogSync(m)
 	m.bitswap = newBitswap(m)
@@ -223,6 +241,8 @@ func (c Config) withDefaults() Config {
 		{&c.Timing.RedialMax, 15 * time.Second},
 		{&c.Timing.Idle, 20 * time.Second},
 		{&c.Timing.Refusal, 100 * time.Millisecond},
+		{&c.Timing.RelayAfter, 3 * time.Second},
+		{&c.Timing.Upgrade, time.Minute},
 		{&c.Timing.Penalty, time.Second},
 	} {
 		if *d.field <= 0 {
@@ -247,12 +267,19 @@ func (m *Mesh) Close() error {
 	}
 	m.gossip.close(closeLeave)
 	m.cancel()
-	err := errors.Join(m.bitswap.Close(), m.host.Close())
+	err := errors.Join(m.bitswap.Close(), m.closeHost())
 	m.tasks.wait()
 	m.life.Lock()
 	m.life.over = true
 	m.life.Unlock()
 	return err
+}
+
+func (m *Mesh) closeHost() error {
+	if m.relay == nil {
+		return m.host.Close()
+	}
+	return errors.Join(m.relay.Close(), m.host.Close())
 }
 
 // allowed asks the roster, as long as there is one to ask.
@@ -264,25 +291,6 @@ func (m *Mesh) allowed(id index.NodeID) bool {
 
 // Self names this node.
 func (m *Mesh) Self() index.NodeID { return m.self }
-
-// Addrs lists the multiaddrs under which this node can be dialled, as far as
-// it can know them: behind a NAT or a firewall it cannot. Loopback and
-// link-local addresses are only among them when there are no others.
-func (m *Mesh) Addrs() []string {
-	var near, far []string
-	for _, a := range m.host.Addrs() {
-		if manet.IsIPLoopback(a) || manet.IsIP6LinkLocal(a) {
-			near = append(near, a.String())
-		} else {
-			far = append(far, a.String())
-		}
-	}
-	if len(far) == 0 {
-		far = near
-	}
-	slices.Sort(far)
-	return far
-}
 
 // handle serves inbound streams of a protocol, each in a goroutine that Close
 // waits for. An error of serve resets the stream, with the code of a

@@ -49,6 +49,8 @@ type link struct {
 	since    time.Time // the steward made the link
 	opened   time.Time // its first connection, which is earlier
 	conns    map[string]bool
+	path     Path // of the connection to keep; the steward writes it
+	slot     slot // at this peer, if it is a relay
 	ctx      context.Context
 	cancel   context.CancelFunc
 	packets  *queue
@@ -128,7 +130,9 @@ func (m *Mesh) Peers() []Peer {
 			// A connection alone says little: who dials has one before the
 			// other side has looked at the roster and closes it.
 			l := m.peers.links[id]
-			p.Connected = l != nil && c.heardAt.After(l.opened)
+			if p.Connected = l != nil && c.heardAt.After(l.opened); p.Connected {
+				p.Path = l.path
+			}
 			p.Alive, p.LastHeard, p.InStep, p.Agreed, p.RTT, p.WrongBlocks = c.alive, c.lastHeard, c.inStep, c.agreed, c.rtt, c.wrong
 		}
 		m.peers.mu.Unlock()
@@ -148,12 +152,18 @@ func cloneWith(known map[index.NodeID][]string, id index.NodeID) map[index.NodeI
 }
 
 // startLink begins sending to a peer that has just connected.
-func (m *Mesh) startLink(id index.NodeID, conns map[string]bool, opened time.Time) *link {
+func (m *Mesh) startLink(id index.NodeID, conns []network.Conn) {
 	ctx, cancel := context.WithCancel(m.ctx)
 	l := &link{
-		id: id, peer: peerOf(id), since: time.Now(), opened: opened, conns: conns, ctx: ctx, cancel: cancel,
+		id: id, peer: peerOf(id), since: time.Now(), conns: make(map[string]bool, len(conns)), ctx: ctx, cancel: cancel,
 		packets:  newQueue(queuedPackets, queuedBytes),
 		messages: newQueue(queuedMessages, queuedBytes),
+	}
+	for _, c := range conns {
+		l.conns[c.ID()] = true
+		if at := c.Stat().Opened; l.opened.IsZero() || at.Before(l.opened) {
+			l.opened = at
+		}
 	}
 	m.peers.mu.Lock()
 	m.peers.links[id] = l
@@ -164,7 +174,6 @@ func (m *Mesh) startLink(id index.NodeID, conns map[string]bool, opened time.Tim
 	m.tasks.run(func() {
 		m.send(l, l.messages, protocolLog, nil, func() { m.logs.connected(id) }, m.packer.Pack, &m.counters.logSent)
 	})
-	return l
 }
 
 // send keeps a stream to a peer open and sends the queue on it, and an empty

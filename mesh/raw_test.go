@@ -18,8 +18,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/multiformats/go-multiaddr"
+
+	"github.com/priormesh/priormesh/mesh"
 )
 
 const (
@@ -36,7 +39,7 @@ func rawHost(t *testing.T, key ed25519.PrivateKey) host.Host {
 	must(t, err)
 	h, err := libp2p.New(
 		libp2p.Identity(identity), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
-		libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(tls.ID, tls.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(quic.NewTransport), libp2p.Security(tls.ID, tls.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false),
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 	)
@@ -50,6 +53,9 @@ func dial(t *testing.T, h host.Host, n *node) error {
 	t.Helper()
 	info := peer.AddrInfo{}
 	for _, a := range n.mesh.Addrs() {
+		if a == mesh.RelayAddr {
+			continue
+		}
 		addr, err := multiaddr.NewMultiaddr(a)
 		must(t, err)
 		info.Addrs = append(info.Addrs, addr)

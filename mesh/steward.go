@@ -2,6 +2,8 @@ package mesh
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +19,12 @@ const (
 	stewardRound = time.Second // the steward looks at least this often
 	maxDials     = 16          // dials under way at once
 	maxAddrs     = 16          // addresses tried of one member
-	staleBeats   = 6           // a connected peer silent for so many beats is not there
+	staleBeats   = 5           // a connected peer silent for so many beats is not there
 	unheardDials = 2           // connections closed before a word, until that is said in the log
+
+	directWithin = 6 * time.Second // for a direct way, before relays are asked
+	settled      = 2 * time.Second // both ends know of a connection that is so old
+	moveWithin   = time.Minute     // studies on the worse of two connections may go on for so long
 )
 
 // dialState is how dialling a peer goes. The steward alone decides; a dial
@@ -28,6 +34,8 @@ type dialState struct {
 	wait    time.Duration // before the next dial; doubles with each failure
 	next    time.Time
 	addrs   string    // of the last dial
+	alone   time.Time // when it was first seen without a connection
+	direct  time.Time // when a direct way is tried next, while it is connected by a relay
 	opened  time.Time // when the last dial succeeded; zero once judged
 	unheard int       // connections in a row that ended before a word
 }
@@ -91,46 +99,70 @@ func (m *Mesh) dropStrangers() {
 }
 
 func (m *Mesh) reconcile() {
-	connected := make(map[index.NodeID]map[string]bool)
-	opened := make(map[index.NodeID]time.Time)
+	connected := make(map[index.NodeID][]network.Conn)
 	for _, c := range m.host.Network().Conns() {
-		id, ok := nodeOf(c.RemotePeer())
-		if !ok || c.IsClosed() {
-			continue
+		if id, ok := nodeOf(c.RemotePeer()); ok && !c.IsClosed() {
+			connected[id] = append(connected[id], c)
 		}
-		if connected[id] == nil {
-			connected[id] = make(map[string]bool)
-		}
-		if at := c.Stat().Opened; opened[id].IsZero() || at.Before(opened[id]) {
-			opened[id] = at
-		}
-		connected[id][c.ID()] = true
 	}
 	now := time.Now()
 	for _, l := range m.peers.allLinks() {
 		conns := connected[l.id]
-		if overlap(l.conns, conns) {
-			l.conns = conns
+		if l.renew(conns) {
 			delete(connected, l.id)
+			m.prune(l, conns, now)
 			m.dropStale(l, now)
 			continue
 		}
 		m.endLink(l)
 	}
 	for id, conns := range connected {
-		m.log.Info("a node is connected", "node", id.String())
-		m.startLink(id, conns, opened[id])
+		m.startLink(id, conns)
+		m.prune(m.peers.link(id), conns, now)
 		m.gossip.look()
 	}
 }
 
-func overlap(a, b map[string]bool) bool {
-	for k := range a {
-		if b[k] {
-			return true
-		}
+// renew takes the peer's connections of now. It is false when none is one of
+// those of before: then it is a new peer's.
+func (l *link) renew(conns []network.Conn) bool {
+	ids := make(map[string]bool, len(conns))
+	same := false
+	for _, c := range conns {
+		ids[c.ID()] = true
+		same = same || l.conns[c.ID()]
 	}
-	return false
+	if same {
+		l.conns = ids
+	}
+	return same
+}
+
+// prune finds the way to a peer, and closes what is worse when nothing of a
+// study is on it any more.
+func (m *Mesh) prune(l *link, conns []network.Conn, now time.Time) {
+	best := m.best(conns)
+	if way := pathOf(best); way != l.path {
+		m.peers.mu.Lock()
+		l.path = way
+		m.peers.mu.Unlock()
+		m.log.Info("a node is connected", "node", l.id.String(), "by", way.Transport, "relay", relayName(way))
+	}
+	age := now.Sub(l.path.Since)
+	for _, c := range conns {
+		if c == best || age < settled || age < moveWithin && slices.ContainsFunc(c.GetStreams(), func(s network.Stream) bool { return carriesStudy(s.Protocol()) }) {
+			continue
+		}
+		m.log.Debug("the worse of two connections is closed", "node", l.id.String(), "at", c.RemoteMultiaddr().String())
+		_ = c.Close()
+	}
+}
+
+func relayName(p Path) string {
+	if !p.Relayed() {
+		return "none"
+	}
+	return p.Relay.String()
 }
 
 func (m *Mesh) endLink(l *link) {
@@ -147,7 +179,8 @@ func (m *Mesh) endLink(l *link) {
 
 // dropStale closes the connections of a peer whose machine or line went
 // without a goodbye: TCP would notice only after minutes, and until then
-// would be preferred to the peer's new connection.
+// would be preferred to the peer's new connection. With the beats of Timing's
+// default a dead path is left 11 seconds after the last word on it.
 func (m *Mesh) dropStale(l *link, now time.Time) {
 	limit := m.silence()
 	var heard time.Time
@@ -172,8 +205,22 @@ func (m *Mesh) dialDue() time.Duration {
 		}
 	}
 	m.peers.mu.Unlock()
+	relays := m.relays(known)
 	for id, addrs := range known {
-		if id == m.self || len(addrs) == 0 || !m.allowed(id) || m.peers.link(id) != nil {
+		l := m.peers.link(id)
+		if id == m.self || !m.allowed(id) {
+			continue
+		}
+		direct, _ := dialable(peerOf(id), addrs)
+		if l != nil && (!l.path.Relayed() || len(direct) == 0) {
+			m.peers.with(id, func(c *contact) { c.dial.alone = time.Time{} })
+			continue
+		}
+		by := slices.DeleteFunc(slices.Clone(relays), func(r peer.ID) bool { return r == peerOf(id) })
+		if l != nil {
+			by = nil
+		}
+		if len(direct) == 0 && len(by) == 0 {
 			continue
 		}
 		var due, unwanted, heard bool
@@ -182,21 +229,34 @@ func (m *Mesh) dialDue() time.Duration {
 			if d.busy {
 				return
 			}
-			if !d.opened.IsZero() {
-				if c.heardAt.After(d.opened) {
-					d.wait, d.unheard, heard = 0, 0, true
-				} else {
-					d.unheard++
-					unwanted = d.unheard >= unheardDials
-				}
-				d.opened = time.Time{}
-				m.backOff(d, now)
-			}
 			if all := strings.Join(addrs, " "); all != d.addrs {
-				d.addrs, d.wait, d.next = all, 0, time.Time{}
+				d.addrs, d.wait, d.next, d.direct = all, 0, time.Time{}, time.Time{}
 			}
-			if d.next.After(now) {
-				next = min(next, d.next.Sub(now))
+			at := d.next
+			if l != nil {
+				at, d.alone = d.direct, time.Time{}
+			} else {
+				if !d.opened.IsZero() {
+					if c.heardAt.After(d.opened) {
+						d.wait, d.unheard, heard = 0, 0, true
+					} else {
+						d.unheard++
+						unwanted = d.unheard >= unheardDials
+					}
+					d.opened = time.Time{}
+					m.backOff(d, now)
+					at = d.next
+				}
+				if d.alone.IsZero() {
+					d.alone = now
+				}
+				// Who cannot be dialled most likely dials by itself.
+				if patient := d.alone.Add(m.cfg.Timing.RelayAfter); len(direct) == 0 && patient.After(at) {
+					at = patient
+				}
+			}
+			if at.After(now) {
+				next = min(next, at.Sub(now))
 				return
 			}
 			if busy < maxDials {
@@ -212,10 +272,26 @@ func (m *Mesh) dialDue() time.Duration {
 				"node", id.String())
 		}
 		if due {
-			m.tasks.run(func() { m.dial(id, addrs) })
+			m.tasks.run(func() { m.dial(id, direct, by, l != nil) })
 		}
 	}
 	return max(next, 10*time.Millisecond)
+}
+
+// relays lists the nodes with a direct connection that carry circuits, and has
+// this node keep a slot at each.
+func (m *Mesh) relays(known map[index.NodeID][]string) []peer.ID {
+	if !m.cfg.UseRelays {
+		return nil
+	}
+	var out []peer.ID
+	for _, l := range m.peers.allLinks() {
+		if _, relay := dialable(l.peer, known[l.id]); relay && !l.path.Relayed() && len(out) < maxRelays {
+			out = append(out, l.peer)
+			m.keepSlot(l)
+		}
+	}
+	return out
 }
 
 // silence is how long a connected peer may say nothing: it beats far more
@@ -227,43 +303,78 @@ func (m *Mesh) backOff(d *dialState, now time.Time) {
 	d.next = now.Add(m.jitter(d.wait))
 }
 
-func (m *Mesh) dial(id index.NodeID, addrs []string) {
-	ctx, cancel := context.WithTimeout(m.ctx, dialTimeout)
-	defer cancel()
-	p := peerOf(id)
-	info := peer.AddrInfo{ID: p}
-	for _, a := range addrs[:min(len(addrs), maxAddrs)] {
-		full, err := multiaddr.NewMultiaddr(a)
-		if err != nil {
-			m.log.Debug("an address is not a multiaddr", "node", id.String(), "address", a)
-			continue
-		}
-		at, named := peer.SplitAddr(full)
-		if at == nil || (named != "" && named != p) {
-			m.log.Debug("an address names nobody or another node", "node", id.String(), "address", a)
-			continue
-		}
-		info.Addrs = append(info.Addrs, at)
-	}
-	// libp2p's own memory of addresses and failures would keep the node from
-	// trying what the index says now.
-	m.host.Peerstore().ClearAddrs(p)
-	if s, ok := m.host.Network().(*swarm.Swarm); ok {
-		s.Backoff().Clear(p)
-	}
+// dial tries the direct ways to a peer, then those by relays. A peer that is
+// connected by a relay already is only dialled for a better way.
+func (m *Mesh) dial(id index.NodeID, direct []multiaddr.Multiaddr, relays []peer.ID, better bool) {
 	opened := time.Now()
-	err := m.host.Connect(ctx, info)
+	err := m.connect(id, direct, relays, better)
 	if err != nil {
 		m.log.Debug("a node cannot be dialled", "node", id.String(), "error", err)
 	}
 	now := time.Now()
 	m.peers.with(id, func(c *contact) {
-		c.dial.busy = false
-		if err != nil {
-			m.backOff(&c.dial, now)
-		} else {
-			c.dial.opened = opened
+		d := &c.dial
+		d.busy = false
+		switch {
+		case better:
+			d.direct = now.Add(m.jitter(m.cfg.Timing.Upgrade))
+		case err != nil:
+			m.backOff(d, now)
+		default:
+			d.opened, d.direct = opened, now.Add(m.jitter(m.cfg.Timing.Upgrade))
 		}
 	})
 	m.look()
+}
+
+func (m *Mesh) connect(id index.NodeID, direct []multiaddr.Multiaddr, relays []peer.ID, better bool) error {
+	p := peerOf(id)
+	attempt := func(addrs []multiaddr.Multiaddr, within time.Duration) error {
+		ctx, cancel := context.WithTimeout(m.ctx, within)
+		defer cancel()
+		if better {
+			ctx = network.WithForceDirectDial(ctx, "there is a way by a relay")
+		}
+		// libp2p's own memory of addresses and failures would keep the node from
+		// trying what the index says now.
+		m.host.Peerstore().ClearAddrs(p)
+		if s, ok := m.host.Network().(*swarm.Swarm); ok {
+			s.Backoff().Clear(p)
+		}
+		return m.host.Connect(ctx, peer.AddrInfo{ID: p, Addrs: addrs})
+	}
+	within := dialTimeout
+	if len(relays) > 0 {
+		within = directWithin
+	}
+	var errs []error
+	if byQUIC := only("quic", direct); len(byQUIC) > 0 && (quicFirst(direct) || m.quicFirst()) {
+		err := attempt(byQUIC, directWithin)
+		if err == nil {
+			return nil
+		}
+		errs, direct = append(errs, err), only("tcp", direct)
+	}
+	if len(direct) > 0 {
+		err := attempt(direct, within)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	if len(relays) > 0 && m.ctx.Err() == nil {
+		err := attempt(circuitsBy(relays), dialTimeout)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// quicFirst says whether this node asks others to dial it by QUIC first: then
+// it does so too, and both ends agree whoever dials.
+func (m *Mesh) quicFirst() bool {
+	own, _ := dialable(m.host.ID(), m.Addrs())
+	return quicFirst(own)
 }

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -29,7 +27,7 @@ type Config struct {
 	HTTP    string        `toml:"http" comment:"Where DICOMweb, the operator API and metrics are served. Keep it on loopback or behind a proxy that authenticates"`
 	BaseURL string        `toml:"base_url" comment:"Where clients reach this node if a proxy stands before it, such as https://pacs.example.nhs.uk; addresses in answers begin with it. Empty: as the client wrote it"`
 	DIMSE   string        `toml:"dimse" comment:"Reserved for the DIMSE service; empty until it is served"`
-	Mesh    []string      `toml:"mesh" comment:"libp2p multiaddrs that this node listens on"`
+	Mesh    []string      `toml:"mesh" comment:"Where this node listens for other nodes: multiaddrs of TCP (/ip4/0.0.0.0/tcp/4001) and QUIC (/ip6/::/udp/4001/quic-v1), best all of one port number. Other nodes try first what is named first; TCP is the faster except where much is lost on a long way and the machine's TCP makes little of that. Empty: this node only dials out"`
 
 	Identity     IdentityConfig     `toml:"identity"`
 	Completeness CompletenessConfig `toml:"completeness"`
@@ -41,6 +39,7 @@ type Config struct {
 	Fetch        FetchConfig        `toml:"fetch"`
 	Priors       PriorsConfig       `toml:"priors"`
 	Sync         SyncConfig         `toml:"sync"`
+	Network      NetworkConfig      `toml:"network"`
 }
 
 // IdentityConfig says whose numbers an unqualified PatientID is.
@@ -119,17 +118,18 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 func DefaultConfig() Config {
 	return Config{
 		HTTP:         "127.0.0.1:8080",
-		Mesh:         []string{"/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001"},
+		Mesh:         []string{"/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1", "/ip6/::/udp/4001/quic-v1"},
 		Completeness: CompletenessConfig{HeardWithin: Duration(30 * time.Second)},
 		Archive:      ArchiveConfig{PublishAfter: Duration(300 * time.Millisecond), SettleAfter: Duration(30 * time.Second)},
 		Space:        SpaceConfig{Reserve: 512 << 20, SweepAfter: Duration(15 * time.Minute), KeepCopies: Duration(time.Hour), RoundEvery: Duration(24 * time.Hour)},
 		Verify:       VerifyConfig{Rate: 32 << 20, Every: Duration(30 * 24 * time.Hour)},
 		Fetch: FetchConfig{Workers: 2, ReadThrough: Duration(20 * time.Second),
 			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
-		Priors: PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
-		Sync:   SyncConfig{Pull: index.DefaultPull, Send: index.DefaultSend},
-		Keys:   KeysConfig{KEK: "file:kek", KEKCommand: []string{}},
-		S3:     S3Config{Region: "us-east-1", Credentials: "env"},
+		Priors:  PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
+		Sync:    SyncConfig{Pull: index.DefaultPull, Send: index.DefaultSend},
+		Keys:    KeysConfig{KEK: "file:kek", KEKCommand: []string{}},
+		Network: NetworkConfig{Announce: []string{}, UseRelays: true},
+		S3:      S3Config{Region: "us-east-1", Credentials: "env"},
 	}
 }
 
@@ -150,13 +150,16 @@ func (c Config) Check() error {
 	if _, port, err := net.SplitHostPort(c.HTTP); err != nil || !isPort(port) {
 		errs = append(errs, fmt.Errorf("http: %q is not a host and port such as 127.0.0.1:8080", c.HTTP))
 	}
-	if len(c.Mesh) == 0 {
-		errs = append(errs, errors.New("mesh: at least one multiaddr such as /ip4/0.0.0.0/tcp/4001 is needed"))
-	}
 	for _, a := range c.Mesh {
-		if !isListenAddr(a) {
-			errs = append(errs, fmt.Errorf("mesh: %q is not a multiaddr to listen on, such as /ip4/0.0.0.0/tcp/4001 or /ip6/::/tcp/4001", a))
+		if err := checkAddr(a, false); err != nil {
+			errs = append(errs, fmt.Errorf("mesh: %q %w", a, err))
 		}
+	}
+	if c.Network.Relay && len(c.Mesh) == 0 {
+		errs = append(errs, errors.New("network.relay: a relay has to be reached by others: name in mesh where it listens"))
+	}
+	if err := c.Network.check(); err != nil {
+		errs = append(errs, err)
 	}
 	if _, err := cas.ParseKEKSource(c.Keys.KEK, "/", c.Keys.KEKCommand); err != nil {
 		errs = append(errs, fmt.Errorf("keys.kek: %w", err))
@@ -197,20 +200,6 @@ func (c Config) Check() error {
 func isPort(s string) bool {
 	_, err := strconv.ParseUint(s, 10, 16)
 	return err == nil
-}
-
-// isListenAddr tells a multiaddr that the mesh can listen on from other text:
-// an IP address of its family, then a TCP port.
-func isListenAddr(s string) bool {
-	p := strings.Split(s, "/")
-	if len(p) > 2 && p[0] == "" && p[1] == "ip6zone" { // of a link-local address
-		p = append([]string{""}, p[3:]...)
-	}
-	if len(p) != 5 || p[0] != "" || p[3] != "tcp" || !isPort(p[4]) {
-		return false
-	}
-	ip, err := netip.ParseAddr(p[2])
-	return err == nil && ip.Zone() == "" && (p[1] == "ip4" && ip.Is4() || p[1] == "ip6" && ip.Is6())
 }
 
 func readConfig(home string) (Config, error) {

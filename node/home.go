@@ -121,7 +121,7 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 	}
 	card := index.Card{
 		Trust: o.Config.Trust, Name: o.Config.Name, TrustKey: trustKey.Public().(ed25519.PublicKey),
-		NodeCert: cert, Addrs: dialable(o.Config.Mesh),
+		NodeCert: cert, Addrs: announced(o.Config),
 	}
 	if err := card.Verify(); err != nil {
 		return nil, err
@@ -411,17 +411,4 @@ func writeFile(path string, data []byte) error {
 	}
 	defer d.Close()
 	return d.Sync()
-}
-
-// dialable drops listen addresses that nobody else could dial (wildcards and
-// port 0); the node announces its real ones as soon as it runs.
-func dialable(listen []string) []string {
-	var out []string
-	for _, a := range listen {
-		if strings.HasPrefix(a, "/ip4/0.0.0.0/") || strings.HasPrefix(a, "/ip6/::/") || strings.HasSuffix(a, "/tcp/0") {
-			continue
-		}
-		out = append(out, a)
-	}
-	return out
 }

@@ -38,12 +38,14 @@ var (
 	descSnapshot     = prometheus.NewDesc("priormesh_snapshot_last_timestamp_seconds", "When the newest snapshot of this node's log was made, Unix time; 0: never.", nil, nil)
 	descTaken        = prometheus.NewDesc("priormesh_snapshot_taking_pages", "Pages here of a snapshot of another node's log that is being taken up.", []string{"trust", "node"}, nil)
 	descTaking       = prometheus.NewDesc("priormesh_snapshot_taking_pages_all", "Pages of that snapshot.", []string{"trust", "node"}, nil)
+	descCircuits     = prometheus.NewDesc("priormesh_relay_circuits", "Connections between other nodes that this one carries as a relay.", nil, nil)
+	descRelayed      = prometheus.NewDesc("priormesh_relay_bytes_total", "Bytes carried so.", nil, nil)
 	descRefused      = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
-		descLag, descAge, descPosition, descEpoch, descForked, descSnapshot, descTaken, descTaking, descBucket, descDamaged, descVerified, descRepaired, descLastVerified} {
+		descLag, descAge, descPosition, descEpoch, descForked, descSnapshot, descTaken, descTaking, descBucket, descDamaged, descVerified, descRepaired, descLastVerified, descCircuits, descRelayed} {
 		ch <- d
 	}
 }
@@ -143,6 +145,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descBlocks, m.BlocksFetched, "fetched")
 	count(descBytes, m.BytesServed, "served")
 	count(descBytes, m.BytesFetched, "fetched")
+	gauge(descCircuits, float64(m.CircuitsNow))
+	count(descRelayed, m.RelayedBytes)
 	count(descRefused, m.RefusedConnections, "connections")
 	count(descRefused, m.StudiesRefused, "studies")
 	count(descRefused, m.WrongBlocks, "wrong blocks")

@@ -309,6 +309,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 	}
 	if n.mesh, err = mesh.Open(ctx, mesh.Config{
 		Key: key, Listen: n.home.Config.Mesh, Now: n.Now, Rand: n.Rand, Log: n.Log,
+		Announce: n.home.Config.Network.Announce, Relay: n.home.Config.Network.Relay, UseRelays: n.home.Config.Network.UseRelays,
 		Limits: mesh.Limits{LogPull: int(n.home.Config.Sync.Pull), LogSend: int(n.home.Config.Sync.Send)},
 	}, mesh.Deps{
 		Allowed: func(id index.NodeID) bool { _, ok := n.index.Roster().Allowed(id); return ok },
@@ -348,7 +349,11 @@ func (n *Node) openMesh(ctx context.Context) error {
 	}
 	n.group.Go(func() error { n.disk.run(run); return nil })
 	n.closers = append(n.closers, func() error { cancel(); return n.group.Wait() })
-	return n.introduce(ctx)
+	if err := n.introduce(ctx); err != nil {
+		return err
+	}
+	n.group.Go(func() error { n.watchMoves(run); return nil })
+	return nil
 }
 
 // silent gives nothing before a node that was restored has begun anew.
@@ -554,7 +559,7 @@ func (n *Node) Peers() []api.Peer {
 			addrs = []string{}
 		}
 		out = append(out, api.Peer{Trust: string(trust), Peer: p.ID.String(), Connected: p.Connected, Alive: p.Alive,
-			LastHeard: n.hearing.last(p), RTT: p.RTT, Addrs: addrs})
+			LastHeard: n.hearing.last(p), RTT: p.RTT, Way: way(p, roster), Addrs: addrs})
 	}
 	return out
 }
@@ -586,6 +591,10 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		Region: roster.Name, HTTP: n.HTTPAddr(), Mesh: n.mesh.Addrs(), Started: n.started.UTC(),
 		Studies: api.StudyCounts{Own: own, Copies: copies, Region: region},
 		Trusts:  n.hearing.trusts(), Fetches: []api.Fetch{}, Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.Silence(),
+	}
+	st.Peers = n.Peers()
+	if c := n.mesh.Counters(); n.home.Config.Network.Relay {
+		st.Relay = &api.Relay{Circuits: c.CircuitsNow, Bytes: c.RelayedBytes}
 	}
 	if st.Snapshot, st.Taking, err = n.snapshots.status(); err != nil {
 		return api.Status{}, err

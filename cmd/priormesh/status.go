@@ -18,6 +18,7 @@ func (statusCmd) Help() string {
 Of each other trust:
 
   HEARD      when one of its nodes last said anything; "silent" when that is too long ago, and every answer then names the trust
+  WAY        how its nodes are connected: "tcp", "quic", "tcp by RX2" through a relay of RX2; "-": they are not
   LACKING    what it has said and this node does not show: "12 on the way" come by themselves; "3 without contents" were lost on the way and are asked for; "2 unread" need a newer version of this program. "-": nothing
   ALL KNOWN  when this node last had all that the trust had said. Long ago while HEARD is fresh: see LACKING. "no": a node of it is quarantined
   LOG        how far this node has read what each node of the trust says: epoch (it grows when a node is restored) and position
@@ -55,12 +56,15 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 		fmt.Fprintf(out, "  mesh      %s\n", plain(a))
 	}
 	fmt.Fprintf(out, "  studies   %d received here, %d copies of other trusts', %d in the region\n", s.Studies.Own, s.Studies.Copies, s.Studies.Region)
+	if s.Relay != nil {
+		fmt.Fprintf(out, "  relay     carries %s between other nodes, %s since the start\n", plural(int(s.Relay.Circuits), "connection", "connections"), node.Size(s.Relay.Bytes))
+	}
 	bucketText(out, s.Bucket, now)
 	spaceText(out, s.Space)
 	if len(s.Trusts) > 0 {
 		fmt.Fprintln(out)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "TRUST\tNAME\tHEARD\tLACKING\tALL KNOWN\tLOG\tSTUDIES")
+		fmt.Fprintln(w, "TRUST\tNAME\tHEARD\tWAY\tLACKING\tALL KNOWN\tLOG\tSTUDIES")
 		for _, t := range s.Trusts {
 			heard := "never"
 			if !t.LastHeard.IsZero() {
@@ -69,7 +73,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 			if !t.Heard {
 				heard += " (silent)"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\n", plain(t.Trust), short(t.Name, 40), heard, lacking(t), known(s.Basis, t, now), positions(s.Basis, t.Trust), t.Studies)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", plain(t.Trust), short(t.Name, 40), heard, ways(s.Peers, t.Trust), lacking(t), known(s.Basis, t, now), positions(s.Basis, t.Trust), t.Studies)
 		}
 		w.Flush()
 	}
@@ -142,6 +146,24 @@ func lacking(t api.TrustStatus) string {
 		out = append(out, fmt.Sprintf("%d unread", t.Unread))
 	}
 	return list(out)
+}
+
+// ways is how the nodes of a trust are connected.
+func ways(peers []api.Peer, trust string) string {
+	var out []string
+	for _, p := range peers {
+		if p.Trust == trust && p.Connected {
+			out = append(out, wayText(p.Way))
+		}
+	}
+	return list(out)
+}
+
+func wayText(w api.Way) string {
+	if w.Relay != "" {
+		return plain(w.Transport) + " by " + or(plain(w.RelayTrust))
+	}
+	return or(plain(w.Transport))
 }
 
 // maxPositions is how many nodes of a trust a line has room for.
@@ -228,7 +250,13 @@ func ago(d time.Duration) string {
 type peersCmd struct{ homeFlag }
 
 func (peersCmd) Help() string {
-	return `Lists the nodes of the other trusts: whether this node has a connection to each, and when it last heard from it.
+	return `Lists the nodes of the other trusts.
+
+  WAY        how it is connected: "tcp", "quic", "tcp by RX2" through a relay of RX2; "no": it is not, and is dialled again all the time
+  FOR        how long it has been connected so
+  HEARD      when this node last heard from it
+  RTT        how long a question and its answer took
+  ADDRESSES  where it is dialled; /p2p-circuit says that it is a relay
 
 Example:
 
@@ -253,11 +281,11 @@ func peerTable(out io.Writer, peers []api.Peer, now time.Time) {
 		return
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TRUST\tCONNECTED\tHEARD\tRTT\tNODE\tADDRESSES")
+	fmt.Fprintln(w, "TRUST\tWAY\tFOR\tHEARD\tRTT\tNODE\tADDRESSES")
 	for _, p := range peers {
-		connected, heard, rtt := "no", "never", "-"
+		connected, since, heard, rtt := "no", "-", "never", "-"
 		if p.Connected {
-			connected = "yes"
+			connected, since = wayText(p.Way), ago(now.Sub(p.Way.Since))
 		}
 		if !p.LastHeard.IsZero() {
 			heard = ago(now.Sub(p.LastHeard)) + " ago"
@@ -265,7 +293,7 @@ func peerTable(out io.Writer, peers []api.Peer, now time.Time) {
 		if p.RTT > 0 {
 			rtt = p.RTT.Round(10 * time.Microsecond).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", or(plain(p.Trust)), connected, heard, rtt, plain(p.Peer), list(p.Addrs))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", or(plain(p.Trust)), connected, since, heard, rtt, plain(p.Peer), list(p.Addrs))
 	}
 	w.Flush()
 }

@@ -185,6 +185,8 @@ type Status struct {
 	Space     Space         `json:"space"`
 	Bucket    *Bucket       `json:"bucket,omitempty"` // of originals, if they are not on this node's disk
 	Trusts    []TrustStatus `json:"trusts"`
+	Peers     []Peer        `json:"peers"`
+	Relay     *Relay        `json:"relay,omitempty"` // absent: this node is none
 	Fetches   []Fetch       `json:"fetches"`
 	Damage    []Damage      `json:"damage"`    // what is stored here is not whole and not repaired yet; the first hundred
 	Damaged   int           `json:"damaged"`   // versions of studies that are damaged, in all
@@ -417,7 +419,23 @@ type Peer struct {
 	Alive     bool          `json:"alive"`
 	LastHeard time.Time     `json:"last_heard,omitzero"`
 	RTT       time.Duration `json:"rtt_ns"`
+	Way       Way           `json:"way,omitzero"` // absent: it is not connected
 	Addrs     []string      `json:"addrs"`
+}
+
+// Way is how a node is connected.
+type Way struct {
+	Transport  string    `json:"transport"`             // "tcp" or "quic"; of a relayed one, to the relay
+	Relay      string    `json:"relay,omitempty"`       // the node that carries it; absent: it is direct
+	RelayTrust string    `json:"relay_trust,omitempty"` // and its trust
+	At         string    `json:"at"`                    // address of the other end, or of the relay
+	Since      time.Time `json:"since"`
+}
+
+// Relay is what a node that is a relay carries for others.
+type Relay struct {
+	Circuits uint64 `json:"circuits"` // now
+	Bytes    uint64 `json:"bytes"`    // since the start
 }
 
 // Admission answers POST admissions.
