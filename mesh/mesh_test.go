@@ -305,9 +305,20 @@ func TestDeadLine(t *testing.T) {
 
 // startOverLines starts two nodes that reach each other over relays.
 func (r *region) startOverLines(a, b *node, rate int) map[index.NodeID]*relay {
+	return r.startOverLinesAs(a, b, rate, byTCP)
+}
+
+func (r *region) startOverLinesAs(a, b *node, rate int, listen ...string) map[index.NodeID]*relay {
 	t := r.t.(*testing.T)
 	lineTo := map[index.NodeID]*relay{}
 	for _, n := range []*node{a, b} {
+		tune := n.tune
+		n.tune = func(c *mesh.Config, d *mesh.Deps) {
+			c.Listen = listen
+			if tune != nil {
+				tune(c, d)
+			}
+		}
 		n.start()
 		lineTo[n.id] = newRelay(t, strings.NewReplacer("/ip4/", "", "/tcp/", ":").Replace(n.mesh.Addrs()[0]), rate)
 	}

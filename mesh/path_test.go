@@ -196,6 +196,45 @@ func TestOneConnectionStays(t *testing.T) {
 	r.well(a, b)
 }
 
+// Of two connections the better is not kept when its path has gone dead: a node
+// that comes back by another way would be shut out.
+func TestDeadConnectionIsNotKept(t *testing.T) {
+	t.Parallel()
+	r := newRegion(t, 2)
+	a, b := r.nodes[0], r.nodes[1]
+	lineTo := r.startOverLinesAs(a, b, 0, byTCP, byQUIC)
+	for _, line := range lineTo {
+		line.silence(true)
+	}
+	h := rawHost(t, b.key) // b, from elsewhere
+	id, err := peer.Decode(a.id.String())
+	must(t, err)
+	byQUIC, err := multiaddr.NewMultiaddr(a.mesh.Addrs()[1])
+	must(t, err)
+	must(t, h.Connect(context.Background(), peer.AddrInfo{ID: id, Addrs: []multiaddr.Multiaddr{byQUIC}}))
+	s := stream(t, h, a, logs)
+	stop := make(chan struct{})
+	var talk sync.WaitGroup
+	talk.Go(func() { // it has more to say than the silence that a connection is left for
+		for {
+			if _, err := s.Write(frame(nil)); err != nil {
+				t.Errorf("the live connection was closed: %v", err)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	})
+	defer talk.Wait()
+	defer close(stop)
+	eventually(t, "the live connection alone is left", func() bool {
+		return a.mesh.Conns(b.id) == 1 && a.peer(b).Path.Transport == "quic"
+	})
+}
+
 // tap is a host whose streams can be overheard: what a relay can see.
 type tap struct {
 	host.Host

@@ -51,6 +51,7 @@ type link struct {
 	conns    map[string]bool
 	path     Path // of the connection to keep; the steward writes it
 	slot     slot // at this peer, if it is a relay
+	proof    proof
 	ctx      context.Context
 	cancel   context.CancelFunc
 	packets  *queue

@@ -3,14 +3,18 @@ package mesh
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multistream"
 
 	"github.com/priormesh/priormesh/index"
 )
@@ -24,6 +28,7 @@ const (
 
 	directWithin = 6 * time.Second // for a direct way, before relays are asked
 	settled      = 2 * time.Second // both ends know of a connection that is so old
+	proveWithin  = 5 * time.Second // for the best of several connections to answer
 	moveWithin   = time.Minute     // studies on the worse of two connections may go on for so long
 )
 
@@ -138,8 +143,9 @@ func (l *link) renew(conns []network.Conn) bool {
 	return same
 }
 
-// prune finds the way to a peer, and closes what is worse when nothing of a
-// study is on it any more.
+// prune finds the way to a peer. Where there are several, the best has to show
+// that it leads somewhere: one whose path went dead is the best by its kind
+// still. Then the others are closed when nothing of a study is on them any more.
 func (m *Mesh) prune(l *link, conns []network.Conn, now time.Time) {
 	best := m.best(conns)
 	if way := pathOf(best); way != l.path {
@@ -149,13 +155,88 @@ func (m *Mesh) prune(l *link, conns []network.Conn, now time.Time) {
 		m.log.Info("a node is connected", "node", l.id.String(), "by", way.Transport, "relay", relayName(way))
 	}
 	age := now.Sub(l.path.Since)
+	if len(conns) == 1 || age < settled {
+		return
+	}
+	var newest time.Time
 	for _, c := range conns {
-		if c == best || age < settled || age < moveWithin && slices.ContainsFunc(c.GetStreams(), func(s network.Stream) bool { return carriesStudy(s.Protocol()) }) {
+		if at := c.Stat().Opened; at.After(newest) {
+			newest = at
+		}
+	}
+	if !l.proof.of(best, newest) {
+		m.prove(l, best)
+		return
+	}
+	for _, c := range conns {
+		if c == best || age < moveWithin && slices.ContainsFunc(c.GetStreams(), func(s network.Stream) bool { return carriesStudy(s.Protocol()) }) {
 			continue
 		}
 		m.log.Debug("the worse of two connections is closed", "node", l.id.String(), "at", c.RemoteMultiaddr().String())
 		_ = c.Close()
 	}
+}
+
+// proof is the last answer that came on one connection of a peer.
+type proof struct {
+	mu   sync.Mutex
+	busy bool
+	conn string
+	at   time.Time // it was asked for
+}
+
+// of says whether a connection has answered since.
+func (p *proof) of(c network.Conn, since time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.conn == c.ID() && p.at.After(since)
+}
+
+// prove asks for a word on one connection, which is closed when none comes.
+func (m *Mesh) prove(l *link, c network.Conn) {
+	l.proof.mu.Lock()
+	defer l.proof.mu.Unlock()
+	if l.proof.busy {
+		return
+	}
+	l.proof.busy = true
+	m.tasks.run(func() {
+		at := time.Now()
+		err := m.answers(c)
+		l.proof.mu.Lock()
+		l.proof.busy = false
+		if err == nil {
+			l.proof.conn, l.proof.at = c.ID(), at
+		}
+		l.proof.mu.Unlock()
+		if err != nil && m.ctx.Err() == nil {
+			m.log.Info("of two connections to a node one leads nowhere any more and is closed", "node", l.id.String(), "error", err)
+			_ = c.Close()
+		}
+		m.look()
+	})
+}
+
+// answers reads a word of libp2p's identify, which every node serves.
+func (m *Mesh) answers(c network.Conn) error {
+	ctx, cancel := context.WithTimeout(m.ctx, proveWithin)
+	defer cancel()
+	s, err := c.NewStream(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Reset() }()
+	if err := s.SetDeadline(time.Now().Add(proveWithin)); err != nil {
+		return err
+	}
+	if err := s.SetProtocol(identify.ID); err != nil {
+		return err
+	}
+	if err := multistream.SelectProtoOrFail(identify.ID, s); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(s, make([]byte, 1))
+	return err
 }
 
 func relayName(p Path) string {
