@@ -50,7 +50,7 @@ interop: interop-setup ## whole regions of processes, with Orthanc, dicomweb-cli
 interop-setup: ## install what the interop tests need and this machine lacks
 	@interop/setup
 
-bench: ## every benchmark once, as a table; BENCH=Index ARGS="-studies 10000000" and BENCH=Store ARGS="…" pass flags on
+bench: ## every benchmark once, as a table; BENCH=Index ARGS="-studies 10000000", BENCH=Store ARGS="…" and BENCH=Transfer ARGS="…" pass flags on
 	@.ci/bench '$(BENCH)' '$(BENCHTIME)' $(ARGS)
 
 soak: interop-setup ## fuzz targets for FUZZTIME each, the store for CRASHES crashes, the interop tests ROUNDS times with the race detector

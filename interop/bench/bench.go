@@ -39,12 +39,31 @@ var (
 	cpu           = flag.String("cpuprofile", "", "keep the CPU profile of the share part in this `file`")
 )
 
+// commands are what the program does beside the store, and the processes that
+// a measurement starts of itself.
+var commands map[string]func(context.Context, []string) error
+
+func init() {
+	commands = map[string]func(context.Context, []string) error{
+		"index":          measureIndex,
+		"index-answer":   runPart(confined(answerPart)),
+		"index-take":     runPart(confined(takePart)),
+		"index-rest":     runPart(confined(restPart)),
+		"index-ask":      runPart(confined(askPart)),
+		"index-snapshot": runPart(confined(snapshotPart)),
+		"transfer":       measureTransfer,
+		"transfer-node":  runPart(nodePart),
+		"transfer-give":  runPart(givePart),
+		"transfer-take":  runPart(bareTakePart),
+	}
+}
+
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	do := measure
-	if len(os.Args) > 1 && indexCommands[os.Args[1]] != nil {
-		do = func(ctx context.Context) error { return indexCommands[os.Args[1]](ctx, os.Args[2:]) }
+	if len(os.Args) > 1 && commands[os.Args[1]] != nil {
+		do = func(ctx context.Context) error { return commands[os.Args[1]](ctx, os.Args[2:]) }
 	} else {
 		flag.Parse()
 	}

@@ -7,20 +7,25 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/simulations/synthetic"
 )
 
 // The benchmark starts processes of its own program: here that is the test's.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && indexCommands[os.Args[1]] != nil {
-		if err := indexCommands[os.Args[1]](context.Background(), os.Args[2:]); err != nil {
+	if len(os.Args) > 1 && commands[os.Args[1]] != nil {
+		ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer cancel()
+		if err := commands[os.Args[1]](ctx, os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -162,5 +167,71 @@ func TestQuantiles(t *testing.T) {
 	}
 	if p50, p99, most := quantiles(took); p50 != 101 || p99 != 199 || most != 200 {
 		t.Fatalf("%d, %d, %d", p50, p99, most)
+	}
+}
+
+// All of the loopback and profile parts of `make bench BENCH=Transfer` run, with little to move.
+func TestTransferBench(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	built, err := priormesh()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(filepath.Dir(built))
+	var out bytes.Buffer
+	b := &transferBench{dir: t.TempDir(), rounds: 1, parts: strings.Split(transferParts, ","), slices: 3, frames: 3, next: 1, out: &out}
+	if b.model, err = openModel(filepath.Join(t.TempDir(), "none")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.run(ctx); err != nil {
+		t.Fatalf("%v\n%s", err, out.Bytes())
+	}
+	want := []string{"Priormesh / the plain stream", "the sender", "the receiver"}
+	for _, m := range movings {
+		want = append(want, m.name)
+	}
+	for _, w := range want {
+		if !strings.Contains(out.String(), w) {
+			t.Errorf("the table lacks %q:\n%s", w, out.Bytes())
+		}
+	}
+	t.Logf("%s", out.Bytes())
+}
+
+// An instance of many frames is one for our scanner, and no two frames are equal.
+func TestMultiframeIsDICOM(t *testing.T) {
+	m, err := openModel(filepath.Join(t.TempDir(), "none"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "one", "0.dcm")
+	st, err := m.writeMultiframe(path, 5, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || int64(len(b)) != st.bytes {
+		t.Fatalf("%d bytes, want %d: %v", len(b), st.bytes, err)
+	}
+	in, err := dicom.Scan(bytes.NewReader(b), dicom.DefaultLimits(), dicom.Handler{})
+	if err != nil || in.Pixel == nil || len(in.Pixel.Frames) != 3 {
+		t.Fatalf("%+v: %v", in, err)
+	}
+	frame := m.pixels.Len
+	pixels := b[in.Pixel.Value.Off:]
+	if bytes.Equal(pixels[:frame], pixels[frame:2*frame]) {
+		t.Error("two frames are equal")
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		of   []float64
+		want float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1, 3}, 3}, {[]float64{4, 1, 2, 9}, 3}} {
+		if got := median(slices.Clone(c.of)); got != c.want {
+			t.Errorf("the median of %v is %v, want %v", c.of, got, c.want)
+		}
 	}
 }

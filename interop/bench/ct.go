@@ -151,6 +151,43 @@ func replace(h []byte, tag dicom.Tag, vr string, value func(old int) string) []b
 	return append(append(out, v...), h[at+2+old:]...)
 }
 
+// writeMultiframe writes an instance of n frames, each as the pixels of a slice
+// of a study of its own.
+func (m model) writeMultiframe(path string, s, n int) (study, error) {
+	st := study{dir: filepath.Dir(path), files: []string{path}}
+	h := m.header(s, 0, patient(s))
+	// (0028,0008) comes before (0028,0010), which every image has.
+	rows := bytes.Index(h, []byte{0x28, 0x00, 0x10, 0x00, 'U', 'S'})
+	if rows < 0 {
+		return st, errors.New("the model has no Rows")
+	}
+	frames := even(fmt.Sprint(n))
+	number := append([]byte{0x28, 0x00, 0x08, 0x00, 'I', 'S', byte(len(frames)), 0}, frames...)
+	h = append(append(bytes.Clone(h[:rows]), number...), h[rows:]...)
+	binary.LittleEndian.PutUint32(h[len(h)-4:], uint32(int64(n)*m.pixels.Len))
+	if err := os.MkdirAll(st.dir, 0o700); err != nil {
+		return st, err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return st, err
+	}
+	defer f.Close()
+	pieces := [][]byte{h}
+	for i := 0; ; i++ {
+		for _, b := range pieces {
+			k, err := f.Write(b)
+			if st.bytes += int64(k); err != nil {
+				return st, err
+			}
+		}
+		if i == n {
+			return st, f.Close()
+		}
+		pieces = [][]byte{m.pixelsOf(s, i, nil)[:m.pixels.Len]}
+	}
+}
+
 // encapsulated is an instance whose pixels do not compress any more: one
 // fragment of random bytes, as a coder's output looks from outside.
 func (m model) encapsulated(s, i int) []byte {
@@ -181,6 +218,22 @@ func smaller(b []byte) float64 {
 	}
 	defer e.Close()
 	return float64(len(b)) / float64(len(e.EncodeAll(b, nil)))
+}
+
+// uidsOf reads the UIDs of a file.
+func uidsOf(path string) (dicom.UIDs, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return dicom.UIDs{}, err
+	}
+	defer f.Close()
+	enough := errors.New("known")
+	var uids dicom.UIDs
+	_, err = dicom.Scan(f, dicom.DefaultLimits(), dicom.Handler{Begin: func(u dicom.UIDs) error { uids = u; return enough }})
+	if !errors.Is(err, enough) {
+		return uids, fmt.Errorf("%s: no UIDs: %w", path, err)
+	}
+	return uids, nil
 }
 
 // A study is a folder of instances.

@@ -1,4 +1,5 @@
-// Command bench measures a node's store, and its index of a large region.
+// Command bench measures a node's store, its index of a large region, and how
+// fast it brings studies from another node.
 //
 // The store is held against others, in one run on one
 // disk: how fast instances are taken in by 1, 4 and 16 writers beside plain
@@ -16,6 +17,13 @@
 // this program started again, so that memory and CPU time are its own.
 //
 //	go run ./interop/bench index [-studies 10000000] [-only NAME,…] [-dir DIR]
+//
+// A transfer is a study of many instances, and one instance of many frames, from
+// one node to another that has nothing of it, until it is there and durable:
+// beside a plain libp2p stream and bitswap alone (package mesh/bare), two
+// Orthancs and two Kubos; and on what the CPU time of both sides goes.
+//
+//	go run ./interop/bench transfer [-rounds 3] [-only loopback,profile] [-dir DIR]
 //
 // Others are measured as their makers ship them, as processes of their own, and
 // left out with one line where they are not installed. All read the same files

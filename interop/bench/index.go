@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -23,31 +20,14 @@ import (
 	"github.com/priormesh/priormesh/simulations/synthetic"
 )
 
-// indexCommands are what the program does beside the store: the index, and the
-// processes that measurement starts of itself.
-var indexCommands map[string]func(context.Context, []string) error
-
-func init() {
-	indexCommands = map[string]func(context.Context, []string) error{
-		"index":        measureIndex,
-		"index-answer": runPart(answerPart),
-		"index-take":   runPart(takePart),
-		"index-rest":   runPart(restPart),
-		"index-ask":    runPart(askPart),
-
-		"index-snapshot": runPart(snapshotPart),
-	}
-}
-
 const (
-	indexParts   = "load,disk,query,memory,wire,pages,orthanc"
-	smallRegion  = 100_000 // what lookups are compared with
-	loadLimit    = 2 << 30
-	serveLimit   = 3 << 29
-	diskTarget   = 400 // bytes a study
-	ratioTarget  = 2.0
-	linkIsBound  = 0.9 // of its rate
-	startPartsIn = 60 * time.Second
+	indexParts  = "load,disk,query,memory,wire,pages,orthanc"
+	smallRegion = 100_000 // what lookups are compared with
+	loadLimit   = 2 << 30
+	serveLimit  = 3 << 29
+	diskTarget  = 400 // bytes a study
+	ratioTarget = 2.0
+	linkIsBound = 0.9 // of its rate
 )
 
 type indexBench struct {
@@ -254,79 +234,10 @@ func (b *indexBench) boxed(ctx context.Context, name string, p part, limit *box,
 	return err
 }
 
-// child is a process of this program.
-type child struct {
-	name     string
-	cmd      *exec.Cmd
-	out      bytes.Buffer
-	errs     bytes.Buffer
-	listened chan struct{}
-	read     chan struct{}
-}
-
+// start starts a part of this measurement.
 func (b *indexBench) start(ctx context.Context, name string, p part, listens bool) (*child, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	p.Draws, p.Each = b.draws, b.each
-	told, err := json.Marshal(p)
-	if err != nil {
-		return nil, err
-	}
-	c := &child{name: name, cmd: exec.CommandContext(ctx, self, name, "-told", string(told)), listened: make(chan struct{}), read: make(chan struct{})}
-	c.cmd.Stdout = &c.out
-	if _, err := c.cmd.StdinPipe(); err != nil { // is closed when the process, or this one, has ended
-		return nil, err
-	}
-	errs, err := c.cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() {
-		defer close(c.read)
-		for s := bufio.NewScanner(errs); s.Scan(); {
-			if s.Text() == "listening" {
-				close(c.listened)
-				continue
-			}
-			if c.errs.Len() < 64<<10 {
-				fmt.Fprintln(&c.errs, s.Text())
-			}
-		}
-	}()
-	if listens {
-		select {
-		case <-c.listened:
-		case <-c.read:
-			return nil, errors.Join(fmt.Errorf("%s ended before it listened", name), c.wait(nil))
-		case <-time.After(startPartsIn):
-			return nil, errors.Join(fmt.Errorf("%s does not listen after %v", name, startPartsIn), c.kill())
-		}
-	}
-	return c, nil
-}
-
-// wait waits for the process's end and reads its report.
-func (c *child) wait(report any) error {
-	<-c.read
-	if err := c.cmd.Wait(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", c.name, err, c.errs.Bytes())
-	}
-	if report == nil {
-		return nil
-	}
-	return json.Unmarshal(c.out.Bytes(), report)
-}
-
-func (c *child) kill() error {
-	_ = c.cmd.Process.Kill()
-	<-c.read
-	_ = c.cmd.Wait()
-	return nil
+	return startChild(ctx, nil, name, p, listens)
 }
 
 // Where the CPU time of an index goes.

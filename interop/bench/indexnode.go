@@ -4,9 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"runtime/pprof"
 	"strings"
 	"time"
@@ -55,45 +52,26 @@ type loaded struct {
 	Messages, Ticks, Answers int
 }
 
-// runPart reads what it is told from the command line and answers on standard output.
-func runPart(do func(ctx context.Context, p part) (any, error)) func(context.Context, []string) error {
-	return func(ctx context.Context, args []string) error {
-		debug.SetMemoryLimit(node.Memory) // as the program does
-		set := flag.NewFlagSet("part", flag.ContinueOnError)
-		told := set.String("told", "", "what to do, as JSON")
-		if err := set.Parse(args); err != nil {
-			return err
-		}
-		// Whoever started this holds the other end: gone, there is nobody to report to.
-		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			os.Exit(1)
-		}()
-		var p part
-		if err := json.Unmarshal([]byte(*told), &p); err != nil {
-			return err
-		}
+// confined joins a part's cgroup and writes its profile.
+func confined(do func(context.Context, part) (any, error)) func(context.Context, part) (any, error) {
+	return func(ctx context.Context, p part) (any, error) {
 		if p.Cgroup != "" {
 			if err := os.WriteFile(filepath.Join(p.Cgroup, "cgroup.procs"), []byte("0\n"), 0); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if p.Profile != "" {
 			f, err := os.Create(p.Profile)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			defer f.Close()
 			if err := pprof.StartCPUProfile(f); err != nil {
-				return err
+				return nil, err
 			}
 			defer pprof.StopCPUProfile()
 		}
-		out, err := do(ctx, p)
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(os.Stdout).Encode(out)
+		return do(ctx, p)
 	}
 }
 
@@ -280,7 +258,7 @@ func answerPart(ctx context.Context, p part) (any, error) {
 		return nil, err
 	}
 	defer l.Close()
-	fmt.Fprintf(os.Stderr, "listening\n")
+	listening(l.Addr().String())
 	c, err := l.Accept()
 	if err != nil {
 		return nil, err

@@ -3,89 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
-	pace "golang.org/x/time/rate"
-
+	"github.com/priormesh/priormesh/simulations/link"
 	"github.com/priormesh/priormesh/simulations/synthetic"
 )
-
-// relay is a link of limited rate between two sockets on loopback.
-type relay struct {
-	l        net.Listener
-	to       string
-	rate     float64 // bytes a second, each way
-	up, down atomic.Int64
-	wg       sync.WaitGroup
-}
-
-func newRelay(ctx context.Context, to string, rate float64) (*relay, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	r := &relay{l: l, to: to, rate: rate}
-	r.wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			r.wg.Go(func() { r.carry(ctx, c) })
-		}
-	})
-	return r, nil
-}
-
-func (r *relay) carry(ctx context.Context, c net.Conn) {
-	defer c.Close()
-	s, err := net.Dial("tcp", r.to)
-	if err != nil {
-		return
-	}
-	defer s.Close()
-	var wg sync.WaitGroup
-	one := func(to, from net.Conn, count *atomic.Int64) {
-		// Small buffers, or what the kernel holds would hide the rate.
-		const piece = 16 << 10
-		bucket := pace.NewLimiter(pace.Limit(r.rate), piece)
-		buf := make([]byte, piece)
-		for {
-			n, err := from.Read(buf)
-			if n > 0 {
-				if bucket.WaitN(ctx, n) != nil {
-					break
-				}
-				count.Add(int64(n))
-				if _, werr := to.Write(buf[:n]); werr != nil {
-					break
-				}
-			}
-			if err != nil {
-				break
-			}
-		}
-		if t, ok := to.(*net.TCPConn); ok {
-			_ = t.CloseWrite()
-		}
-	}
-	wg.Go(func() { one(s, c, &r.up) })
-	wg.Go(func() { one(c, s, &r.down) })
-	wg.Wait()
-}
-
-func (r *relay) close() error {
-	err := r.l.Close()
-	r.wg.Wait()
-	return err
-}
 
 // pages fills an empty node from one whose log begins with a snapshot: the log of one trust that has said everything.
 func (b *indexBench) pages(ctx context.Context) error {
@@ -209,28 +135,30 @@ func (b *indexBench) bootstrap(ctx context.Context, n *filled, packed bool) (l, 
 	if err != nil {
 		return l, sent, 0, "", err
 	}
-	r, err := newRelay(ctx, addr, b.rate*1e6/8)
+	wide := link.Line{Rate: link.Mbit(b.rate)}
+	r, err := link.NewRelay(ctx, addr, wide, wide, time.Now)
 	if err != nil {
 		_ = old.kill()
 		return l, sent, 0, "", err
 	}
 	profiled = filepath.Join(b.dir, filepath.Base(dir)+".cpu")
-	young, err := b.start(ctx, "index-take", part{Region: n.region, Trust: newcomer, Home: filepath.Join(dir, "index"), Logs: n.logs, Network: "tcp", Addr: r.l.Addr().String(),
+	young, err := b.start(ctx, "index-take", part{Region: n.region, Trust: newcomer, Home: filepath.Join(dir, "index"), Logs: n.logs, Network: "tcp", Addr: r.Addr(),
 		Packed: packed, Profile: profiled}, false)
 	if err == nil {
 		err = young.wait(&l)
 	}
 	if err != nil {
 		_ = old.kill()
-		_ = r.close()
+		_ = r.Close()
 		return l, sent, 0, "", err
 	}
 	if err := old.wait(&sent); err != nil {
-		_ = r.close()
+		_ = r.Close()
 		return l, sent, 0, "", err
 	}
-	if err := r.close(); err != nil {
+	if err := r.Close(); err != nil {
 		return l, sent, 0, "", err
 	}
-	return l, sent, r.down.Load(), profiled, os.RemoveAll(dir)
+	_, carried = r.Carried()
+	return l, sent, carried, profiled, os.RemoveAll(dir)
 }

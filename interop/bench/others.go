@@ -14,6 +14,15 @@ import (
 // SyncStorageArea is its default, so it syncs each file; its SQLite index
 // runs without a sync at each commit.
 func startOrthanc(ctx context.Context, dir string) (p *process, url string, dimse int, err error) {
+	web, err := freePort()
+	if err != nil {
+		return nil, "", 0, err
+	}
+	return startOrthancAt(ctx, dir, web, "")
+}
+
+// startOrthancAt starts one that knows another by the name "there".
+func startOrthancAt(ctx context.Context, dir string, web int, there string) (p *process, url string, dimse int, err error) {
 	program, err := exec.LookPath("Orthanc")
 	if err != nil {
 		return nil, "", 0, errAbsent
@@ -28,18 +37,18 @@ func startOrthanc(ctx context.Context, dir string) (p *process, url string, dims
 	if plugin == "" {
 		return nil, "", 0, errAbsent
 	}
-	web, err := freePort()
-	if err != nil {
-		return nil, "", 0, err
-	}
 	if dimse, err = freePort(); err != nil {
 		return nil, "", 0, err
+	}
+	peers, servers := map[string]any{}, map[string]any{}
+	if there != "" {
+		peers["there"], servers["there"] = []string{there + "/"}, []string{there + "/dicom-web/"}
 	}
 	config, err := json.Marshal(map[string]any{
 		"Name": "bench", "StorageDirectory": filepath.Join(dir, "storage"), "IndexDirectory": filepath.Join(dir, "storage"),
 		"HttpPort": web, "RemoteAccessAllowed": false, "AuthenticationEnabled": false,
 		"DicomServerEnabled": true, "DicomPort": dimse, "DicomAet": "ORTHANC", "DicomCheckCalledAet": false, "DicomAlwaysAllowStore": true,
-		"Plugins": []string{plugin}, "DicomWeb": map[string]any{"Enable": true, "Root": "/dicom-web/"},
+		"Plugins": []string{plugin}, "DicomWeb": map[string]any{"Enable": true, "Root": "/dicom-web/", "Servers": servers}, "OrthancPeers": peers,
 	})
 	if err != nil {
 		return nil, "", 0, err
@@ -98,6 +107,11 @@ func openKubo(ctx context.Context, dir string) (store, error) {
 	if err != nil {
 		return nil, err
 	}
+	return startKubo(ctx, program, dir, "[]", "--offline")
+}
+
+// startKubo starts a node that listens at swarm, a JSON list, and knows nobody.
+func startKubo(ctx context.Context, program, dir, swarm string, how ...string) (*kubo, error) {
 	k := &kubo{program: program, env: []string{"IPFS_PATH=" + filepath.Join(dir, "ipfs")}}
 	port, err := freePort()
 	if err != nil {
@@ -107,13 +121,20 @@ func openKubo(ctx context.Context, dir string) (store, error) {
 		{"init", "--empty-repo"},
 		{"config", "Addresses.API", fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)},
 		{"config", "--json", "Addresses.Gateway", "[]"},
-		{"config", "--json", "Addresses.Swarm", "[]"},
+		{"config", "--json", "Addresses.Swarm", swarm},
+		{"config", "--json", "AutoConf.Enabled", "false"},
+		{"config", "--json", "Discovery.MDNS.Enabled", "false"},
+		{"config", "--json", "Bootstrap", "[]"},
+		{"config", "--json", "DNS.Resolvers", "{}"},
+		{"config", "--json", "Routing.DelegatedRouters", "[]"},
+		{"config", "--json", "Ipns.DelegatedPublishers", "[]"},
+		{"config", "Routing.Type", "none"},
 	} {
 		if err := run(ctx, k.env, program, args...); err != nil {
 			return nil, err
 		}
 	}
-	k.process, err = launch(ctx, "ipfs", fmt.Sprintf("http://127.0.0.1:%d/", port), k.env, program, "daemon", "--offline")
+	k.process, err = launch(ctx, "ipfs", fmt.Sprintf("http://127.0.0.1:%d/", port), k.env, program, append([]string{"daemon"}, how...)...)
 	return k, err
 }
 

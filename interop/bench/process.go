@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/priormesh/priormesh/simulations/link"
 )
 
 const (
@@ -31,13 +33,18 @@ type process struct {
 
 // launch starts a server and waits until it answers at url.
 func launch(ctx context.Context, name, url string, env []string, program string, args ...string) (*process, error) {
+	return launchAt(ctx, nil, name, url, env, program, args...)
+}
+
+// launchAt starts a server in a place; url is one that can be reached from here.
+func launchAt(ctx context.Context, at *link.Place, name, url string, env []string, program string, args ...string) (*process, error) {
 	p := &process{name: name, done: make(chan struct{})}
 	p.cmd = exec.CommandContext(ctx, program, args...)
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
 	p.cmd.WaitDelay = stopWithin
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	if err := p.cmd.Start(); err != nil {
+	if err := at.Do(p.cmd.Start); err != nil {
 		return nil, err
 	}
 	go func() { p.err = p.cmd.Wait(); close(p.done) }()
@@ -79,7 +86,15 @@ func (p *process) stop() error {
 
 // resident is a memory figure of the process (VmRSS, VmHWM), in bytes.
 func (p *process) resident(field string) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	n, err := resident(p.cmd.Process.Pid, field)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return n, nil
+}
+
+func resident(pid int, field string) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
@@ -89,7 +104,12 @@ func (p *process) resident(field string) (int64, error) {
 			return n << 10, err
 		}
 	}
-	return 0, fmt.Errorf("%s has no %s", p.name, field)
+	return 0, fmt.Errorf("process %d has no %s", pid, field)
+}
+
+// forgetPeak makes VmHWM count from now on (proc_pid_clear_refs(5)).
+func forgetPeak(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 }
 
 // run runs a command to its end.
