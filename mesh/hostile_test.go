@@ -308,7 +308,7 @@ func TestTenThousandStreams(t *testing.T) {
 		if opened.Load() < each/2 {
 			t.Fatalf("only %d streams could be opened", opened.Load())
 		}
-		r.well(me, friend)
+		r.well(friend, me) // by a stream to the node that is flooded
 		eventually(t, "no more than its share is left", func() bool { return me.mesh.Inbound(villain.id) <= share })
 		for _, c := range h.Network().ConnsToPeer(id) {
 			for _, s := range c.GetStreams() {
