@@ -96,6 +96,9 @@ func (b *bitswap) fetch(ctx context.Context, cids []cid.Cid, holders map[cid.Cid
 			if came[got1.CID] {
 				continue
 			}
+			if err := b.m.taking.wait(ctx, nil, index.NodeID{}, background, len(got1.Data)); err != nil {
+				return came, ctx.Err()
+			}
 			if err := got(got1); err != nil {
 				return came, err
 			}
@@ -169,6 +172,14 @@ var _ blockstore.Blockstore = readOnly{}
 var errReadOnly = errors.New("bitswap writes nothing")
 
 func (r readOnly) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
+	b, err := r.get(ctx, c)
+	if err == nil {
+		err = r.m.serving.wait(ctx, nil, index.NodeID{}, background, len(b.RawData()))
+	}
+	return b, err
+}
+
+func (r readOnly) get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	data, err := r.m.read(ctx, c)
 	if err != nil {
 		return nil, err
@@ -189,7 +200,7 @@ func (r readOnly) Has(ctx context.Context, c cid.Cid) (bool, error) {
 }
 
 func (r readOnly) GetSize(ctx context.Context, c cid.Cid) (int, error) {
-	b, err := r.Get(ctx, c)
+	b, err := r.get(ctx, c)
 	if err != nil {
 		return -1, err
 	}

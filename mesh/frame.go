@@ -35,6 +35,10 @@ type frames struct {
 	idle  time.Duration
 	pace  time.Duration
 	heard func() // called whenever bytes came
+
+	// Called before so many bytes of a frame are read, or written; nil: neither
+	// waits. An error ends the stream.
+	take, give func(n int) error
 }
 
 func newFrames(s duplex, max int, idle, pace time.Duration, heard func()) *frames {
@@ -80,6 +84,11 @@ func (f *frames) read() ([]byte, error) {
 			buf = append(make([]byte, 0, size), buf...)
 		}
 		step := min(size-len(buf), cap(buf)-len(buf), chunk)
+		if f.take != nil {
+			if err := f.take(step); err != nil {
+				return nil, err
+			}
+		}
 		if err := f.s.SetReadDeadline(time.Now().Add(f.pace)); err != nil {
 			return nil, err
 		}
@@ -121,6 +130,12 @@ func (f *frames) write(parts ...[]byte) error {
 func (f *frames) writeRaw(b []byte) error {
 	for len(b) > 0 {
 		run := b[:min(len(b), writeRun)]
+		if f.give != nil {
+			run = run[:min(len(run), chunk)]
+			if err := f.give(len(run)); err != nil {
+				return err
+			}
+		}
 		if err := f.s.SetWriteDeadline(time.Now().Add(f.pace)); err != nil {
 			return err
 		}

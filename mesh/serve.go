@@ -71,6 +71,7 @@ func (m *Mesh) serveStudy(s network.Stream, from index.NodeID) error {
 		return err
 	}
 	f.max = maxWantLen
+	f.give = func(n int) error { return m.serving.wait(m.ctx, nil, from, req.Priority, n) }
 	return m.serveBlocks(f, from, g)
 }
 

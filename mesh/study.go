@@ -57,7 +57,14 @@ type StudyRequest struct {
 	Study    string
 	Origin   index.NodeID
 	Purpose  string
-	Priority uint8
+	Priority uint8 // lower goes first; from 2 on nobody waits for it
+	Flow     *Flow // not sent; may be nil
+}
+
+// Flow is what whoever asks has to do with the bytes that come.
+type Flow struct {
+	Took func(n int)     // is told of them
+	Stop <-chan struct{} // when it is closed, none wait for their share of the line any more
 }
 
 // StudyStream is one granted study at one holder. Its methods may be called
@@ -111,6 +118,17 @@ func (m *Mesh) OpenStudy(ctx context.Context, holder index.NodeID, req StudyRequ
 		return nil, m.openError(ctx, holder, err)
 	}
 	f.max, f.idle = maxBlock, m.cfg.Timing.Idle
+	flow := req.Flow
+	if flow == nil {
+		flow = &Flow{Took: func(int) {}}
+	}
+	f.take = func(n int) error {
+		if err := m.taking.wait(m.ctx, flow.Stop, holder, req.Priority, n); err != nil {
+			return err
+		}
+		flow.Took(n)
+		return nil
+	}
 	st := &StudyStream{m: m, holder: holder, grant: g, s: s, f: f, turn: make(chan struct{}, 1), ended: make(chan struct{})}
 	st.turn <- struct{}{}
 	return st, nil

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,6 +19,8 @@ import (
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
+	"github.com/priormesh/priormesh/node/archive"
 )
 
 // Config is config.toml: what an operator may change. Secrets are never in
@@ -73,12 +77,36 @@ type VerifyConfig struct {
 	Every Duration `toml:"every" comment:"A round begins this long after the one before ended. 0s: nothing is verified in the background"`
 }
 
-// FetchConfig is about bringing studies here.
+// FetchConfig is about bringing studies here, and giving them to others. It is
+// in force as soon as it is written.
 type FetchConfig struct {
-	Workers     int      `toml:"workers" comment:"Studies brought at the same time"`
-	ReadThrough Duration `toml:"read_through" comment:"A reader of a remote study waits this long without a byte of progress, then gets 503"`
-	RetryMin    Duration `toml:"retry_min" comment:"First wait after a failed fetch; it doubles up to retry_max"`
-	RetryMax    Duration `toml:"retry_max"`
+	Workers         int      `toml:"workers" comment:"All of [fetch] is in force within seconds of being written, without a restart.\nStudies brought at the same time; one more if somebody waits for it"`
+	PeerTransfers   int      `toml:"peer_transfers" comment:"Of them, from one other node, of what nobody waits for. 0: any"`
+	Rate            Size     `toml:"rate" comment:"Bytes a second taken from all other nodes together, whatever is brought, such as 10MiB. 0: no limit"`
+	PeerRate        Size     `toml:"peer_rate" comment:"From each of them"`
+	BackgroundRate  Size     `toml:"background_rate" comment:"Of what nobody waits for (priors, newer revisions), all together, within rate; not in the times of full_speed"`
+	ServeRate       Size     `toml:"serve_rate" comment:"Bytes a second given to all other nodes together"`
+	ServePeerRate   Size     `toml:"serve_peer_rate" comment:"To each of them"`
+	ServeBackground Size     `toml:"serve_background_rate" comment:"Of what nobody there waits for; not in the times of full_speed"`
+	FullSpeed       []Window `toml:"full_speed" comment:"When background_rate and serve_background_rate do not hold, by local time, such as [\"20:00-07:00\", \"Sat,Sun 00:00-24:00\"]"`
+	ReadThrough     Duration `toml:"read_through" comment:"A reader of a remote study waits this long without a byte of progress, then gets 503"`
+	RetryMin        Duration `toml:"retry_min" comment:"First wait after a failed fetch; it doubles up to retry_max"`
+	RetryMax        Duration `toml:"retry_max"`
+}
+
+// rates are the bounds that hold at a time.
+func (c FetchConfig) rates(now time.Time) (taking, serving mesh.Rates) {
+	taking = mesh.Rates{All: int64(c.Rate), Peer: int64(c.PeerRate), Background: int64(c.BackgroundRate)}
+	serving = mesh.Rates{All: int64(c.ServeRate), Peer: int64(c.ServePeerRate), Background: int64(c.ServeBackground)}
+	if slices.ContainsFunc(c.FullSpeed, func(w Window) bool { return w.Contains(now.Local()) }) {
+		taking.Background, serving.Background = 0, 0
+	}
+	return taking, serving
+}
+
+func (c FetchConfig) fetching() archive.Fetching {
+	return archive.Fetching{Workers: c.Workers, PeerTransfers: c.PeerTransfers, ReadThrough: time.Duration(c.ReadThrough),
+		RetryMin: time.Duration(c.RetryMin), RetryMax: time.Duration(c.RetryMax)}
 }
 
 // PriorsConfig is about what is brought before it is asked for.
@@ -123,7 +151,7 @@ func DefaultConfig() Config {
 		Archive:      ArchiveConfig{PublishAfter: Duration(300 * time.Millisecond), SettleAfter: Duration(30 * time.Second)},
 		Space:        SpaceConfig{Reserve: 512 << 20, SweepAfter: Duration(15 * time.Minute), KeepCopies: Duration(time.Hour), RoundEvery: Duration(24 * time.Hour)},
 		Verify:       VerifyConfig{Rate: 32 << 20, Every: Duration(30 * 24 * time.Hour)},
-		Fetch: FetchConfig{Workers: 2, ReadThrough: Duration(20 * time.Second),
+		Fetch: FetchConfig{Workers: 2, PeerTransfers: 2, FullSpeed: []Window{}, ReadThrough: Duration(20 * time.Second),
 			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
 		Priors:  PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
 		Sync:    SyncConfig{Pull: index.DefaultPull, Send: index.DefaultSend},
@@ -170,6 +198,15 @@ func (c Config) Check() error {
 	if c.Fetch.Workers < 1 || c.Fetch.Workers > 64 {
 		errs = append(errs, fmt.Errorf("fetch.workers: %d is not between 1 and 64", c.Fetch.Workers))
 	}
+	if c.Fetch.PeerTransfers < 0 {
+		errs = append(errs, errors.New("fetch.peer_transfers: must not be less than zero"))
+	}
+	for name, v := range map[string]Size{"fetch.rate": c.Fetch.Rate, "fetch.peer_rate": c.Fetch.PeerRate, "fetch.background_rate": c.Fetch.BackgroundRate,
+		"fetch.serve_rate": c.Fetch.ServeRate, "fetch.serve_peer_rate": c.Fetch.ServePeerRate, "fetch.serve_background_rate": c.Fetch.ServeBackground} {
+		if v != 0 && v < mesh.LeastRate {
+			errs = append(errs, fmt.Errorf("%s: %s a second is so little that transfers break off; %s at least, or 0 for no limit", name, v, Size(mesh.LeastRate)))
+		}
+	}
 	for name, d := range map[string]Duration{
 		"completeness.heard_within": c.Completeness.HeardWithin, "archive.publish_after": c.Archive.PublishAfter,
 		"archive.settle_after": c.Archive.SettleAfter, "fetch.read_through": c.Fetch.ReadThrough,
@@ -214,6 +251,11 @@ func readConfig(home string) (Config, error) {
 		}
 		return Config{}, err
 	}
+	return parseConfig(path, b)
+}
+
+// parseConfig reads what is in the file at path. Its errors say in which line.
+func parseConfig(path string, b []byte) (Config, error) {
 	c := DefaultConfig()
 	dec := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
@@ -243,12 +285,49 @@ func readConfig(home string) (Config, error) {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if err := units(reflect.TypeFor[Config](), raw, ""); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", path, err)
+		return Config{}, inLines(path, b, err)
 	}
 	if err := c.Check(); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", path, err)
+		return Config{}, inLines(path, b, err)
 	}
 	return c, nil
+}
+
+// inLines says of errors that begin with a setting's name in which line of the
+// file it is, if it is there.
+func inLines(path string, b []byte, err error) error {
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	slices.SortStableFunc(all, func(x, y error) int { return strings.Compare(x.Error(), y.Error()) })
+	var out []error
+	for _, e := range all {
+		name, _, _ := strings.Cut(e.Error(), ":")
+		if line := lineOf(b, name); line > 0 {
+			e = fmt.Errorf("line %d: %w", line, e)
+		}
+		out = append(out, e)
+	}
+	return fmt.Errorf("%s: %w", path, errors.Join(out...))
+}
+
+// lineOf is the line in which a setting is given; 0 if it is in none.
+func lineOf(b []byte, name string) int {
+	section, n := "", 0
+	for line := range strings.Lines(string(b)) {
+		n++
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") && !strings.Contains(line, "=") {
+			section = strings.Trim(line, "[] \t") + "."
+			continue
+		}
+		key, _, ok := strings.Cut(line, "=")
+		if ok && section+strings.TrimSpace(key) == name {
+			return n
+		}
+	}
+	return 0
 }
 
 // units refuses sizes and durations that are bare numbers: TOML's numbers do

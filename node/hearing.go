@@ -79,13 +79,15 @@ func (h *hearing) run(ctx context.Context) {
 			return
 		case <-look.C:
 		}
-		back := false
+		var back []index.NodeID
 		for _, p := range h.n.mesh.Peers() {
-			back = back || p.Connected && !there[p.ID]
+			if p.Connected && !there[p.ID] {
+				back = append(back, p.ID)
+			}
 			there[p.ID] = p.Connected
 		}
-		if back {
-			h.n.archive.Kick()
+		if len(back) > 0 {
+			h.n.archive.Back(back...)
 		}
 		if now := h.n.Now(); now.Sub(noted) >= noteEvery {
 			noted = now

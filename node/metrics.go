@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/priormesh/priormesh/node/archive"
 )
 
 // maxLogsShown bounds the nodes that have figures of their own.
@@ -14,7 +16,7 @@ type collector struct{ n *Node }
 
 var (
 	descStudies      = prometheus.NewDesc("priormesh_studies", "Studies, by where they are: own, copy, region.", []string{"where"}, nil)
-	descFetches      = prometheus.NewDesc("priormesh_fetches", "Studies in the fetch queue, by priority.", []string{"priority"}, nil)
+	descFetches      = prometheus.NewDesc("priormesh_fetches", "Studies in the fetch queue, by priority; \"refused\" are those that everybody who has them has refused.", []string{"priority"}, nil)
 	descHeard        = prometheus.NewDesc("priormesh_trust_heard", "1 if the trust has been heard from lately.", []string{"trust"}, nil)
 	descBehind       = prometheus.NewDesc("priormesh_trust_facts_behind", "Facts that the trust has announced and this node has not yet.", []string{"trust"}, nil)
 	descPeers        = prometheus.NewDesc("priormesh_peers_connected", "Connected nodes.", nil, nil)
@@ -72,6 +74,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descLastVerified, last)
 	queued := make(map[string]int)
 	for _, t := range c.n.archive.Tasks() {
+		if t.State == archive.Refused {
+			queued["refused"]++
+			continue
+		}
 		queued[t.Priority.String()]++
 	}
 	for p, k := range queued {

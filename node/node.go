@@ -92,6 +92,7 @@ type Node struct {
 
 	adoption  *adoption
 	snapshots *snapshots
+	settings  *settings
 	disk      *disk
 
 	anew      *restoredMark // the home was restored, and the node has not begun anew
@@ -246,8 +247,7 @@ func (n *Node) openStores(ctx context.Context) error {
 		Self: n.index.Self(), Issuer: c.Issuer(), Now: n.Now, Log: n.Log,
 		ScrubRate: int64(c.Verify.Rate), ScrubEvery: time.Duration(c.Verify.Every),
 		PublishAfter: time.Duration(c.Archive.PublishAfter), SettleAfter: time.Duration(c.Archive.SettleAfter),
-		Workers: c.Fetch.Workers, ReadThrough: time.Duration(c.Fetch.ReadThrough),
-		RetryMin: time.Duration(c.Fetch.RetryMin), RetryMax: time.Duration(c.Fetch.RetryMax),
+		Fetch:  c.Fetch.fetching(),
 		Limits: receivingLimits(), GrantFor: grantFor, Silence: n.hearing.silenceOf,
 		OnArrival: func(study string) { n.priors.Heard(study) },
 		Room:      n.disk,
@@ -328,6 +328,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 		Window: time.Duration(n.home.Config.Priors.Window), Now: n.Now, Log: n.Log})
 	n.adoption = newAdoption(n)
 	n.snapshots = &snapshots{n: n}
+	n.settings = newSettings(n)
 	n.archive.Start(n.mesh)
 	n.closers = append(n.closers, n.archive.Close)
 	unwatch := n.index.Watch(n.heard)
@@ -340,6 +341,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
 	n.group.Go(func() error { n.hearing.run(run); return nil })
+	n.group.Go(func() error { n.settings.run(run); return nil })
 	n.group.Go(func() error { n.adoption.run(run); return nil })
 	n.group.Go(func() error { n.snapshots.run(run); return nil })
 	n.disk.changed = func(l level) {
@@ -385,12 +387,13 @@ func (n *Node) addrs() map[index.NodeID][]string {
 func (n *Node) heard(f index.Fact) {
 	switch f.Kind {
 	case index.KindStudy:
+		n.archive.Due(f.Subject, f.Author)
 		n.archive.News(f.Subject)
 		n.priors.Heard(f.Subject)
 		n.adoption.heard(f)
 	case index.KindHolding:
 		study, _, _ := strings.Cut(f.Subject, "@") // the study, and whose
-		n.archive.Due(study)
+		n.archive.Due(study, f.Author)
 		n.archive.News(study)
 	case index.KindRetraction:
 		n.archive.Retracted(f.Author, f.Subject)
@@ -590,7 +593,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		Version: n.Version, Trust: string(n.home.Config.Trust), Name: n.home.Config.Name, Peer: n.index.Self().String(),
 		Region: roster.Name, HTTP: n.HTTPAddr(), Mesh: n.mesh.Addrs(), Started: n.started.UTC(),
 		Studies: api.StudyCounts{Own: own, Copies: copies, Region: region},
-		Trusts:  n.hearing.trusts(), Fetches: []api.Fetch{}, Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.Silence(),
+		Trusts:  n.hearing.trusts(), Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.Silence(),
 	}
 	st.Peers = n.Peers()
 	if c := n.mesh.Counters(); n.home.Config.Network.Relay {
@@ -604,12 +607,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 			return api.Status{}, err
 		}
 	}
-	for i, t := range n.archive.Tasks() {
-		if i == maxListed {
-			st.Warnings = append(st.Warnings, fmt.Sprintf("the fetch queue is longer than the %d shown", maxListed))
-			break
-		}
-		st.Fetches = append(st.Fetches, api.FetchJSON(t))
+	if st.Fetches = api.Fetches(n.archive, maxListed+1); len(st.Fetches) > maxListed {
+		st.Fetches = st.Fetches[:maxListed]
+		st.Warnings = append(st.Warnings, fmt.Sprintf("the fetch queue is longer than the %d shown", maxListed))
 	}
 	kept, err := n.archive.Conflicts(maxListed)
 	if err != nil {
@@ -650,6 +650,12 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		return api.Status{}, err
 	}
 	st.Warnings = append(append([]string{}, n.Hampered()...), st.Warnings...)
+	if st.Settings = n.settings.status(); st.Settings.Problem != "" {
+		st.Warnings = append(st.Warnings, "config.toml is wrong, and the settings are as they were before it was changed: "+st.Settings.Problem)
+	}
+	if len(st.Settings.Restart) > 0 {
+		st.Warnings = append(st.Warnings, fmt.Sprintf("these settings have changed in config.toml and are in force after the next start only: %s", strings.Join(st.Settings.Restart, ", ")))
+	}
 	if st.Space.Over {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("copies of other trusts' studies take %s, their quota is %s, and all of them are pinned, lately used, or nowhere else to be had: raise space.copies or unpin some", Size(st.Space.Copies.Stored), Size(st.Space.Quota)))
 	}

@@ -3,10 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 )
+
+// maxSaid is how much text has room behind a bar.
+const maxSaid = 60
 
 // progress is a bar of bytes on stderr while a person watches, and nothing
 // otherwise.
@@ -14,6 +18,7 @@ type progress struct {
 	io.Writer // for lines above the bar
 	bars      *mpb.Progress
 	bar       *mpb.Bar
+	said      *atomic.Value // a string shown behind the bar; nil: how fast it goes on the whole
 }
 
 // progress starts a bar. With --json there is none: whoever reads the result
@@ -23,10 +28,26 @@ func (p *program) progress(label string) *progress {
 		return &progress{Writer: p.stderr}
 	}
 	bars := mpb.New(mpb.WithOutput(p.stderr), mpb.WithWidth(40))
+	said := new(atomic.Value)
+	average := decor.AverageSpeed(decor.SizeB1024(0), "% .1f")
+	behind := decor.Any(func(s decor.Statistics) string {
+		if text, ok := said.Load().(string); ok {
+			return text
+		}
+		text, _ := average.Decor(s)
+		return text
+	})
 	bar := bars.AddBar(0,
 		mpb.PrependDecorators(decor.Name(label), decor.CountersKibiByte(" % .1f / % .1f")),
-		mpb.AppendDecorators(decor.Percentage(decor.WC{W: 5}), decor.Name("  "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")))
-	return &progress{bars, bars, bar}
+		mpb.AppendDecorators(decor.Percentage(decor.WC{W: 5}), decor.Name("  "), behind))
+	return &progress{bars, bars, bar, said}
+}
+
+// say shows a text behind the bar instead of how fast it goes.
+func (p *progress) say(text string) {
+	if p.said != nil {
+		p.said.Store(short(text, maxSaid))
+	}
 }
 
 // of says how many bytes there are to come in all, as far as is known.

@@ -8,7 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/priormesh/priormesh/node"
@@ -32,7 +34,7 @@ func (l *logLevel) UnmarshalText(b []byte) error {
 }
 
 func (runCmd) Help() string {
-	return `The log goes to stderr. One line on stdout says when the node is ready. SIGTERM or Ctrl-C lets what is under way finish and ends with 0; a second one ends at once.
+	return `The log goes to stderr. One line on stdout says when the node is ready. SIGTERM or Ctrl-C lets what is under way finish and ends with 0; a second one ends at once. What is changed in [fetch] of config.toml is in force within seconds, or at once by SIGHUP; what else is changed needs a restart.
 
 Example:
 
@@ -77,7 +79,16 @@ func (c *runCmd) Run(p *program) error {
 	}); err != nil {
 		return errors.Join(fmt.Errorf("nobody reads stdout: %w", err), n.Close())
 	}
-	<-p.ctx.Done()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for p.ctx.Err() == nil {
+		select {
+		case <-hangups:
+			n.Reload()
+		case <-p.ctx.Done():
+		}
+	}
 	log.Info("asked to end; finishing what is under way")
 	if err := n.Close(); err != nil {
 		return fmt.Errorf("the node did not end cleanly; what it acknowledged is on disk: %w", err)

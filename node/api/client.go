@@ -152,9 +152,19 @@ func (c *Client) Find(ctx context.Context, f Filter) (Found, error) {
 	return call[Found](ctx, c, http.MethodGet, path, nil)
 }
 
-// Fetch asks the node to bring a study.
-func (c *Client) Fetch(ctx context.Context, study string) (Fetch, error) {
-	return call[Fetch](ctx, c, http.MethodPost, "/fetches", map[string]string{"study": study})
+// Fetch asks the node to bring a study. priority is a class, or empty for that of
+// somebody who waits.
+func (c *Client) Fetch(ctx context.Context, study, priority string) (Fetch, error) {
+	in := map[string]string{"study": study}
+	if priority != "" {
+		in["priority"] = priority
+	}
+	return call[Fetch](ctx, c, http.MethodPost, "/fetches", in)
+}
+
+// Cancel takes a study off the fetch queue.
+func (c *Client) Cancel(ctx context.Context, study string) (Cancelled, error) {
+	return call[Cancelled](ctx, c, http.MethodDelete, "/fetches/"+url.PathEscape(study), nil)
 }
 
 // FetchStatus says how far bringing a study is.

@@ -53,7 +53,7 @@ func TestClientCalls(t *testing.T) {
 		}, `{"studies":[{"study":"1.2","availability":"NEARLINE"}],"total":1,"warnings":["RX2"]}`, "GET",
 			"/api/v1/studies?issuer=A%26B&limit=5&modality=CT&name=D%2A&nhs=943+476+5919&offset=10&patient=1+2&since=20240101&study=1.2&until=2024-12-31", ""},
 		"find all": {func(c *Client) (any, error) { return c.Find(ctx, Filter{}) }, `{"studies":[],"total":0,"warnings":[]}`, "GET", "/api/v1/studies", ""},
-		"fetch": {func(c *Client) (any, error) { return c.Fetch(ctx, "1.2") }, `{"study":"1.2","state":"queued"}`, "POST",
+		"fetch": {func(c *Client) (any, error) { return c.Fetch(ctx, "1.2", "") }, `{"study":"1.2","state":"queued"}`, "POST",
 			"/api/v1/fetches", `{"study":"1.2"}`},
 		"fetch status": {func(c *Client) (any, error) { return c.FetchStatus(ctx, "1.2/..") }, `{"study":"1.2","state":"here","instances":3}`, "GET",
 			"/api/v1/fetches/1.2%2F..", ""},

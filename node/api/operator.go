@@ -8,8 +8,10 @@ import "time"
 //
 //	POST /api/v1/instances?arrival=false   one DICOM instance as body      -> Receipt
 //	GET  /api/v1/studies?patient=ID&…      by any of the parameters of Filter, and limit, offset, after -> Found
-//	POST /api/v1/fetches       {"study": UID}                              -> Fetch
+//	POST /api/v1/fetches       {"study": UID, "priority": CLASS}           -> Fetch; "emergency", "interactive" (if none is given), "prior", "background"
+//	GET  /api/v1/fetches                                                   -> []Fetch; the queue, the first thousand
 //	GET  /api/v1/fetches/{study}                                           -> Fetch
+//	DELETE /api/v1/fetches/{study}                                         -> Cancelled
 //	POST /api/v1/erasures      {"study": UID, "reason": TEXT}              -> Erasure
 //	GET  /api/v1/erasures/{study}                                          -> Erasure
 //	GET  /api/v1/status                                                    -> Status
@@ -141,17 +143,40 @@ type Fork struct {
 
 // Fetch is how far bringing a study is.
 type Fetch struct {
-	Study         string    `json:"study"`
-	State         string    `json:"state"` // "here", "active", "waiting", "queued"; "elsewhere": nobody asked for it; "unknown"
+	Study string `json:"study"`
+	// State is "here"; "active"; "queued": due, and waiting for a place; "paused":
+	// as queued, since a more urgent one got its place; "waiting": for somebody, or
+	// for a while; "refused": everybody who has it has refused it, and it is not
+	// asked for until something changes; "cancelled": it was taken off; "elsewhere": nobody asked for it; "unknown".
+	State         string    `json:"state"`
 	Priority      string    `json:"priority,omitempty"`
-	Reason        string    `json:"reason,omitempty"`
-	Attempts      int       `json:"attempts"`
-	Error         string    `json:"error,omitempty"` // why the last attempt failed
-	NextTry       time.Time `json:"next_try,omitzero"`
+	Reason        string    `json:"reason,omitempty"`    // why it is to be brought
+	Waits         string    `json:"waits_for,omitempty"` // what it waits for, and for whom
+	Attempts      int       `json:"attempts"`            // that failed
+	Error         string    `json:"error,omitempty"`     // why the last attempt failed
+	NextTry       time.Time `json:"next_try,omitzero"`   // at the latest
+	Asked         time.Time `json:"asked,omitzero"`      // since when it is in the queue
+	RefusedAt     time.Time `json:"refused_at,omitzero"` // when it ended as refused
+	Rate          float64   `json:"bytes_per_second"`    // that arrive, sealed
+	Holders       []Giver   `json:"holders,omitempty"`   // who has been asked in this attempt
 	Instances     int       `json:"instances"`
 	InstancesHere int       `json:"instances_here"`
 	Bytes         int64     `json:"bytes"`
 	BytesHere     int64     `json:"bytes_here"`
+}
+
+// Giver is a node that was asked for a study.
+type Giver struct {
+	Trust string `json:"trust"`
+	Node  string `json:"node"`
+	State string `json:"state"` // "asked", "gives", "refused", "away"; "full": as many studies come from it as may
+	Bytes int64  `json:"bytes"` // that came from it, sealed
+}
+
+// Cancelled answers DELETE fetches.
+type Cancelled struct {
+	Study string `json:"study"`
+	Was   bool   `json:"was_queued"`
 }
 
 // Erasure is what an erasure has done, or is about to do. POST answers 202 when
@@ -188,6 +213,7 @@ type Status struct {
 	Peers     []Peer        `json:"peers"`
 	Relay     *Relay        `json:"relay,omitempty"` // absent: this node is none
 	Fetches   []Fetch       `json:"fetches"`
+	Settings  Settings      `json:"settings"`
 	Damage    []Damage      `json:"damage"`    // what is stored here is not whole and not repaired yet; the first hundred
 	Damaged   int           `json:"damaged"`   // versions of studies that are damaged, in all
 	Conflicts []Conflict    `json:"conflicts"` // instances kept out because other bytes have their UID
@@ -197,6 +223,19 @@ type Status struct {
 	Taking    []Bootstrap   `json:"taking"`    // snapshots of other nodes' logs that are being taken up
 	Basis     []Basis       `json:"rests_on"`
 	Warnings  []string      `json:"warnings"`
+}
+
+// Settings is what is in force of config.toml. Rates are in bytes a second; 0: no
+// limit.
+type Settings struct {
+	Since           time.Time `json:"since"`             // when the file was taken last
+	Problem         string    `json:"problem,omitempty"` // why what is in the file now is not in force
+	Restart         []string  `json:"restart"`           // what has changed in it and is in force after the next start only
+	FullSpeed       bool      `json:"full_speed"`        // it is a time of full_speed
+	Rate            int64     `json:"rate"`
+	Background      int64     `json:"background_rate"`
+	ServeRate       int64     `json:"serve_rate"`
+	ServeBackground int64     `json:"serve_background_rate"`
 }
 
 // Snapshot is what a node's log begins with: what it said before and does not

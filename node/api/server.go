@@ -104,20 +104,22 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /{$}", s.page)
 
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"POST /api/v1/instances":       s.instance,
-		"GET /api/v1/studies":          s.studies,
-		"POST /api/v1/fetches":         s.fetch,
-		"GET /api/v1/fetches/{study}":  s.fetchStatus,
-		"POST /api/v1/erasures":        s.erase,
-		"GET /api/v1/erasures/{study}": s.erasure,
-		"GET /api/v1/status":           s.status,
-		"GET /api/v1/peers":            func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
-		"POST /api/v1/admissions":      s.admit,
-		"POST /api/v1/verifications":   s.verify,
-		"POST /api/v1/backups":         s.backup,
-		"POST /api/v1/pins":            s.pin,
-		"GET /api/v1/pins":             s.pins,
-		"DELETE /api/v1/pins/{study}":  s.unpin,
+		"POST /api/v1/instances":         s.instance,
+		"GET /api/v1/studies":            s.studies,
+		"POST /api/v1/fetches":           s.fetch,
+		"GET /api/v1/fetches":            s.fetches,
+		"GET /api/v1/fetches/{study}":    s.fetchStatus,
+		"DELETE /api/v1/fetches/{study}": s.cancel,
+		"POST /api/v1/erasures":          s.erase,
+		"GET /api/v1/erasures/{study}":   s.erasure,
+		"GET /api/v1/status":             s.status,
+		"GET /api/v1/peers":              func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
+		"POST /api/v1/admissions":        s.admit,
+		"POST /api/v1/verifications":     s.verify,
+		"POST /api/v1/backups":           s.backup,
+		"POST /api/v1/pins":              s.pin,
+		"GET /api/v1/pins":               s.pins,
+		"DELETE /api/v1/pins/{study}":    s.unpin,
 	} {
 		mux.HandleFunc(pattern, s.operator(asked(h, parameters[pattern]...)))
 	}
@@ -304,64 +306,6 @@ func studyJSON(f archive.Found) Study {
 		st.Copies = append(st.Copies, string(t))
 	}
 	return st
-}
-
-func (s *server) fetch(w http.ResponseWriter, r *http.Request) error {
-	var in struct {
-		Study string `json:"study"`
-	}
-	if err := body(r, &in); err != nil {
-		return err
-	}
-	if !dicom.UID(in.Study).Valid() {
-		return fmt.Errorf("%w: send {\"study\": \"<Study Instance UID>\"}", ErrWrongUse)
-	}
-	if err := s.Archive.Enqueue(in.Study, archive.Interactive, "asked for by the operator", ""); err != nil {
-		return err
-	}
-	f, err := s.fetchOf(in.Study)
-	if err != nil {
-		return err
-	}
-	return answer(w, http.StatusAccepted, f)
-}
-
-func (s *server) fetchStatus(w http.ResponseWriter, r *http.Request) error {
-	f, err := s.fetchOf(r.PathValue("study"))
-	if err != nil {
-		return err
-	}
-	return answer(w, http.StatusOK, f)
-}
-
-func (s *server) fetchOf(study string) (Fetch, error) {
-	if t, ok := s.Archive.TaskOf(study); ok {
-		return FetchJSON(t), nil
-	}
-	if _, known := s.Archive.Index.Study(study); !known {
-		return Fetch{Study: study, State: "unknown"}, nil
-	}
-	here, err := s.Archive.Here(study)
-	f := Fetch{Study: study, State: "elsewhere"}
-	if here {
-		f.State = "here"
-	}
-	return f, err
-}
-
-// FetchJSON shows a task of the fetch queue.
-func FetchJSON(t archive.TaskStatus) Fetch {
-	f := Fetch{
-		Study: t.Study, State: "queued", Priority: t.Priority.String(), Reason: t.Reason, Attempts: t.Attempts, Error: t.LastError,
-		Instances: t.Instances, InstancesHere: t.InstancesHere, Bytes: t.Bytes, BytesHere: t.BytesHere,
-	}
-	switch {
-	case t.Active:
-		f.State = "active"
-	case !t.NotBefore.IsZero():
-		f.State, f.NextTry = "waiting", t.NotBefore
-	}
-	return f
 }
 
 func (s *server) status(w http.ResponseWriter, r *http.Request) error {

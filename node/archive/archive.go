@@ -84,11 +84,10 @@ type Options struct {
 
 	eraseFault func(step string) error // of tests
 
-	PublishAfter, SettleAfter       time.Duration
-	Workers                         int
-	ReadThrough, RetryMin, RetryMax time.Duration
-	Limits                          dicom.Limits
-	GrantFor                        time.Duration
+	PublishAfter, SettleAfter time.Duration
+	Fetch                     Fetching // at the start: see SetFetching
+	Limits                    dicom.Limits
+	GrantFor                  time.Duration
 	// Silence says of a node how long it has not been heard from, for people:
 	// "RX2 has not been heard from since …"; empty when it is well.
 	Silence func(index.NodeID) string
@@ -120,6 +119,9 @@ type Archive struct {
 	listing singleflight.Group
 	lists   sync.WaitGroup // the fetches that listing runs
 
+	settings atomic.Pointer[Fetching]
+	comings  comings
+
 	indexDamaged atomic.Bool
 
 	transfers Transfers
@@ -135,6 +137,7 @@ func Open(o Options) (*Archive, error) {
 		return nil, err
 	}
 	q.update = o.Index.Update
+	q.failed = func(err error) { o.Log.Error("the fetch queue cannot be written", "error", err) }
 	a := &Archive{Options: o, db: o.Index, queue: q}
 	if o.Space.Shared {
 		a.Keys = splitKeys{a, o.Keys, o.CopyKeys}
@@ -144,6 +147,8 @@ func Open(o Options) (*Archive, error) {
 	a.pub = newPublisher(a)
 	a.commits.a = a
 	a.news.of = make(map[string]chan struct{})
+	a.comings.of = make(map[index.NodeID]int)
+	a.SetFetching(o.Fetch)
 	a.space = newSpace(a)
 	if err := a.pub.recover(); err != nil {
 		return nil, err
@@ -167,7 +172,7 @@ func Open(o Options) (*Archive, error) {
 // mesh itself asks the archive for grants and blocks.
 func (a *Archive) Start(t Transfers) {
 	ctx, cancel := context.WithCancel(context.Background())
-	a.transfers, a.stop, a.running = t, cancel, ctx
+	a.transfers, a.stop, a.running = asking{t, a}, cancel, ctx
 	a.group = new(errgroup.Group)
 	a.group.Go(func() error { a.pub.run(ctx); return nil })
 	a.group.Go(func() error {
@@ -184,13 +189,16 @@ func (a *Archive) Start(t Transfers) {
 	if a.ScrubEvery > 0 {
 		a.group.Go(func() error { a.scrub(ctx); return nil })
 	}
-	for range a.Workers {
-		a.group.Go(func() error { a.work(ctx, Background); return nil })
-	}
-	// One worker waits for readers only, so that somebody who is reading never
-	// stands behind priors that are being brought.
-	a.group.Go(func() error { a.work(ctx, Interactive); return nil })
+	a.group.Go(func() error { a.dispatch(ctx); return nil })
 }
+
+// SetFetching changes the settings of the fetch queue. What is under way goes on.
+func (a *Archive) SetFetching(f Fetching) {
+	a.settings.Store(&f)
+	a.queue.setPlaces(f.Workers)
+}
+
+func (a *Archive) fetching() Fetching { return *a.settings.Load() }
 
 // Close waits for what is under way to reach the disk or be given up.
 func (a *Archive) Close() error {

@@ -201,7 +201,7 @@ func (d *damages) urge(id sourceID) (next time.Time, until int) {
 	if e == nil {
 		return time.Time{}, 0
 	}
-	if now := d.a.Now(); !e.active && e.notBefore.After(now) && now.Sub(e.tried) >= d.a.RetryMin {
+	if now := d.a.Now(); !e.active && e.notBefore.After(now) && now.Sub(e.tried) >= d.a.fetching().RetryMin {
 		e.notBefore = time.Time{}
 		d.wake()
 	}
@@ -327,9 +327,9 @@ func (d *damages) done(id sourceID, left int, progress bool, why string) (again,
 		if progress {
 			e.tries = 0
 		}
-		wait := d.a.RetryMin << min(e.tries, 16)
-		if wait <= 0 || wait > d.a.RetryMax {
-			wait = d.a.RetryMax
+		wait := d.a.fetching().RetryMin << min(e.tries, 16)
+		if wait <= 0 || wait > d.a.fetching().RetryMax {
+			wait = d.a.fetching().RetryMax
 		}
 		e.tries++
 		e.notBefore = e.tried.Add(wait)
@@ -684,7 +684,7 @@ func (r reading) Mend(ctx context.Context, c cid.Cid, broken error) ([]byte, err
 	}
 	data, err := whole(ctx, r.Shelf, c)
 	if cas.Damaged(err) && r.wait && noted {
-		err = &Unavailable{Reason: "the study is being stored anew here after damage; ask again shortly", RetryAfter: r.a.RetryMin}
+		err = &Unavailable{Reason: "the study is being stored anew here after damage; ask again shortly", RetryAfter: r.a.fetching().RetryMin}
 	}
 	return data, err
 }
@@ -723,7 +723,7 @@ func (a *Archive) awaitRepair(ctx context.Context, id sourceID, c cid.Cid) error
 		return &Unavailable{Reason: "the study is damaged here, and nothing is repaired while the node does not run"}
 	}
 	next, until := a.damage.urge(id)
-	timer := time.NewTimer(a.ReadThrough)
+	timer := time.NewTimer(a.fetching().ReadThrough)
 	defer timer.Stop()
 	for {
 		changed := a.news.next(id.Study)
@@ -738,7 +738,7 @@ func (a *Archive) awaitRepair(ctx context.Context, id sourceID, c cid.Cid) error
 			}
 			return &Unavailable{
 				Reason:     fmt.Sprintf("part of this study is damaged on this node's disk and could not be repaired yet: %s. It is tried again by itself; `priormesh status` lists it", why),
-				RetryAfter: max(a.RetryMin, next.Sub(now)),
+				RetryAfter: max(a.fetching().RetryMin, next.Sub(now)),
 			}
 		}
 		select {
@@ -750,7 +750,7 @@ func (a *Archive) awaitRepair(ctx context.Context, id sourceID, c cid.Cid) error
 		case <-timer.C:
 			return &Unavailable{
 				Reason:     fmt.Sprintf("part of this study is damaged on this node's disk; %s", a.repairText(id)),
-				RetryAfter: a.RetryMin,
+				RetryAfter: a.fetching().RetryMin,
 			}
 		}
 	}

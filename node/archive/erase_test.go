@@ -656,15 +656,12 @@ func TestAFetchWaitsForTheErasureOfTheCopy(t *testing.T) {
 	if err := b.bringManifests(t.Context(), id, st); !errors.Is(err, errRetracted) {
 		t.Fatal(err)
 	}
-	if err := b.queue.add(Task{Study: doomedStudy}); err != nil {
+	add(t, b.queue, Task{Study: doomedStudy})
+	at, err := b.queue.take(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.queue.take(t.Context(), Background); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.queue.done(doomedStudy, time.Hour, errRetracted); err != nil {
-		t.Fatal(err)
-	}
+	end(t, b.queue, at, outcome{err: errRetracted, wait: time.Hour})
 	if task, _ := b.TaskOf(doomedStudy); task.Attempts != 1 || task.NotBefore.IsZero() {
 		t.Fatalf("%+v", task)
 	}

@@ -223,7 +223,7 @@ func (s *space) kept(id sourceID) (bool, error) {
 	if pinned, err := s.a.pinned(id.Study); pinned || err != nil {
 		return true, err
 	}
-	if _, queued := s.a.queue.get(id.Study); queued {
+	if s.a.queue.wants(id.Study) {
 		return true, nil
 	}
 	if len(s.a.grants.on(id)) > 0 {

@@ -35,9 +35,45 @@ const (
 // errMoved says that a holder is ahead of the index; the fact is on its way.
 var errMoved = errors.New("the holder has a newer revision than this node has heard of")
 
+// errNobody says that there is nobody to ask.
+var errNobody = errors.New("nobody who has the study can be asked for it: all have refused it, or it is not known who has it")
+
 // Enqueue asks for a study to be brought here. It returns when the wish is on
-// disk; ErrNotFound if no trust says that it has such a study.
+// disk; ErrNotFound if no trust says that it has such a study. What everybody
+// has refused is asked for again only if somebody waits for it.
 func (a *Archive) Enqueue(study string, p Priority, reason, order string) error {
+	return a.enqueue(Task{Study: study, Priority: p, Reason: reason, Order: order}, false)
+}
+
+// Ask is Enqueue by a person, who may have telephoned: those who have refused
+// the study are asked again, whatever the class.
+func (a *Archive) Ask(study string, p Priority, reason string) error {
+	return a.enqueue(Task{Study: study, Priority: p, Reason: reason}, true)
+}
+
+// read is Enqueue for a reader. Readers ask often; a refusal is not asked about
+// more often than a failure is.
+func (a *Archive) read(study string) error {
+	if t, ok := a.queue.get(study); ok && t.State == Refused && a.Now().Sub(time.UnixMilli(t.Refused)) < a.fetching().RetryMin {
+		return nil
+	}
+	return a.Enqueue(study, Interactive, "somebody is reading it", "")
+}
+
+// Cancel takes a study off the fetch queue, and says whether it was on it. What
+// has come of it stays until its space is needed.
+func (a *Archive) Cancel(study string) (was bool, err error) {
+	was, err = a.queue.cancel(study)
+	a.news.tell(study)
+	return was, err
+}
+
+// Cancelled says that a study was taken off the fetch queue and not asked for
+// since, as far as that is remembered.
+func (a *Archive) Cancelled(study string) bool { return a.queue.cancelled(study) }
+
+func (a *Archive) enqueue(t Task, person bool) error {
+	study := t.Study
 	if _, known := a.Index.Study(study); !known {
 		return ErrNotFound
 	}
@@ -51,10 +87,10 @@ func (a *Archive) Enqueue(study string, p Priority, reason, order string) error 
 	}
 	if a.Room != nil {
 		if err := a.Room.Note(false); err != nil {
-			return &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and cannot be brought now: %s", err), RetryAfter: a.RetryMin}
+			return &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and cannot be brought now: %s", err), RetryAfter: a.fetching().RetryMin}
 		}
 	}
-	return a.queue.add(Task{Study: study, Priority: p, Reason: reason, Order: order})
+	return a.queue.add(t, person)
 }
 
 // Here says whether every version of a study that the index knows is whole in
@@ -86,15 +122,21 @@ func (a *Archive) Refresh(study string) error {
 	return nil
 }
 
-// Due tries a waiting fetch of a study at once: it has a new holder.
-func (a *Archive) Due(study string) {
-	a.queue.due(study)
+// Due tries a waiting fetch of a study at once: by has said something new of it.
+func (a *Archive) Due(study string, by index.NodeID) {
+	a.queue.changed(study, by)
 	a.damage.due(study)
 }
 
-// Kick tries all waiting fetches and repairs at once: a peer came back.
+// Kick tries all waiting fetches and repairs at once: there is room again.
 func (a *Archive) Kick() {
 	a.queue.kick()
+	a.damage.kick()
+}
+
+// Back tries at once what waits for one of these nodes.
+func (a *Archive) Back(nodes ...index.NodeID) {
+	a.queue.back(nodes)
 	a.damage.kick()
 }
 
@@ -102,48 +144,26 @@ func (a *Archive) Kick() {
 func (a *Archive) News(study string) { a.news.tell(study) }
 
 // Tasks lists the fetch queue, most urgent first.
-func (a *Archive) Tasks() []TaskStatus { return a.queue.list() }
+func (a *Archive) Tasks() []TaskStatus {
+	out := a.queue.list()
+	for i := range out {
+		a.sayWhy(&out[i])
+	}
+	return out
+}
 
 // TaskOf returns a study's place in the fetch queue.
-func (a *Archive) TaskOf(study string) (TaskStatus, bool) { return a.queue.get(study) }
-
-func (a *Archive) work(ctx context.Context, least Priority) {
-	for ctx.Err() == nil {
-		t, err := a.queue.take(ctx, least)
-		if err != nil {
-			return
-		}
-		started := a.Now()
-		err = a.bring(ctx, t)
-		if err == nil {
-			// What was brought may have been overtaken while it came.
-			if here, herr := a.Here(t.Study); herr == nil && !here {
-				err = errMoved
+func (a *Archive) TaskOf(study string) (TaskStatus, bool) {
+	t, ok := a.queue.get(study)
+	if ok && (t.State == Queued || t.State == Paused) {
+		for _, o := range a.queue.list() { // who goes before it
+			if o.Study == study {
+				t = o
 			}
 		}
-		if ctx.Err() != nil {
-			err = context.Canceled
-		}
-		wait := a.RetryMin << min(t.Attempts, 16)
-		if wait <= 0 || wait > a.RetryMax {
-			wait = a.RetryMax
-		}
-		if errors.Is(err, errMoved) {
-			wait = movedWait
-		}
-		if derr := a.queue.done(t.Study, wait, err); derr != nil {
-			a.Log.Error("the fetch queue cannot be written", "error", derr)
-		}
-		if !errors.Is(err, errMoved) {
-			a.news.tell(t.Study)
-		}
-		switch {
-		case err == nil:
-			a.Log.Info("study is here", "study", short(t.Study), "why", t.Reason, "took", a.Now().Sub(started).Round(time.Millisecond))
-		case !errors.Is(err, context.Canceled) && !errors.Is(err, errMoved):
-			a.Log.Warn("study could not be brought yet", "study", short(t.Study), "attempt", t.Attempts+1, "again_in", wait, "error", err)
-		}
 	}
+	a.sayWhy(&t)
+	return t, ok
 }
 
 // bring fetches every version of a study that is not whole here.
@@ -221,9 +241,12 @@ func (a *Archive) openHolders(ctx context.Context, id sourceID, st index.Study) 
 	}
 	var holders []index.NodeID
 	for _, h := range a.Index.Holders(id.Study, id.Origin) { // the origin first
-		if h.Node != a.Self && h.Revision >= st.Revision {
+		if h.Node != a.Self && h.Revision >= st.Revision && !attemptOf(ctx).spent(h.Node, id.Origin, st.Revision) {
 			holders = append(holders, h.Node)
 		}
+	}
+	if len(holders) == 0 {
+		return nil, errNobody
 	}
 	slices.SortStableFunc(holders, func(x, y index.NodeID) int {
 		switch {
@@ -569,7 +592,7 @@ func (a *Archive) bringManifests(ctx context.Context, id sourceID, st index.Stud
 	done := a.listing.DoChan(id.keyName(), func() (any, error) {
 		a.lists.Add(1)
 		defer a.lists.Done()
-		ctx, cancel := context.WithTimeout(a.running, a.ReadThrough)
+		ctx, cancel := context.WithTimeout(a.running, a.fetching().ReadThrough)
 		defer cancel()
 		done, err := a.writing(ctx, id)
 		if err != nil {

@@ -99,7 +99,7 @@ func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error
 		}
 		// Asked for before anything else, so that it comes even if nobody can
 		// say now what it consists of.
-		if err := a.Enqueue(string(ref.Study), Interactive, "somebody is reading it", ""); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := a.read(string(ref.Study)); err != nil && !errors.Is(err, ErrNotFound) {
 			yield(nil, err)
 			return
 		}
@@ -123,7 +123,7 @@ func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error
 				}
 				o, err := a.object(ctx, e)
 				if errors.Is(err, errKeptOut) {
-					gone = &Unavailable{Reason: "this instance exists at another trust and is kept out here: its SOP Instance UID is taken by other bytes; `priormesh status` lists it", RetryAfter: a.RetryMax}
+					gone = &Unavailable{Reason: "this instance exists at another trust and is kept out here: its SOP Instance UID is taken by other bytes; `priormesh status` lists it", RetryAfter: a.fetching().RetryMax}
 					continue
 				}
 				if versions[0].own && !v.own && errors.As(err, &gone) {
@@ -316,7 +316,7 @@ func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, bring bool)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and its contents cannot be listed now: %s", err), RetryAfter: a.RetryMin}
+		return nil, &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and its contents cannot be listed now: %s", err), RetryAfter: a.fetching().RetryMin}
 	}
 	return a.listed(ctx, id, manifest, ref, false, bring)
 }
@@ -426,7 +426,7 @@ func (a *Archive) await(ctx context.Context, study string, done func() (bool, er
 	if ok, err := done(); ok || err != nil {
 		return err
 	}
-	if err := a.Enqueue(study, Interactive, "somebody is reading it", ""); err != nil {
+	if err := a.read(study); err != nil {
 		return err
 	}
 	asked, _ := a.queue.get(study)
@@ -437,8 +437,15 @@ func (a *Archive) await(ctx context.Context, study string, done func() (bool, er
 		if ok, err := done(); ok || err != nil {
 			return err
 		}
-		if !queued {
-			return &Unavailable{Reason: "the study is listed, but what was asked for is not in what its origin gave; ask again shortly", RetryAfter: a.RetryMin}
+		switch {
+		case queued && t.State == Refused:
+			return &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and was refused: %s. Ask the trust, then read it again", t.LastError), RetryAfter: a.fetching().RetryMax}
+		case !queued:
+			reason := "the study is listed, but what was asked for is not in what its origin gave; ask again shortly"
+			if a.queue.cancelled(study) {
+				reason = "the study is held elsewhere and was taken off the fetch queue; to read it again asks for it again"
+			}
+			return &Unavailable{Reason: reason, RetryAfter: a.fetching().RetryMin}
 		}
 		if t.Attempts > asked.Attempts {
 			return &Unavailable{
@@ -446,7 +453,7 @@ func (a *Archive) await(ctx context.Context, study string, done func() (bool, er
 				RetryAfter: max(t.NotBefore.Sub(a.Now()), time.Second),
 			}
 		}
-		timer := time.NewTimer(a.ReadThrough)
+		timer := time.NewTimer(a.fetching().ReadThrough)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -454,9 +461,12 @@ func (a *Archive) await(ctx context.Context, study string, done func() (bool, er
 		case <-changed:
 			timer.Stop()
 		case <-timer.C:
+			if now, _ := a.queue.get(study); now.Arrived > t.Arrived {
+				continue // a large instance, or a slow line
+			}
 			return &Unavailable{
-				Reason:     fmt.Sprintf("the study is held elsewhere and nothing of it arrived for %s. It stays queued and is tried again by itself", a.ReadThrough),
-				RetryAfter: a.RetryMin,
+				Reason:     fmt.Sprintf("the study is held elsewhere and nothing of it arrived for %s. It stays queued and is tried again by itself", a.fetching().ReadThrough),
+				RetryAfter: a.fetching().RetryMin,
 			}
 		}
 	}

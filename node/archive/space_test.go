@@ -145,7 +145,7 @@ func newHouse(t fataler, dir string, trust index.TrustID, clock *steppedClock, t
 			DB: db, Blocks: store, Copies: store, Keys: keys, Index: x, Audit: events, Policy: access.Members,
 			Self: x.Self(), Issuer: string(trust), Now: clock.now, Log: slog.New(slog.DiscardHandler), Limits: limits,
 			PublishAfter: time.Second, SettleAfter: time.Minute, GrantFor: grantedFor,
-			RetryMin: time.Second, RetryMax: time.Minute, ReadThrough: time.Second,
+			Fetch:   Fetching{RetryMin: time.Second, RetryMax: time.Minute, ReadThrough: time.Second},
 			Silence: func(index.NodeID) string { return "" }, OnArrival: func(string) {},
 			Space: SpaceOptions{SweepAfter: sweepAfter, KeepFor: time.Hour, RoundEvery: 24 * time.Hour},
 		})
@@ -763,9 +763,7 @@ func TestTheLeastRecentlyUsedCopyGoesFirst(t *testing.T) {
 	if _, err := b.Pin("1.2", "teaching"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.queue.add(Task{Study: "1.3", Priority: Background}); err != nil {
-		t.Fatal(err)
-	}
+	add(t, b.queue, Task{Study: "1.3", Priority: Background})
 	s, err := b.source(a.id("1.4"))
 	if err != nil {
 		t.Fatal(err)
@@ -797,12 +795,12 @@ func TestTheLeastRecentlyUsedCopyGoesFirst(t *testing.T) {
 	if was, err := b.Unpin("1.2"); was || err != nil {
 		t.Fatal(was, err)
 	}
-	if _, err := b.queue.take(t.Context(), Background); err != nil {
+	b.queue.setPlaces(1)
+	at, err := b.queue.take(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.queue.done("1.3", 0, nil); err != nil {
-		t.Fatal(err)
-	}
+	end(t, b.queue, at, outcome{})
 	clock.step(2 * time.Hour)
 	// Somebody asks for 1.3, which is here.
 	if err := b.Enqueue("1.3", Prior, "a prior", ""); err != nil {

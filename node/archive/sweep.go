@@ -33,7 +33,7 @@ func (s *space) sweep(ctx context.Context, id sourceID) (again time.Duration, er
 		return 0, err
 	}
 	defer open()
-	if _, queued := s.a.queue.get(id.Study); queued && id.Origin != s.a.Self {
+	if s.a.queue.wants(id.Study) && id.Origin != s.a.Self {
 		return 0, errBusy // it goes on where it was, and counts on what has come
 	}
 	key, err := s.a.Keys.Get(id.keyName())
