@@ -5,9 +5,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 )
@@ -234,12 +232,7 @@ func TestHalvesHeal(t *testing.T) {
 	if raced {
 		seeds = 1
 	}
-	if s := os.Getenv("PRIORMESH_SOAK"); s != "" {
-		var err error
-		if seeds, err = strconv.Atoi(s); err != nil {
-			t.Fatalf("PRIORMESH_SOAK: %v", err)
-		}
-	}
+	seeds = soak(t, seeds)
 	took := make([]time.Duration, seeds)
 	idle := make([]float64, seeds)
 	most := make([]int, seeds)

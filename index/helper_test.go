@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -223,6 +225,20 @@ func copyLog(t testing.TB, from, to *Index, n NodeID) {
 			}
 		}
 	}
+}
+
+// soak is how often something is tried: as often as the test says, or in the long form as often as PRIORMESH_SOAK says.
+func soak(t testing.TB, n int) int {
+	t.Helper()
+	s := os.Getenv("PRIORMESH_SOAK")
+	if s == "" {
+		return n
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		t.Fatalf("PRIORMESH_SOAK=%q: want how often to try", s)
+	}
+	return n
 }
 
 func uidOf(i int) string { return fmt.Sprintf("1.2.826.0.1.%d", i) }

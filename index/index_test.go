@@ -607,8 +607,8 @@ func TestNewEpochSurvivesInterruption(t *testing.T) {
 	if h, _ := x.Head(x.Self()); h.Epoch != 2 || h.Seq != 2 {
 		t.Fatalf("epoch %d ends at %d", h.Epoch, h.Seq)
 	}
-	openIn(t, db, testOptions("RAA", r))
-	if h, _ := x.Head(x.Self()); h.Seq != 2 {
+	x = openIn(t, db, testOptions("RAA", r))
+	if h, _ := x.Head(x.Self()); h.Epoch != 2 || h.Seq != 2 {
 		t.Fatal("said a third time")
 	}
 }

@@ -117,11 +117,11 @@ func FuzzSnapshotMessage(f *testing.F) {
 	f.Add(Parts{Node: node, Root: root, Part: PartPages, Parts: [][]byte{{}, {0x80}}}.Encode())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		owner.t = t
-		m, err := decodeAny(raw)
+		m, err := DecodeMessage(raw)
 		if err != nil {
 			return
 		}
-		again, err := decodeAny(m.Encode())
+		again, err := DecodeMessage(m.Encode())
 		if err != nil || !bytes.Equal(again.Encode(), m.Encode()) {
 			t.Fatalf("not the same again: %v", err)
 		}

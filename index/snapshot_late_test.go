@@ -49,12 +49,12 @@ func shows(t *testing.T, x *Index, uid string) bool {
 func TestSnapshotLateAfterRestart(t *testing.T) {
 	now, _, batches := restoredPair(t)
 	type killed struct{}
+	died := false
 	func() {
 		defer func() {
-			if p := recover(); p != nil {
-				if _, ok := p.(killed); !ok {
-					panic(p)
-				}
+			p := recover()
+			if _, died = p.(killed); p != nil && !died {
+				panic(p)
 			}
 		}()
 		now.writes = func() {
@@ -64,6 +64,9 @@ func TestSnapshotLateAfterRestart(t *testing.T) {
 		}
 		_, _ = now.MakeSnapshot(context.Background())
 	}()
+	if !died {
+		t.Fatal("it was not killed: the test proves nothing")
+	}
 	again, err := Open(now.db, now.opt)
 	if err != nil {
 		t.Fatal(err)

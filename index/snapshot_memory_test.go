@@ -475,18 +475,3 @@ func (s *shelf) state() string {
 func sum(b []byte) [32]byte { return sha256.Sum256(b) }
 
 func signHead(key ed25519.PrivateKey, h Head) []byte { return ed25519.Sign(key, h.signed()) }
-
-// decodeAny reads a message of any type.
-func decodeAny(raw []byte) (Message, error) {
-	if len(raw) > MaxMessage {
-		return nil, &LimitError{What: "bytes of a message", Got: len(raw), Limit: MaxMessage}
-	}
-	var w wireMessage
-	if err := decode(wideMode, "message", raw, &w); err != nil {
-		return nil, err
-	}
-	if w.Type >= typeSnapshotOffer {
-		return decodeSnapshotMessage(w.Type, raw)
-	}
-	return DecodeMessage(raw)
-}

@@ -123,16 +123,12 @@ func decodeSnapshotMessage(typ uint64, raw []byte) (Message, error) {
 	if w.Type != typ {
 		return malformed("it is of another type than it seems")
 	}
-	switch typ {
-	case typeSnapshotOffer:
+	if typ == typeSnapshotOffer {
 		b, err := decodeBatch(w.Batch)
 		if err != nil {
 			return nil, err
 		}
 		return SnapshotOffer{Batch: b}, nil
-	case typeWantParts, typeParts:
-	default:
-		return nil, &VersionError{What: "message", Got: typ}
 	}
 	switch {
 	case len(w.Node) != ed25519.PublicKeySize || len(w.Root) != 32:

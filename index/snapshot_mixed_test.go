@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"testing"
 
@@ -430,26 +429,15 @@ func mixedRun(t *testing.T, seed uint64, steps int) {
 	}
 }
 
-func mixedSeeds() []uint64 {
-	n := uint64(12)
-	if raced {
-		n = 3
-	}
-	if s := os.Getenv("PRIORMESH_SOAK"); s != "" {
-		fmt.Sscan(s, &n)
-	}
-	var out []uint64
-	for i := range n {
-		out = append(out, i)
-	}
-	return out
-}
-
 // Whatever is said, taken back, snapshotted, taken as batches or pages, whole or with holes, in whatever order and with whatever breaks: in the
 // end all answer as the author does.
 func TestSnapshotsMixedAtRandom(t *testing.T) {
-	for _, seed := range mixedSeeds() {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { mixedRun(t, seed, 220+int(seed%7)*60) })
+	seeds := 12
+	if raced {
+		seeds = 3
+	}
+	for seed := range soak(t, seeds) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { mixedRun(t, uint64(seed), 220+seed%7*60) })
 	}
 }
 

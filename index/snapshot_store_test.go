@@ -44,7 +44,7 @@ func bringSnapshot(t testing.TB, to *Index, of NodeID, from map[NodeID]*Index) P
 			if err != nil {
 				t.Fatal(err)
 			}
-			msg, err := decodeAny(answer.Encode())
+			msg, err := DecodeMessage(answer.Encode())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -534,7 +534,7 @@ func TestSnapshotMessages(t *testing.T) {
 		Parts{Node: node, Root: root, Part: PartPages, Index: 3, Parts: [][]byte{make([]byte, MaxPageBytes), {1}}},
 	} {
 		raw := m.Encode()
-		got, err := decodeAny(raw)
+		got, err := DecodeMessage(raw)
 		if err != nil || !bytes.Equal(got.Encode(), raw) || fmt.Sprintf("%T", got) != fmt.Sprintf("%T", m) {
 			t.Errorf("%T: %T, %v", m, got, err)
 		}
@@ -562,10 +562,14 @@ func TestSnapshotMessages(t *testing.T) {
 		"large sheet":     {Type: typeParts, Node: node[:], Root: root[:], Part: PartSheet, Parts: [][]byte{make([]byte, maxSheetIn+1)}},
 		"large page":      {Type: typeParts, Node: node[:], Root: root[:], Part: PartPages, Parts: [][]byte{make([]byte, MaxPageBytes+1)}},
 		"no batch":        {Type: typeSnapshotOffer},
-		"later type":      {Type: 77},
 	} {
-		if m, err := decodeAny(encode(w)); err == nil {
+		if m, err := DecodeMessage(encode(w)); err == nil {
 			t.Errorf("%s is taken for %+v", name, m)
+		}
+	}
+	for _, typ := range []uint64{typeSnapshotOffer - 1, typeParts + 1} {
+		if m, err := DecodeMessage(encode(wireSnapshot{Type: typ, Node: node[:], Root: root[:], Part: PartPages})); err != nil || m != (Unknown{Type: typ}) {
+			t.Errorf("type %d is taken for %+v, %v", typ, m, err)
 		}
 	}
 }
