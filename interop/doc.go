@@ -6,7 +6,8 @@
 // program, the helpers that start and end them, and interop/setup, which
 // installs what a machine lacks. What may not: anything that a test inside one
 // package can show, and any import of the packages under test apart from the
-// shapes that they publish for others (node/api).
+// shapes that they publish for others (node/api). The lines between nodes that
+// are slow, long or cut come from package simulations/link.
 //
 // Rules of the house: every process listens on loopback only, is ended by its
 // own process id, and its output is shown when the test fails. Nothing sleeps

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/priormesh/priormesh/node/api"
+	"github.com/priormesh/priormesh/simulations/link"
 )
 
 // built is the program under test, built once for all tests.
@@ -65,18 +66,32 @@ func soaking() bool { return os.Getenv("PRIORMESH_SOAK") != "" }
 // node is one trust's node and its home folder. It is driven by commands only.
 type node struct {
 	trust, home string
-	web         string // DICOMweb's root
-	*process           // the running node, the last one if it ran several times
+	web         string      // DICOMweb's root
+	place       *link.Place // where it runs; nil: here
+	*process                // the running node, the last one if it ran several times
 }
 
 // newNode makes a home folder by `priormesh init`; found names a region to
 // found, or is empty.
 func newNode(t testing.TB, trust, found string) *node {
 	t.Helper()
-	http, mesh := freePort(t), freePort(t)
-	n := &node{trust: trust, home: filepath.Join(t.TempDir(), trust), web: fmt.Sprintf("http://127.0.0.1:%d/dicom-web", http)}
+	return newNodeIn(t, nil, trust, found)
+}
+
+// newNodeIn makes a node that runs in a place; nil: here. Its HTTP is reached
+// from here all the same.
+func newNodeIn(t testing.TB, place *link.Place, trust, found string) *node {
+	t.Helper()
+	http, mesh, ip := freePort(t), freePort(t), "127.0.0.1"
+	if place != nil {
+		ip = place.Addr().String()
+		if err := place.Forward(http); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := &node{place: place, trust: trust, home: filepath.Join(t.TempDir(), trust), web: fmt.Sprintf("http://127.0.0.1:%d/dicom-web", http)}
 	args := []string{"init", "--home", n.home, "--trust", trust, "--name", "Trust " + trust,
-		"--http", fmt.Sprintf("127.0.0.1:%d", http), "--mesh", fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", mesh)}
+		"--http", fmt.Sprintf("127.0.0.1:%d", http), "--mesh", fmt.Sprintf("/ip4/%s/tcp/%d", ip, mesh)}
 	if found != "" {
 		args = append(args, "--found", found)
 	}
@@ -107,7 +122,7 @@ func (n *node) set(t testing.TB, settings map[string]string) {
 // run starts the node and waits until it says that it is ready.
 func (n *node) run(t testing.TB) {
 	t.Helper()
-	n.process = start(t, "node "+n.trust, priormesh(t), "run", "--home", n.home)
+	n.process = startIn(t, n.place, "node "+n.trust, priormesh(t), "run", "--home", n.home)
 	ready := strings.TrimSuffix(n.web, "/dicom-web") + "/readyz"
 	eventually(t, startDeadline, "node "+n.trust+" is ready", func() error {
 		if !n.running() {

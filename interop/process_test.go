@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/priormesh/priormesh/simulations/link"
 )
 
 // How long things may take before a test gives up. They are generous because
@@ -43,6 +45,12 @@ type process struct {
 // start runs a program until the test ends or the test ends it.
 func start(t testing.TB, name, program string, args ...string) *process {
 	t.Helper()
+	return startIn(t, nil, name, program, args...)
+}
+
+// startIn starts a program in a place; nil: here.
+func startIn(t testing.TB, place *link.Place, name, program string, args ...string) *process {
+	t.Helper()
 	dir := t.TempDir()
 	p := &process{name: name, stdout: filepath.Join(dir, "stdout"), stderr: filepath.Join(dir, "stderr"),
 		cmd: exec.Command(program, args...), done: make(chan struct{})}
@@ -56,7 +64,7 @@ func start(t testing.TB, name, program string, args ...string) *process {
 		*to = f
 	}
 	cmd.SysProcAttr = endWithParent()
-	if err := cmd.Start(); err != nil {
+	if err := place.Do(cmd.Start); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 	go func() {
