@@ -782,17 +782,13 @@ func (b *backingUp) auditLog(t *tar.Writer) error {
 	if err := b.n.audit.Append(audit.Event{Event: "backup.taken", Detail: b.m.ID}); err != nil {
 		return err
 	}
-	f, err := os.Open(b.n.home.path("audit", "audit.jsonl"))
-	if err != nil {
+	return b.n.audit.Copy(func(name string, size int64, r io.Reader) error {
+		if err := t.WriteHeader(&tar.Header{Name: "audit/" + name, Mode: 0o600, Size: size, Typeflag: tar.TypeReg, Format: tar.FormatPAX}); err != nil {
+			return err
+		}
+		_, err := io.CopyN(t, r, size)
 		return err
-	}
-	defer f.Close()
-	size := b.n.audit.Size()
-	if err := t.WriteHeader(&tar.Header{Name: "audit/audit.jsonl", Mode: 0o600, Size: size, Typeflag: tar.TypeReg, Format: tar.FormatPAX}); err != nil {
-		return err
-	}
-	_, err = io.CopyN(t, f, size)
-	return err
+	})
 }
 
 // commit makes the backup the one that the target holds, and only then removes

@@ -21,6 +21,7 @@ import (
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
+	"github.com/priormesh/priormesh/node/audit"
 )
 
 func (tr *trust) backs(target string, r api.BackupRequest) api.Backup {
@@ -54,6 +55,9 @@ func (tr *trust) restored(target string) api.Restored {
 	}
 	if tr.home, err = node.OpenHome(dir); err != nil {
 		tr.t.Fatal(err)
+	}
+	if r, err := audit.Verify(tr.home.Audit()); err != nil || len(r.Problems) > 0 || r.Events < 2 {
+		tr.t.Errorf("the audit log after a restore: %+v, %v", r, err)
 	}
 	return got
 }

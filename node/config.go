@@ -44,6 +44,7 @@ type Config struct {
 	Priors       PriorsConfig       `toml:"priors"`
 	Sync         SyncConfig         `toml:"sync"`
 	Network      NetworkConfig      `toml:"network"`
+	Audit        AuditConfig        `toml:"audit"`
 }
 
 // IdentityConfig says whose numbers an unqualified PatientID is.
@@ -120,6 +121,14 @@ type SyncConfig struct {
 	Send Size `toml:"send" comment:"Bytes a second of facts that are sent to other nodes, all of them together"`
 }
 
+// AuditConfig is about what is written down for information governance.
+type AuditConfig struct {
+	Keep Size `toml:"keep" comment:"What the audit log may take: beyond it its oldest files go. 0: all of it is kept"`
+}
+
+// minAudit is some hundred thousand events.
+const minAudit = 256 << 20
+
 // minSync keeps a region's index in step in its busiest hour; maxSync is more than any disk writes.
 const (
 	minSync = 64 << 10
@@ -158,6 +167,7 @@ func DefaultConfig() Config {
 		Keys:    KeysConfig{KEK: "file:kek", KEKCommand: []string{}},
 		Network: NetworkConfig{Announce: []string{}, UseRelays: true},
 		S3:      S3Config{Region: "us-east-1", Credentials: "env"},
+		Audit:   AuditConfig{Keep: 8 << 30},
 	}
 }
 
@@ -227,6 +237,9 @@ func (c Config) Check() error {
 		if v < minSync || v > maxSync {
 			errs = append(errs, fmt.Errorf("%s: %s is not between %s and %s a second", name, v, Size(minSync), Size(maxSync)))
 		}
+	}
+	if c.Audit.Keep > 0 && c.Audit.Keep < minAudit {
+		errs = append(errs, fmt.Errorf("audit.keep: %s is too little; %s at least, or 0 to keep all of it", c.Audit.Keep, Size(minAudit)))
 	}
 	if r := c.Space.Reserve; r > 0 && r < minReserve {
 		errs = append(errs, fmt.Errorf("space.reserve: %s is too little to keep the index alive; %s at least, or 0 for none", r, Size(minReserve)))

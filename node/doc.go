@@ -31,6 +31,7 @@
 //	                for certain; an index that knows of less is lost (spoken.go)
 //	restored.json   there from a restore until the node has begun anew (restore.go)
 //	audit/          what was granted and brought (node/audit)
+//	audited         how far the audit log had come
 //	reserve         bytes to live on when the disk is full (disk.go)
 //
 // Everything in it is readable by its owner only.

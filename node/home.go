@@ -31,6 +31,7 @@ const (
 	tokenFile    = "operator.token"
 	runFile      = "run.json"
 	lockFile     = "lock"
+	auditedFile  = "audited"
 )
 
 // A home that is locked is tried again for this long before another process is
@@ -292,6 +293,9 @@ type Running struct {
 	PID  int    `json:"pid"`
 	HTTP string `json:"http"`
 }
+
+// Audit is the folder of the audit log, and the file that says how far it had come.
+func (h *Home) Audit() (dir, tail string) { return h.path("audit"), h.path(auditedFile) }
 
 // Running reads what the node's process wrote about itself.
 func (h *Home) Running() (Running, error) {

@@ -216,7 +216,7 @@ func (n *Node) openStores(ctx context.Context) error {
 	}
 	var copyKeys *cas.Keyring
 	n.keys, copyKeys = stores.keys()
-	if n.audit, err = audit.Open(h.path("audit"), n.Now); err != nil {
+	if n.audit, err = audit.Open(h.path("audit"), audit.Options{Now: n.Now, Tail: h.path(auditedFile), Keep: int64(h.Config.Audit.Keep), Log: n.Log}); err != nil {
 		return fmt.Errorf("%s: %w", h.path("audit"), err)
 	}
 	n.closers = append(n.closers, n.audit.Close)
@@ -641,6 +641,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	}
 	for study, why := range n.archive.Untold() {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("study %s is stored here and could not be told to the region yet: %s", study, why))
+	}
+	for _, what := range n.audit.Warnings() {
+		st.Warnings = append(st.Warnings, fmt.Sprintf("the audit log was not as it was written when this node started (%s): see `priormesh audit --verify`, and keep a copy of the folder audit for whoever looks into it", what))
 	}
 	for _, f := range roster.Faults {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("a vote of %s (serial %d) does not count: %s", f.By, f.Serial, f.Why))

@@ -262,7 +262,7 @@ func (r *restoring) finish() error {
 	if got := index.NodeIDOf(key).String(); got != r.m.Node {
 		return fmt.Errorf("%w: its key is of node %s", ErrBackupDamaged, got)
 	}
-	log, err := audit.Open(r.at("audit"), r.o.Now)
+	log, err := audit.Open(r.at("audit"), audit.Options{Now: r.o.Now, Tail: r.at(auditedFile), Moved: true})
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,7 @@ type commands struct {
 	Restore restoreCmd `cmd:"" help:"Make a home of a backup."`
 	Status  statusCmd  `cmd:"" help:"Say how the node is and which trusts it hears."`
 	Peers   peersCmd   `cmd:"" help:"List the other nodes of the region."`
+	Audit   auditCmd   `cmd:"" help:"Search what was granted, refused and brought, and see that nobody altered it."`
 	Demo    demoCmd    `cmd:"" help:"Run a region on this machine and watch priors arrive."`
 }
 

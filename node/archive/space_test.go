@@ -127,7 +127,7 @@ func newHouse(t fataler, dir string, trust index.TrustID, clock *steppedClock, t
 	if err != nil {
 		t.Fatal(err)
 	}
-	events, err := audit.Open(filepath.Join(dir, "audit"), clock.now)
+	events, err := audit.Open(filepath.Join(dir, "audit"), audit.Options{Now: clock.now})
 	if err != nil {
 		t.Fatal(err)
 	}
