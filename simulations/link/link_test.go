@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -344,5 +345,35 @@ func TestProcessesRunInPlaces(t *testing.T) {
 	}
 	if b, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); strings.TrimSpace(string(b)) == "reno" {
 		t.Error("what was set in a place is set here")
+	}
+}
+
+// A process that ends with its parent lives on whatever places are made after it.
+func TestPlacesEndNoProcess(t *testing.T) {
+	s := network(t)
+	p := place(t, s, link.Line{}, link.Line{})
+	var cmds []*exec.Cmd
+	for range 4 {
+		cmd := exec.Command("sleep", "60")
+		cmd.SysProcAttr = endWithParent()
+		if err := p.Do(cmd.Start); err != nil {
+			t.Fatal(err)
+		}
+		cmds = append(cmds, cmd)
+	}
+	for range 20 {
+		place(t, s, link.Line{}, link.Line{})
+		if err := p.Do(func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, cmd := range cmds {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Errorf("a process had ended: %v", err)
+		}
+		var exit *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+			t.Errorf("a process had ended before it was asked to: %v", err)
+		}
 	}
 }

@@ -74,34 +74,50 @@ func (s *Switch) Place(up, down Line) (*Place, error) {
 	return p, nil
 }
 
-// make makes the namespace on a thread of its own.
+// make makes the namespace.
 func (p *Place) make() error {
-	done := make(chan error, 1)
-	go func() {
-		// The thread ends with the goroutine: it is never unlocked, and so no
-		// other goroutine comes to run in the place.
-		runtime.LockOSThread()
-		done <- p.makeHere()
-	}()
-	return <-done
+	return elsewhere(func() (err error) {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("%w: %w", ErrRights, err)
+		}
+		if p.ns, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return errors.Join(fmt.Errorf("%w: %w", ErrRights, err), unix.Close(p.ns))
+		}
+		if err := p.configure(fd); err != nil {
+			return errors.Join(err, unix.Close(fd), unix.Close(p.ns))
+		}
+		p.tun = os.NewFile(uintptr(fd), "tun")
+		return nil
+	})
 }
 
-func (p *Place) makeHere() (err error) {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("%w: %w", ErrRights, err)
-	}
-	if p.ns, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-		return err
-	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return errors.Join(fmt.Errorf("%w: %w", ErrRights, err), unix.Close(p.ns))
-	}
-	if err := p.configure(fd); err != nil {
-		return errors.Join(err, unix.Close(fd), unix.Close(p.ns))
-	}
-	p.tun = os.NewFile(uintptr(fd), "tun")
-	return nil
+// elsewhere runs f, which may change the thread's network namespace, and brings
+// the thread back. A thread that ended instead would take with it the processes
+// that were started on it to end with their parent (PR_SET_PDEATHSIG counts the
+// thread); only one that cannot be brought back does.
+func elsewhere(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		done <- func() error {
+			here, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(here)
+			err = f()
+			if back := unix.Setns(here, unix.CLONE_NEWNET); back != nil {
+				return errors.Join(err, back)
+			}
+			runtime.UnlockOSThread()
+			return err
+		}()
+	}()
+	return <-done
 }
 
 func (p *Place) configure(tun int) error {
@@ -210,29 +226,12 @@ func (p *Place) Do(f func() error) error {
 	if p == nil {
 		return f()
 	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		err := func() error {
-			here, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(here)
-			if err := unix.Setns(p.ns, unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			err = f()
-			// Only a thread that is back may run something else.
-			if back := unix.Setns(here, unix.CLONE_NEWNET); back != nil {
-				return errors.Join(err, back)
-			}
-			runtime.UnlockOSThread()
+	return elsewhere(func() error {
+		if err := unix.Setns(p.ns, unix.CLONE_NEWNET); err != nil {
 			return err
-		}()
-		done <- err
-	}()
-	return <-done
+		}
+		return f()
+	})
 }
 
 // DialContext dials from the place. The address is an IP address and port.
