@@ -31,13 +31,28 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if *program != "" {
+		_ = os.RemoveAll(filepath.Dir(*program))
+	}
+	os.Exit(code)
+}
+
+// withProgram has the benchmarks of all tests measure one program, which none of them removes.
+func withProgram(t *testing.T) {
+	t.Helper()
+	built, err := priormesh()
+	if err != nil {
+		t.Fatal(err)
+	}
+	*program = built
 }
 
 // All of `make bench BENCH=Index` runs, and finds what it looks for, in a region of 2,000 studies.
 func TestIndexBench(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
+	withProgram(t)
 	var out bytes.Buffer
 	b := &indexBench{dir: t.TempDir(), region: synthetic.Defaults(2000), small: 500, batch: index.MaxFacts, draws: 20, each: 5 * time.Second,
 		parts: strings.Split(indexParts, ","), rate: 1000, orthanc: 100, out: &out}
@@ -174,11 +189,8 @@ func TestQuantiles(t *testing.T) {
 func TestTransferBench(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	built, err := priormesh()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(filepath.Dir(built))
+	withProgram(t)
+	var err error
 	var out bytes.Buffer
 	b := &transferBench{dir: t.TempDir(), rounds: 1, parts: strings.Split(transferParts, ","), slices: 3, frames: 3, next: 1, out: &out}
 	if b.model, err = openModel(filepath.Join(t.TempDir(), "none")); err != nil {
