@@ -13,7 +13,7 @@ import (
 const (
 	frameHeader = 4         // bytes of a frame's length
 	chunk       = 64 << 10  // the least progress that keeps a stream alive
-	writeRun    = 256 << 10 // bytes written under one deadline
+	writeRun    = 128 << 10 // bytes written under one deadline
 )
 
 // duplex is what frames need of a stream.
@@ -29,16 +29,18 @@ type duplex interface {
 // frames; within one it must move a chunk within pace, however slow its line.
 // One goroutine may read while another writes.
 type frames struct {
-	s     duplex
-	r     *bufio.Reader
-	max   int // most bytes of a frame that is read
-	idle  time.Duration
-	pace  time.Duration
-	heard func() // called whenever bytes came
+	s       duplex
+	r       *bufio.Reader
+	max     int // most bytes of a frame that is read
+	idle    time.Duration
+	pace    time.Duration
+	heard   func()      // called whenever bytes came
+	between func()      // called before each part of a long frame is sent
+	grew    func(n int) // if set, called whenever more of a frame came: n bytes of it are here
 }
 
 func newFrames(s duplex, max int, idle, pace time.Duration, heard func()) *frames {
-	return &frames{s: s, r: bufio.NewReaderSize(s, 16<<10), max: max, idle: idle, pace: pace, heard: heard}
+	return &frames{s: s, r: bufio.NewReaderSize(s, 16<<10), between: func() {}, max: max, idle: idle, pace: pace, heard: heard}
 }
 
 // await waits for a frame to begin. After ErrIdle it may be called again:
@@ -91,6 +93,9 @@ func (f *frames) read() ([]byte, error) {
 		}
 		buf = buf[:len(buf)+step]
 		f.heard()
+		if f.grew != nil && len(buf) < size {
+			f.grew(len(buf))
+		}
 	}
 	return buf, nil
 }
@@ -121,6 +126,7 @@ func (f *frames) write(parts ...[]byte) error {
 func (f *frames) writeRaw(b []byte) error {
 	for len(b) > 0 {
 		run := b[:min(len(b), writeRun)]
+		f.between()
 		if err := f.s.SetWriteDeadline(time.Now().Add(f.pace)); err != nil {
 			return err
 		}

@@ -73,7 +73,7 @@ func ends(t *testing.T, s network.Stream) {
 
 func requestBytes(t *testing.T, study string, origin index.NodeID) []byte {
 	t.Helper()
-	b, err := cbor.Marshal([]any{1, study, origin[:], "direct-care", 1})
+	b, err := cbor.Marshal([]any{1, study, origin[:], "direct-care", 1, 0, "", ""})
 	must(t, err)
 	return b
 }
@@ -106,7 +106,7 @@ func TestMemberWithoutAGrant(t *testing.T) {
 	}
 	// Wanting blocks before, or without, an answer brings nothing either.
 	s := stream(t, h, me, study)
-	want, err := cbor.Marshal([]any{4, [][]byte{blocks[0].CID.Bytes()}})
+	want, err := cbor.Marshal([]any{4, 0, [][]byte{blocks[0].CID.Bytes()}})
 	must(t, err)
 	_, err = s.Write(frame(want))
 	must(t, err)
@@ -157,8 +157,8 @@ func TestHostileBytes(t *testing.T) {
 		{"study: nested CBOR", study, frame(bytes.Repeat([]byte{0x81}, 400))},
 		{"study: a long array", study, frame([]byte{0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})},
 		{"study: a huge want", study, append(bytes.Clone(granted), huge...)},
-		{"study: a want of nothing", study, append(bytes.Clone(granted), frame([]byte{0x82, 4, 0x80})...)},
-		{"study: a want of no address", study, append(bytes.Clone(granted), frame([]byte{0x82, 4, 0x81, 0x41, 0})...)},
+		{"study: a want of nothing", study, append(bytes.Clone(granted), frame([]byte{0x83, 4, 0, 0x80})...)},
+		{"study: a want of no address", study, append(bytes.Clone(granted), frame([]byte{0x83, 4, 0, 0x81, 0x41, 0})...)},
 		{"study: half a request", study, frame(requestBytes(t, uid, me.id))[:9]},
 		{"log: a huge frame", logs, huge},
 		{"log: no message", logs, frame([]byte("hello"))},
@@ -383,7 +383,7 @@ func TestPeerThatNeverReads(t *testing.T) {
 	for i, b := range blocks {
 		want[i] = b.CID.Bytes()
 	}
-	b, err := cbor.Marshal([]any{4, want})
+	b, err := cbor.Marshal([]any{4, 0, want})
 	must(t, err)
 	_, err = s.Write(frame(b))
 	must(t, err)

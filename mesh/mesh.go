@@ -133,6 +133,8 @@ type Mesh struct {
 	packer   *index.Packer
 	bitswap  *bitswap
 	studies  *limiter
+	turns    *turns
+	streams  atomic.Uint64 // study streams opened
 	counters counters
 	refused  *once // strangers that were named in the log
 	unwanted *once // members that do not let this node in
@@ -178,6 +180,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, deps: deps, self: index.NodeIDOf(cfg.Key), log: cfg.Log, packer: packer,
 		studies:  newLimiter(cfg.Limits.StudyStreams, cfg.Limits.StudyStreamsPerPeer),
+		turns:    newTurns(),
 		refused:  newOnce(maxRefusedNames, cfg.Now),
 		unwanted: newOnce(maxRefusedNames, cfg.Now),
 		wake:     make(chan struct{}, 1),
