@@ -13,7 +13,6 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
@@ -52,6 +51,7 @@ func (u *Unavailable) Error() string { return u.Reason }
 // Transfers is what the archive needs of the mesh.
 type Transfers interface {
 	OpenStudy(context.Context, index.NodeID, mesh.StudyRequest) (*mesh.StudyStream, error)
+	Draw(got func(cas.Block) error, have func(cid.Cid) bool) *mesh.Draw
 	FetchBlocks(context.Context, []*mesh.StudyStream, []cid.Cid, func(cas.Block) error) ([]cid.Cid, error)
 	Peers() []mesh.Peer
 }
@@ -117,8 +117,7 @@ type Archive struct {
 	locks   [studyLocks]sync.Mutex
 	commits commits
 	news    news
-	listing singleflight.Group
-	lists   sync.WaitGroup // the fetches that listing runs
+	remotes remotes
 
 	indexDamaged atomic.Bool
 
@@ -144,6 +143,7 @@ func Open(o Options) (*Archive, error) {
 	a.pub = newPublisher(a)
 	a.commits.a = a
 	a.news.of = make(map[string]chan struct{})
+	a.remotes.of = make(map[remoteID]*remote)
 	a.space = newSpace(a)
 	if err := a.pub.recover(); err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func (a *Archive) Close() error {
 	}
 	a.stop()
 	err := a.group.Wait()
-	a.lists.Wait()
+	a.remotes.runs.Wait()
 	return err
 }
 
