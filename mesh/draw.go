@@ -197,8 +197,9 @@ func (d *Draw) release() {
 		s.owner.CompareAndSwap(d, nil)
 	}
 	d.mu.Unlock()
-	d.giving.Lock()
-	d.giving.Unlock() //nolint:staticcheck // whoever gave something is done
+	d.giving.Lock() // when it is free, whoever gave something is done
+	d.got = nil
+	d.giving.Unlock()
 }
 
 func (d *Draw) endLocked(why error) (streams []*StudyStream) {

@@ -34,13 +34,16 @@ func TestPush(t *testing.T) {
 	blocks := blocksOf(12, 3000)
 	lost := cas.Block{CID: cas.Sum([]byte("lost"))}
 	b.give(a, blocks...)
-	b.study.pushes = append(append([]cas.Block{}, blocks[:5]...), lost, blocks[5])
+	pushes := append(append([]cas.Block{}, blocks[:5]...), lost, blocks[5])
+	b.study.mu.Lock()
+	b.study.pushes = pushes
+	b.study.mu.Unlock()
 	req := ask(b.id)
 	req.Push = mesh.Push{Depth: mesh.PushHeaders, Series: "1.2.840.1.1"}
 	s, err := a.mesh.OpenStudy(context.Background(), b.id, req)
 	must(t, err)
 	defer s.Close()
-	for _, want := range b.study.pushes {
+	for _, want := range pushes {
 		got, more, err := s.Pushed(context.Background())
 		must(t, err)
 		if !more || got.CID != want.CID || string(got.Data) != string(want.Data) {
@@ -52,7 +55,10 @@ func TestPush(t *testing.T) {
 			t.Fatalf("after the end: %v, %v", more, err)
 		}
 	}
-	if got := b.study.asked; len(got) != 1 || got[0] != req.Push {
+	b.study.mu.Lock()
+	got := b.study.asked
+	b.study.mu.Unlock()
+	if len(got) != 1 || got[0] != req.Push {
 		t.Fatalf("the node was asked for %v", got)
 	}
 	var basket basket
