@@ -45,7 +45,7 @@ unit: interop-setup ## each package's own tests, with the race detector
 	$(GO) test -race -p $(JOBS) -timeout 10m $(UNIT)
 
 interop: interop-setup ## whole regions of processes, with Orthanc, dicomweb-client and curl
-	$(GO) test -race -count=1 -timeout 8m ./interop
+	$(GO) test -race -count=1 -timeout 12m ./interop
 
 interop-setup: ## install what the interop tests need and this machine lacks
 	@interop/setup
