@@ -4,12 +4,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+	_ "time/tzdata" // whatever the machine has
 )
 
 func TestWindow(t *testing.T) {
 	london, err := time.LoadLocation("Europe/London")
 	if err != nil {
-		t.Skip("there is no time zone database here")
+		t.Fatal(err)
 	}
 	for _, c := range []struct {
 		window string
