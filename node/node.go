@@ -296,10 +296,13 @@ const Memory = 1 << 30
 // memory over speed: a node shares its machine, and the index is small and
 // read by key. What Append returned must be on disk.
 func IndexOptions(dir string) badger.Options {
-	return badger.DefaultOptions(dir).WithSyncWrites(true).WithCompression(options.ZSTD).WithZSTDCompressionLevel(1).WithNumVersionsToKeep(1).
-		WithMemTableSize(16 << 20).WithNumMemtables(2).WithBlockCacheSize(64 << 20).WithIndexCacheSize(64 << 20).
+	o := badger.DefaultOptions(dir).WithSyncWrites(true).WithCompression(options.ZSTD).WithZSTDCompressionLevel(1).WithNumVersionsToKeep(1).
+		WithMemTableSize(32 << 20).WithNumMemtables(2).WithBlockCacheSize(64 << 20).WithIndexCacheSize(64 << 20).
 		WithNumCompactors(2).WithValueLogFileSize(64 << 20).WithLogger(nil).
+		WithBaseTableSize(4 << 20).WithBaseLevelSize(512 << 20).
 		WithChecksumVerificationMode(options.OnBlockRead)
+	o.TableSizeMultiplier = 1 // a compaction builds a dozen tables at once
+	return o
 }
 
 func (n *Node) openMesh(ctx context.Context) error {
