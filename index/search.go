@@ -61,7 +61,7 @@ func (p placed) cursor() Cursor { return Cursor(hex.EncodeToString(p.append(nil)
 func (c Cursor) placed() (placed, error) {
 	b, err := hex.DecodeString(string(c))
 	if err != nil || len(b) != placedSize {
-		return placed{}, &MalformedError{What: "query", Why: "it goes on after what is no end of an answer"}
+		return placed{}, &MalformedError{What: "query", Why: "what to go on after is not what a page of before ended with; leave it out to begin again"}
 	}
 	return readPlaced(b), nil
 }
@@ -389,6 +389,7 @@ type counts struct {
 	any     bool
 	rows    []placed           // nil: no way by rows of studies did
 	persons map[personKey]bool // nil: no way by persons did
+	ended   []bool             // the ways that did
 	dated   int                // rows of all studies in the dates asked for; -1: more than were counted
 }
 
@@ -419,14 +420,21 @@ func (s *search) counted(v *visiting, c counts, dated span) error {
 	return v.inOrder(rows)
 }
 
-// refine follows the ways by persons that have not come to their end for as long as reading the studies counted would take.
+// refine follows the ways by persons that have not come to their end for as long as reading what was counted would take.
 func (s *search) refine(plans []plan, c counts) (counts, error) {
-	if c.persons != nil || len(c.rows) <= fewRows {
+	if c.rows != nil && len(c.rows) <= fewRows {
 		return c, nil
 	}
-	limit := min(rowsPerPerson*len(c.rows), maxCommon)
-	for _, p := range plans {
-		if p.persons == nil {
+	many := len(c.rows)
+	if c.persons != nil {
+		many = len(c.persons)
+	}
+	if many <= fewRows {
+		return c, nil
+	}
+	limit := min(rowsPerPerson*many, maxCommon)
+	for i, p := range plans {
+		if p.persons == nil || c.ended[i] {
 			continue
 		}
 		got, all, err := s.collectPersons(p.persons, limit)
@@ -471,7 +479,7 @@ func both(a, b []placed) []placed {
 
 // count follows every way for a round.
 func (s *search) count(plans []plan, round int) (c counts, err error) {
-	c.dated = -1
+	c.dated, c.ended = -1, make([]bool, len(plans))
 	for i, p := range plans {
 		if p.persons != nil {
 			got, all, err := s.collectPersons(p.persons, round)
@@ -499,7 +507,7 @@ func (s *search) count(plans []plan, round int) (c counts, err error) {
 				c.rows = both(c.rows, got)
 			}
 		}
-		c.any = true
+		c.any, c.ended[i] = true, true
 		if c.persons != nil && len(c.persons) == 0 || c.rows != nil && len(c.rows) == 0 {
 			return counts{any: true, rows: []placed{}}, nil
 		}
