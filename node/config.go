@@ -49,7 +49,7 @@ type Config struct {
 
 // IdentityConfig says whose numbers an unqualified PatientID is.
 type IdentityConfig struct {
-	DefaultIssuer string `toml:"default_issuer" comment:"Issuer of a Patient ID that names none. Empty: this trust is the issuer of its own numbers. Set the same value at trusts that share one numbering"`
+	DefaultIssuer string `toml:"default_issuer" comment:"Issuer of a Patient ID that names none. Empty: this trust is the issuer of its own numbers. Set the same value at trusts that share one numbering; NHS where they are NHS numbers"`
 }
 
 // CompletenessConfig bounds what may be called fresh.

@@ -297,11 +297,13 @@ type Running struct {
 // Audit is the folder of the audit log, and the file that says how far it had come.
 func (h *Home) Audit() (dir, tail string) { return h.path("audit"), h.path(auditedFile) }
 
-// Running reads what the node's process wrote about itself.
+// Running reads what the node's process wrote about itself. What a process that
+// was killed left behind does not count.
 func (h *Home) Running() (Running, error) {
 	var r Running
+	locked := h.Locked() // asked first: a node that ends takes the file away before it lets go
 	b, err := os.ReadFile(h.path(runFile))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || err == nil && !locked {
 		return r, fmt.Errorf("%w: start it with `priormesh run --home %s`", ErrNotRunning, h.Dir)
 	}
 	if err != nil {

@@ -113,7 +113,7 @@ func TestTheOperatorAPIRefusesWhatItDoesNotKnow(t *testing.T) {
 		{"GET", "/api/v1/studies?since=2024-02-02&until=2024-02-01", "", []string{"until is before since"}},
 		{"GET", "/api/v1/studies?limit=ten", "", []string{"limit must be a number from 1 to 1000"}},
 		{"GET", "/api/v1/studies?offset=100001", "", []string{"offset must be a number from 0 to 100000"}},
-		{"GET", "/api/v1/studies?after=x", "", []string{"goes on after what is no end"}},
+		{"GET", "/api/v1/studies?after=x", "", []string{"not what a page of before ended with"}},
 		{"GET", "/api/v1/studies?study=x", "", []string{"study must be a Study Instance UID"}},
 		{"GET", "/api/v1/studies?name=" + strings.Repeat("x", index.MaxText+1), "", []string{"over the limit of 1024"}},
 		{"GET", "/api/v1/studies?name=a%00b", "", []string{"control characters"}},
@@ -206,6 +206,66 @@ func TestAnAnswerHasBytesForSoMuch(t *testing.T) {
 				t.Errorf("%d of %d studies: %s", offset, studies, w)
 			}
 			break
+		}
+	}
+}
+
+// A number may stand on two people's studies. Who asks by it is told, and is given the studies of each apart.
+func TestANumberOfTwoPeopleTellsThemApart(t *testing.T) {
+	r := region(t, "RX1")
+	defer r[0].stop()
+	other := grace
+	other.PatientID = ada.PatientID
+	r[0].imports(study("1.2.3.1", ada, "20240101", 1)...)
+	r[0].imports(study("1.2.3.2", other, "20240102", 1)...)
+	r[0].imports(study("1.2.3.3", ada, "20240103", 1)...)
+	find := func(query string) (people string, warnings []string) {
+		var f api.Found
+		if code := r[0].operator("GET", "/api/v1/studies?"+query, nil, &f); code != 200 {
+			t.Fatalf("%s: %d", query, code)
+		}
+		for _, s := range f.Studies {
+			people += fmt.Sprintf("%s=%d ", s.Study, s.Person)
+		}
+		return people, f.Warnings
+	}
+	r[0].wait("all are found", func() (bool, string) {
+		got := r[0].searched("")
+		return len(got) == 3, fmt.Sprint(got)
+	})
+	got, warnings := find("patient=A1")
+	if got != "1.2.3.3=1 1.2.3.2=2 1.2.3.1=1 " || len(warnings) != 1 || !strings.Contains(warnings[0], "not known to be one patient's: there are 2") {
+		t.Errorf("by the number: %s, warned %q", got, warnings)
+	}
+	for _, query := range []string{"name=lovelace", "patient=A*", "patient=A1&until=2024-01-01"} {
+		if got, warnings := find(query); strings.Contains(got, "=1") || strings.Contains(got, "=2 ") || len(warnings) != 0 {
+			t.Errorf("%s: %s, warned %q", query, got, warnings)
+		}
+	}
+	res, _ := r[0].get("/dicom-web/studies?PatientID=A1", "application/dicom+json")
+	if said := strings.Join(res.Header.Values("Warning"), " "); !strings.Contains(said, "not known to be one patient's") {
+		t.Errorf("QIDO-RS warns %q", said)
+	}
+	if res, _ := r[0].get("/dicom-web/studies?PatientName=Lovelace", "application/dicom+json"); strings.Contains(strings.Join(res.Header.Values("Warning"), " "), "patient's") {
+		t.Errorf("QIDO-RS warns of one patient: %q", res.Header.Values("Warning"))
+	}
+}
+
+// The digits of an NHS number whose issuer is not the NHS are not found as one, and the empty answer says why.
+func TestAnNHSNumberOfAnotherIssuerIsExplained(t *testing.T) {
+	r := region(t, "RX1")
+	defer r[0].stop()
+	numbered := ada
+	numbered.PatientID = "9434765919"
+	r[0].imports(study("1.2.3.1", numbered, "20240101", 1)...)
+	r[0].wait("it is found", func() (bool, string) {
+		got := r[0].searched("")
+		return len(got) == 1, fmt.Sprint(got)
+	})
+	var f api.Found
+	for query, want := range map[string]int{"nhs=943+476+5919": 1, "nhs=4010232137": 0, "patient=9434765919": 0} {
+		if code := r[0].operator("GET", "/api/v1/studies?"+query, nil, &f); code != 200 || len(f.Warnings) != want || want == 1 && !strings.Contains(f.Warnings[0], "1 study has these digits as a Patient ID of another issuer") {
+			t.Errorf("%s: %d, warned %q", query, code, f.Warnings)
 		}
 	}
 }

@@ -56,6 +56,9 @@ func TestWhatSeveralTrustsReceivedIsFoundTogether(t *testing.T) {
 		if strings.Join(s.Modalities, " ") != "CT MR" || s.Series != 2 || s.Instances != 5 || s.AtLeast || s.MixedPatient || len(s.Trusts) != 2 {
 			t.Errorf("nothing in common, at %s: %+v", tr.home.Config.Trust, s)
 		}
+		if !s.PartlyHere || s.Availability != "NEARLINE" {
+			t.Errorf("received here and elsewhere, at %s: partly here %v, %s", tr.home.Config.Trust, s.PartlyHere, s.Availability)
+		}
 		res, b := tr.get("/dicom-web/studies?StudyInstanceUID=1.2.3.1&includefield=all", "application/dicom+json")
 		for _, want := range []string{`"00080061":{"vr":"CS","Value":["CT","MR"]}`, `"00201206":{"vr":"IS","Value":[2]}`, `"00201208":{"vr":"IS","Value":[5]}`} {
 			if !strings.Contains(string(b), want) {

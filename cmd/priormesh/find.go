@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +20,8 @@ import (
 type findCmd struct {
 	homeFlag
 	Patient     words `placeholder:"ID" help:"Patient ID."`
-	Issuer      words `placeholder:"WHO" help:"Who issued the Patient ID."`
-	NHS         words `name:"nhs" placeholder:"NUMBER" help:"NHS number, with or without spaces."`
+	Issuer      words `placeholder:"WHO" help:"Who issued the Patient ID: the trust's code, or what its identity.default_issuer or the images say."`
+	NHS         words `name:"nhs" placeholder:"NUMBER" help:"NHS number, with or without spaces; found where NHS is the issuer (see below)."`
 	Name        words `placeholder:"NAME" help:"Patient's name; * and ? stand for anything."`
 	Born        words `placeholder:"DATE" help:"Patient's birth date: 1958-03-31."`
 	Accession   words `placeholder:"NUMBER" help:"Accession number; * and ? stand for anything."`
@@ -70,7 +71,11 @@ func (findCmd) Help() string {
 
 What is asked for must all be true of a study as one trust tells it. Text without * or ? must be the whole value; a name without ^ is a family name; case and accents do not matter in names and descriptions.
 
-PATIENT is the number and, in brackets, who issued it. INSTANCES ends with + where several trusts received the study and not all of their lists are here: there may be more. TRUSTS received the study. WHERE is "here" (whole on this node), "elsewhere" or "damaged". --json has all that is known: times, NHS number, who received what, who holds copies, and how far each trust has been heard.
+PATIENT is the number and, in brackets, who issued it. A Patient ID is an NHS number only where its issuer says so: NHS, 2.16.840.1.113883.2.1.4.1 or https://fhir.nhs.uk/Id/nhs-number, named in the images or as the trust's identity.default_issuer. Under any other issuer the same digits are that issuer's number: ask for them with --patient.
+
+A number may stand on studies of two people by mistake. Where not all studies found by --patient or --nhs are known to be one patient's, a first column tells the patients apart by a letter, and a warning says so.
+
+INSTANCES ends with + where several trusts received the study and not all of their lists are here: there may be more. TRUSTS received the study. WHERE is "here" (whole on this node), "partly" (what this node received is here, and other trusts received more), "elsewhere", "damaged" or "lost". --json has all that is known: times, NHS number, who received what, who holds copies, and how far each trust has been heard.
 
 Examples:
 
@@ -106,6 +111,9 @@ func (c *findCmd) Run(p *program) error {
 	if c.After != "" && c.Offset > 0 {
 		return exit(exitWrongUse, "give --after or --offset, not both")
 	}
+	if _, err := hex.DecodeString(string(c.After)); err != nil {
+		return exit(exitWrongUse, "--after: %s is not what a page of before ended with; leave it out to begin again", short(string(c.After), 20))
+	}
 	client, err := c.client(p.ctx)
 	if err != nil {
 		return err
@@ -124,14 +132,14 @@ func (c *findCmd) Run(p *program) error {
 		}
 		return exit(exitWrongUse, "--trust: %s is not a trust of this region; there are %s", short(string(c.Trust), 20), plain(strings.Join(known, ", ")))
 	}
-	if !p.json {
-		for _, w := range got.Warnings {
-			p.note("warning: %s", plain(w))
-		}
-	}
 	if len(got.Studies) > 0 || p.json {
 		if err := p.result(got, func(w io.Writer) { studyTable(w, got.Studies) }); err != nil {
 			return err
+		}
+	}
+	if len(got.Studies) > 0 && !p.json { // with nothing found they are the answer
+		for _, w := range got.Warnings {
+			p.note("warning: %s", plain(w))
 		}
 	}
 	damaged, lost := 0, 0
@@ -188,11 +196,15 @@ func day(v *string) error {
 			return nil
 		}
 	}
-	return errors.New("write the date like 2024-03-31")
+	return errors.New("is no date; write it like 2024-03-31")
 }
 
 func studyTable(out io.Writer, studies []api.Study) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	several := slices.ContainsFunc(studies, func(s api.Study) bool { return s.Person > 0 })
+	if several {
+		fmt.Fprint(w, "PERSON\t")
+	}
 	fmt.Fprintln(w, "PATIENT\tNAME\tBORN\tACCESSION\tDATE\tMODALITY\tDESCRIPTION\tINSTANCES\tTRUSTS\tWHERE\tSTUDY")
 	for _, s := range studies {
 		where := "elsewhere"
@@ -202,6 +214,8 @@ func studyTable(out io.Writer, studies []api.Study) {
 			where = "lost"
 		} else if s.Damaged {
 			where = "damaged"
+		} else if s.PartlyHere {
+			where = "partly"
 		}
 		patient := s.PatientID
 		if s.Issuer != "" {
@@ -215,10 +229,21 @@ func studyTable(out io.Writer, studies []api.Study) {
 		if s.AtLeast {
 			instances += "+" // there may be more
 		}
+		if several {
+			fmt.Fprintf(w, "%s\t", letter(s.Person))
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", or(short(patient, 40)), or(name), or(dateText(s.BirthDate)), or(short(s.Accession, 20)),
 			or(dateText(s.Date)), list(s.Modalities), or(short(s.Description, 30)), instances, list(s.Trusts), where, plain(s.Study))
 	}
 	w.Flush()
+}
+
+// letter names one of several patients.
+func letter(person int) string {
+	if person < 1 || person > 26 {
+		return "?"
+	}
+	return string(rune('A' + person - 1))
 }
 
 func or(s string) string {

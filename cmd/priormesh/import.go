@@ -134,6 +134,9 @@ func (c *importCmd) Run(p *program) error {
 			printed = errors.Join(printed, p.line(r))
 		case r.Outcome != api.Stored && r.Outcome != api.Duplicate:
 			fmt.Fprintf(bar, "%s: %s: %s\n", plain(r.File), r.Outcome, plain(r.Reason))
+			if r.Instance != "" {
+				fmt.Fprintf(bar, "    instance %s of study %s\n", plain(r.Instance), plain(r.Study))
+			}
 		}
 	}
 	err = errors.Join(g.Wait(), printed)

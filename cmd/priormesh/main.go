@@ -102,8 +102,13 @@ func (p *program) run(args []string) (code int) {
 	if err != nil {
 		panic(err) // the grammar above is wrong, whatever the arguments
 	}
-	if len(args) == 0 {
+	switch { // words that people try first
+	case len(args) == 0:
 		args = []string{"--help"}
+	case args[0] == "help":
+		args = append(slices.Clone(args[1:]), "--help")
+	case args[0] == "version":
+		args = []string{"--version"}
 	}
 	cmd, err := parser.Parse(args)
 	if err != nil {

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
@@ -145,14 +147,35 @@ func homeOf(t *testing.T, f http.Handler) string {
 	s := httptest.NewServer(f)
 	t.Cleanup(s.Close)
 	dir := makeHome(t, "RX1", "")
+	lock(t, dir)
+	leaveRunning(t, dir, s)
+	return dir
+}
+
+// leaveRunning leaves in a home what its node writes about itself.
+func leaveRunning(t *testing.T, home string, s *httptest.Server) {
+	t.Helper()
 	running, err := json.Marshal(node.Running{PID: os.Getpid(), HTTP: strings.TrimPrefix(s.URL, "http://")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "run.json"), running, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(home, "run.json"), running, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return dir
+}
+
+// lock holds a home as its node does, until the test ends or the node is to.
+func lock(t *testing.T, home string) (end func()) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(home, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	return func() { f.Close() }
 }
 
 func makeHome(t *testing.T, trust, found string) string {
@@ -257,7 +280,7 @@ func TestExitCodes(t *testing.T) {
 		"find damaged":               {answers("GET /api/v1/studies", api.Found{Total: 1, Studies: []api.Study{{Study: "1.2.3", Damaged: true, Availability: "NEARLINE"}}}), "find --home HOME", "", 0, ` damaged +1\.2\.3\n$`, `^damaged: .* of 1 study`},
 		"find":                       {answers("GET /api/v1/studies", found), "find --home HOME --patient 98 --since 2024-01-01", "", 0, `98 \(RX2\) +DOE\^JANE.+ 2024-03-31 +CT, SR +Head +42 +RX2 +elsewhere +1\.2\.3\n$`, `(?s)warning: RX3.*2 more: go on with --offset 1`},
 		"find in JSON":               {answers("GET /api/v1/studies", found), "find --home HOME --json", "", 0, `^\{"studies":\[\{"study":"1.2.3".*"warnings":\["RX3 has not been heard from since noon"\]\}\n$`, ""},
-		"find nothing":               {answers("GET /api/v1/studies", nothing), "find --home HOME", "", 4, "", `(?s)warning: RX3 .*no study matched.*not the whole region: RX3`},
+		"find nothing":               {answers("GET /api/v1/studies", nothing), "find --home HOME", "", 4, "", `^priormesh: no study matched.*not the whole region: RX3`},
 		"nothing in JSON":            {answers("GET /api/v1/studies", nothing), "find --home HOME --json", "", 4, `^\{"studies":\[\],"total":0,"warnings":\["RX3.*"\]\}\n$`, `"code":4`},
 		"find for no ID":             {answers(), "find --home HOME --patient=", "", 2, "", `--patient: is empty; leave the flag out`},
 		"find for a blank ID":        {answers(), "find --home HOME --json --nhs=\u00a0", "", 2, "", `--nhs: is empty.*"code":2`},
@@ -268,7 +291,10 @@ func TestExitCodes(t *testing.T) {
 		"find a page":                {answers("GET /api/v1/studies", api.Found{Studies: []api.Study{study}, Total: 3, Next: "0aff"}), "find --home HOME --limit 1", "", 0, `1\.2\.3`, `^2 more: go on with --after 0aff\n$`},
 		"find a later page":          {answers("GET /api/v1/studies", api.Found{Studies: []api.Study{study}, Total: 3, Next: "0bff"}), "find --home HOME --after 0aff", "", 0, `1\.2\.3`, `^there are more: go on with --after 0bff\n$`},
 		"find after two":             {answers(), "find --home HOME --after 0aff --offset 3", "", 2, "", `--after or --offset`},
-		"find a bad date":            {answers(), "find --home HOME --since yesterday", "", 2, "", `--since: write the date like`},
+		"find after nothing":         {answers(), "find --home HOME --after zzz", "", 2, "", `--after: zzz is not what a page of before ended with`},
+		"help of a command":          {nil, "help find", "", 0, `Usage: priormesh find`, ""},
+		"version as a word":          {nil, "version", "", 0, `unversioned`, ""},
+		"find a bad date":            {answers(), "find --home HOME --since yesterday", "", 2, "", `--since: is no date; write it like`},
 		"find a bad number":          {answers("GET /api/v1/studies", &api.Error{Status: 400, Text: "this is no NHS number"}), "find --home HOME --nhs 1", "", 2, "", `this is no NHS number`},
 		"find before it begins":      {answers(), "find --home HOME --since 2024-01-02 --until 20240101", "", 2, "", `--until 2024-01-01 is before --since 2024-01-02`},
 		"find one day":               {answers("GET /api/v1/studies", nothing), "find --home HOME --since 2024-01-02 --until 20240102", "", 4, "", `no study matched`},
@@ -338,13 +364,18 @@ func TestFindAsksWhatItIsTold(t *testing.T) {
 func TestNodeThatWasKilled(t *testing.T) {
 	s := httptest.NewServer(http.NotFoundHandler())
 	home := makeHome(t, "RX1", "")
-	running, _ := json.Marshal(node.Running{PID: 1, HTTP: strings.TrimPrefix(s.URL, "http://")})
-	if err := os.WriteFile(filepath.Join(home, "run.json"), running, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	leaveRunning(t, home, s)
 	s.Close()
 	if r := run(t, "", "find", "--home", home, "--name", "DOE^JANE"); r.code != 3 || !strings.Contains(r.stderr, "`priormesh run --home "+home+"`") || strings.Contains(r.stderr, "DOE") {
 		t.Errorf("code %d, %s", r.code, r.stderr)
+	}
+	// What works on the home of a node that does not run works on this one.
+	home = makeHome(t, "RX2", "One")
+	leaveRunning(t, home, s)
+	for _, args := range [][]string{{"verify", "--home", home}, {"backup", "--home", home, filepath.Join(t.TempDir(), "backup")}} {
+		if r := run(t, "", args...); r.code != 0 {
+			t.Errorf("%s: %+v", args[0], r)
+		}
 	}
 }
 
@@ -542,10 +573,8 @@ func TestImportGivesUp(t *testing.T) {
 	}
 	s = httptest.NewServer(f)
 	home := makeHome(t, "RX1", "")
-	running, _ := json.Marshal(node.Running{PID: 1, HTTP: strings.TrimPrefix(s.URL, "http://")})
-	if err := os.WriteFile(filepath.Join(home, "run.json"), running, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	lock(t, home)
+	leaveRunning(t, home, s)
 	if r := run(t, "", "import", "--json", "--home", home, makeFiles(t, contents[1:]...)); r.code != 3 || !strings.Contains(r.stderr, `"code":3`) {
 		t.Errorf("%+v", r)
 	}
@@ -628,18 +657,10 @@ func TestInitCardAdmitJoinRun(t *testing.T) {
 
 // What holds the lock and has not said yet where it serves is a node that starts.
 func TestCommandsWaitForANodeThatStarts(t *testing.T) {
-	home := homeOf(t, &fake{answers: map[string]any{"GET /api/v1/status": api.Status{Trust: "RX1"}}})
-	hidden := filepath.Join(home, "not-yet")
-	if err := os.Rename(filepath.Join(home, "run.json"), hidden); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := os.Open(filepath.Join(home, "lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
+	s := httptest.NewServer(&fake{answers: map[string]any{"GET /api/v1/status": api.Status{Trust: "RX1"}}})
+	defer s.Close()
+	home := makeHome(t, "RX1", "")
+	unlock := lock(t, home)
 	done := make(chan ran, 1)
 	go func() { done <- run(t, "", "status", "--home", home) }()
 	select {
@@ -647,9 +668,7 @@ func TestCommandsWaitForANodeThatStarts(t *testing.T) {
 		t.Fatalf("it did not wait: %+v", r)
 	case <-time.After(4 * startEvery):
 	}
-	if err := os.Rename(hidden, filepath.Join(home, "run.json")); err != nil {
-		t.Fatal(err)
-	}
+	leaveRunning(t, home, s)
 	if r := <-done; r.code != 0 || !strings.HasPrefix(r.stdout, "RX1") {
 		t.Errorf("%+v", r)
 	}
@@ -657,7 +676,7 @@ func TestCommandsWaitForANodeThatStarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { done <- run(t, "", "status", "--home", home) }()
-	lock.Close() // the node could not start
+	unlock() // the node could not start
 	if r := <-done; r.code != 3 {
 		t.Errorf("%+v", r)
 	}

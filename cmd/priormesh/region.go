@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -87,6 +88,9 @@ func (c *initCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	if !loopback(conf.HTTP) && !p.json {
+		p.note("warning: DICOMweb at %s asks nobody who they are, and is reached from other machines: whoever reaches it reads every study of the region. Put it behind a proxy that authenticates and a firewall, or serve it at %s", plain(conf.HTTP), node.DefaultConfig().HTTP)
+	}
 	m := made{home.Dir, c.Trust, conf.Name, conf.HTTP, conf.Mesh, found, text, card.Fingerprint()}
 	return p.result(m, func(w io.Writer) {
 		fmt.Fprintf(w, "made a node of %s (%s) in %s\n", m.Trust, plain(m.Name), m.Home)
@@ -107,6 +111,12 @@ func (c *initCmd) Run(p *program) error {
 		}
 		fmt.Fprintf(w, "next: give a member of the region what `priormesh card --home %s` prints, and tell them the fingerprint by telephone\n", quoted(home.Dir))
 	})
+}
+
+// loopback says whether an address is reached from this machine only.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
 type cardCmd struct{ homeFlag }

@@ -204,7 +204,11 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 			warnings = append(warnings, fmt.Sprintf("%s; go on with offset=%d", fullPage(ans), end))
 		}
 		found, said := told(found)
-		res := dicomweb.Result{More: ans.More, Warnings: slices.Concat(incomplete(warnings, ans), said)}
+		_, people, err := apart(w.archive.Index, iq, found)
+		if err != nil {
+			return dicomweb.Result{}, webError(err)
+		}
+		res := dicomweb.Result{More: ans.More, Warnings: slices.Concat(incomplete(warnings, ans), people, said)}
 		for _, f := range found {
 			res.Datasets = append(res.Datasets, studyDataset(f))
 		}

@@ -74,9 +74,15 @@ type Study struct {
 	Availability string    `json:"availability"` // "ONLINE": whole and here; "NEARLINE": it has to be brought
 	Settled      bool      `json:"settled"`      // no instance has been added for a while
 	MixedPatient bool      `json:"mixed_patient,omitempty"`
-	Damaged      bool      `json:"damaged,omitempty"` // what was received here is not whole any more
-	Lost         bool      `json:"lost,omitempty"`    // this node received it, and has nothing of it since it was restored from an older backup: it is to be sent again
+	Damaged      bool      `json:"damaged,omitempty"`     // what was received here is not whole any more
+	PartlyHere   bool      `json:"partly_here,omitempty"` // what this node received of it is whole here; others received more
+	Lost         bool      `json:"lost,omitempty"`        // this node received it, and has nothing of it since it was restored from an older backup: it is to be sent again
 	Received     time.Time `json:"received,omitzero"`
+	// Person tells patients apart where studies were asked for by a number of a
+	// patient and are not all known to be one patient's: those with the same
+	// number, from 1, are. 0 where all are one patient's, as far as anybody says, and
+	// of a study that is a further patient's than are told apart.
+	Person int `json:"person,omitempty"`
 	// Versions is what each node received of the study. Modalities, Series,
 	// Instances and Bytes above are of all together that may be one patient's.
 	Versions []StudyVersion `json:"versions"`

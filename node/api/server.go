@@ -243,7 +243,8 @@ func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
 		s.Log.Error("an instance could not be stored", "error", err)
 		why = "the node could not store it: " + err.Error()
 	}
-	return answer(w, code, Receipt{Outcome: Refused, Reason: why})
+	receipt.Outcome, receipt.Reason, receipt.Bytes = Refused, why, 0
+	return answer(w, code, receipt)
 }
 
 func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
@@ -279,9 +280,21 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 		out.Warnings = append(out.Warnings, noTrust(string(t), basis))
 	}
 	found, said := told(found)
-	out.Warnings = append(out.Warnings, said...)
-	for _, f := range found {
-		out.Studies = append(out.Studies, studyJSON(f))
+	person, people, err := apart(s.Archive.Index, iq, found)
+	if err != nil {
+		return err
+	}
+	other, err := otherIssuer(s.Archive.Index, iq, out.Total)
+	if err != nil {
+		return err
+	}
+	out.Warnings = slices.Concat(out.Warnings, people, other, said)
+	for i, f := range found {
+		st := studyJSON(f)
+		if person != nil {
+			st.Person = person[i]
+		}
+		out.Studies = append(out.Studies, st)
 	}
 	return answer(w, http.StatusOK, out)
 }
@@ -290,7 +303,7 @@ func studyJSON(f archive.Found) Study {
 	st := Study{
 		Study: f.UID, NHS: f.NHS, Name: f.Name, BirthDate: f.BirthDate, Date: f.Date, Time: f.Time,
 		Accession: f.Accession, Description: f.Description, Modalities: f.Modalities, Series: f.Study.Series,
-		Instances: f.Instances, Bytes: f.Bytes, Availability: availability(f.Here), Settled: f.Settled, MixedPatient: f.Mixed, Damaged: f.Damaged, Lost: f.Lost,
+		Instances: f.Instances, Bytes: f.Bytes, Availability: availability(f.Here), Settled: f.Settled, MixedPatient: f.Mixed, Damaged: f.Damaged, Lost: f.Lost, PartlyHere: f.Part,
 		Received: f.Received, Trusts: []string{}, Copies: []string{}, Versions: versionsJSON(f.Versions), AtLeast: f.AtLeast,
 	}
 	if len(f.Patient) > 0 {

@@ -37,13 +37,13 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 	}
 	if len(other) > 0 {
 		warnings = append(warnings, fmt.Sprintf("%s left out: what matches is a version that names, or may name, another patient than the one shown under the same Study Instance UID; ask for %s by UID",
-			named(other, "study is", "studies are"), strings.Join(other[:min(len(other), namedVersions)], ", ")))
+			counted(len(other), "study is", "studies are"), strings.Join(other[:min(len(other), namedVersions)], ", ")))
 	}
 	if atLeast > 0 {
-		warnings = append(warnings, fmt.Sprintf("of %s series and instances are counted at the least: several nodes received them and not all of their lists are here, or a copy has more than its origin tells of", named(make([]string, atLeast), "study", "studies")))
+		warnings = append(warnings, fmt.Sprintf("of %s series and instances are counted at the least: several nodes received them and not all of their lists are here, or a copy has more than its origin tells of", counted(atLeast, "study", "studies")))
 	}
 	if copies > 0 {
-		warnings = append(warnings, fmt.Sprintf("of %s not all copies are named: a node tells of more than %d", named(make([]string, copies), "study", "studies"), index.MaxHoldings))
+		warnings = append(warnings, fmt.Sprintf("of %s not all copies are named: a node tells of more than %d", counted(copies, "study", "studies"), index.MaxHoldings))
 	}
 	if n := len(several) - namedVersions; n > 0 {
 		several = append(several[:namedVersions:namedVersions], fmt.Sprintf("%d studies more of which this is to be said", n))
@@ -51,17 +51,17 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 	return shown, slices.Concat(warnings, several)
 }
 
-func named(uids []string, one, more string) string {
-	if len(uids) == 1 {
+func counted(n int, one, more string) string {
+	if n == 1 {
 		return "1 " + one
 	}
-	return fmt.Sprintf("%d %s", len(uids), more)
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 func versionsText(versions []archive.Version) string {
 	var out []string
 	for _, v := range versions {
-		text := fmt.Sprintf("%s received %d instances in %d series", v.Trust, v.Instances, v.Series)
+		text := fmt.Sprintf("%s received %s in %d series", v.Trust, counted(v.Instances, "instance", "instances"), v.Series)
 		if len(v.Modalities) > 0 {
 			text += " (" + strings.Join(v.Modalities, ", ") + ")"
 		}

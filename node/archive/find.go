@@ -14,6 +14,7 @@ import (
 type Found struct {
 	index.Study                 // as this node says it, else as the author with the most instances does; what is counted is that of all versions shown
 	Here        bool            // whole in this node's store
+	Part        bool            // what was received here is whole, and others received more
 	Damaged     bool            // what was received here is not whole any more
 	Lost        bool            // this node has told that it received it, and has nothing of it since it was restored from an older backup
 	Trusts      []index.TrustID // that received it
@@ -118,6 +119,7 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	}
 	f.Damaged = a.damage.ill(sourceID{s.UID, a.Self})
 	if f.Here, err = a.Here(s.UID); err != nil || !f.Here {
+		f.Part = err == nil && own.Instances > 0 && !f.Lost && !f.Damaged
 		return f, err
 	}
 	sources, err := a.sourcesOf(s.UID)
