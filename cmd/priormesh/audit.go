@@ -29,8 +29,11 @@ func (auditCmd) Help() string {
 
 At the trust that holds a study:
     grant.given      a node was allowed to have a study, for a purpose
-    grant.refused    it was not; the detail says why, which the node is not told
+    grant.refused    it was not; the detail says why, which the node is not told. Of one node 100 an hour are
+                     written one by one, the others as a number
 At the trust that asked:
+    grant.got        a node allowed this one to have a study, until when
+    grant.denied     it did not, or has not got it: it does not say which
     fetch.done       the study came, and from whom
 Others: trust.endorsed, node.presented, study.erase, study.erased, copy.erase, copy.erased, copy.evicted, repair.done, backup.taken, home.restored, home.begun.anew, and about the log itself audit.expired (the oldest files were removed, as audit.keep in config.toml asks) and audit.broken.
 

@@ -102,13 +102,14 @@ const studyLocks = 64
 // others received.
 type Archive struct {
 	Options
-	db     rows
-	queue  *queue
-	grants *grants
-	pub    *publisher
-	space  *space
-	damage *damages
-	erase  *erasures
+	db       rows
+	queue    *queue
+	grants   *grants
+	refusals refusals
+	pub      *publisher
+	space    *space
+	damage   *damages
+	erase    *erasures
 	// locks are the studies', each of all that hash to it. Whoever needs several
 	// of these takes them in this order: a source's gate, commits.turn, a study's
 	// lock, the index's own. Nobody takes a second study's lock, waiting, and
@@ -208,7 +209,7 @@ func (a *Archive) Close() error {
 	a.stop()
 	err := a.group.Wait()
 	a.lists.Wait()
-	return err
+	return errors.Join(err, a.refusals.end(a.Audit.Append))
 }
 
 // shelf is where the blocks of a source lie.

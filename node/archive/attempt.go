@@ -12,6 +12,7 @@ import (
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/mesh"
+	"github.com/priormesh/priormesh/node/audit"
 )
 
 const (
@@ -232,8 +233,28 @@ type asking struct {
 // errFull says that a limit of this node's keeps it from asking a holder now.
 var errFull = errors.New("as many studies come from it as may at once (fetch.peer_transfers)")
 
-// OpenStudy implements Transfers.
+// OpenStudy implements Transfers. What a holder answered is written down before
+// anything of the study is taken: a grant stands in the audit log at both ends.
 func (s asking) OpenStudy(ctx context.Context, h index.NodeID, req mesh.StudyRequest) (*mesh.StudyStream, error) {
+	stream, err := s.open(ctx, h, req)
+	if err != nil && !errors.Is(err, mesh.ErrRefused) {
+		return nil, err
+	}
+	trust, _ := s.a.Index.Roster().Allowed(h)
+	event := audit.Event{Event: "grant.denied", Node: h.String(), Trust: string(trust), Study: short(req.Study), Purpose: req.Purpose}
+	if err == nil {
+		event.Event, event.Expires = "grant.got", stream.Grant().Expires
+	}
+	if aerr := s.a.Audit.Append(event); aerr != nil {
+		if stream != nil {
+			stream.Close()
+		}
+		return nil, fmt.Errorf("the answer of a holder could not be written into the audit log: %w", aerr)
+	}
+	return stream, err
+}
+
+func (s asking) open(ctx context.Context, h index.NodeID, req mesh.StudyRequest) (*mesh.StudyStream, error) {
 	at := attemptOf(ctx)
 	if at == nil {
 		req.Priority = uint8(Interactive) // the lists that a reader waits for, and repairs

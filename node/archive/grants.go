@@ -65,12 +65,12 @@ func (a *Archive) Grant(ctx context.Context, from index.NodeID, req mesh.StudyRe
 	g, err := a.grant(from, trust, id, req)
 	if err != nil {
 		event.Detail = err.Error()
-		if aerr := a.Audit.Append(event); aerr != nil {
+		if aerr := a.refusals.write(from, event, a.Now(), a.Audit.Append); aerr != nil {
 			a.Log.Error("a refusal could not be audited", "error", aerr)
 		}
 		return mesh.Grant{}, mesh.ErrRefused
 	}
-	event.Event = "grant.given"
+	event.Event, event.Expires = "grant.given", g.Expires
 	// Nothing leaves that is not written down first.
 	if err := a.Audit.Append(event); err != nil {
 		a.Log.Error("a grant was withheld because it could not be audited", "error", err)
@@ -102,7 +102,7 @@ func (a *Archive) grant(from index.NodeID, trust index.TrustID, id sourceID, req
 	a.space.used(id)
 	return mesh.Grant{
 		Study: id.Study, Origin: id.Origin, Holder: a.Self, Requester: from, Purpose: req.Purpose,
-		Expires: a.Now().Add(a.GrantFor), Revision: s.Revision, Settled: s.Settled, Manifest: *s.Manifest, Key: key,
+		Expires: a.Now().Add(a.GrantFor).Truncate(time.Millisecond), Revision: s.Revision, Settled: s.Settled, Manifest: *s.Manifest, Key: key,
 	}, nil
 }
 
