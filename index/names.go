@@ -55,6 +55,48 @@ func (fold folder) nameWordsOf(name string) []string {
 	return out
 }
 
+// newborn are words that stand for the name of a child that has none yet.
+var newborn = []string{"baby", "infant", "newborn", "neonate", "twin", "triplet", "quad", "boy", "girl", "male", "female"}
+
+// ordinals are what children of one birth are told apart by.
+var ordinals = []string{"1", "2", "3", "4", "5", "6", "i", "ii", "iii", "iv", "v", "vi", "a", "b", "c", "d", "e", "f", "one", "two", "three", "four", "first", "second", "third"}
+
+// toldApart says of two names that a number or a letter tells apart children of one birth who have no names yet: TWIN I and TWIN II, BABY
+// and BABY B. The words alone would make one the beginning of the other.
+func (fold folder) toldApart(a, b string) bool {
+	one, two := strings.SplitN(a, "=", nameGroups), strings.SplitN(b, "=", nameGroups)
+	for i := range min(len(one), len(two)) {
+		x, xs := fold.unnamed(one[i])
+		y, ys := fold.unnamed(two[i])
+		if (x || y) && !slices.Equal(xs, ys) {
+			return true
+		}
+	}
+	return false
+}
+
+// unnamed says whether a group of a name is that of a child without one, and lists what it is told apart by: words, or ends of words, that
+// are ordinals, and what sex it is called by.
+func (fold folder) unnamed(group string) (yes bool, by []string) {
+	for _, w := range fold.words(group) {
+		if slices.Contains(ordinals, w) {
+			by = append(by, w)
+			continue
+		}
+		for _, n := range newborn {
+			rest, begins := strings.CutPrefix(w, n)
+			if begins && (rest == "" || slices.Contains(ordinals, rest)) {
+				yes = true
+				if rest != "" {
+					by = append(by, rest)
+				}
+			}
+		}
+	}
+	slices.Sort(by)
+	return yes, by
+}
+
 func (fold folder) addWord(out []string, s string) []string {
 	if w := strings.TrimSpace(fold(s)); w != "" && !slices.Contains(out, w) {
 		out = append(out, w)

@@ -679,7 +679,7 @@ func (g *grouping) agreeing(a, b *unit) (bool, error) {
 	return true, nil
 }
 
-// others says whether two units have persons that are surely two people.
+// others says whether two units have persons that are two people's as far as is said of them.
 func (g *grouping) others(a, b *unit) (bool, error) {
 	for _, p := range a.persons {
 		for _, q := range b.persons {
@@ -690,8 +690,8 @@ func (g *grouping) others(a, b *unit) (bool, error) {
 			if ok {
 				continue
 			}
-			rel := g.relation(g.persons[p].look, g.persons[q].look)
-			if rel == another || rel == slipped {
+			switch g.relation(g.persons[p].look, g.persons[q].look) {
+			case another, slipped, strange:
 				return true, nil
 			}
 			if apart, err := g.personsApart(p, q); err != nil || apart {
@@ -1048,7 +1048,7 @@ func (g *grouping) onePerson(b *bearing) bool {
 		b.one = 1
 		for i, p := range b.looks {
 			for _, q := range b.looks[:i] {
-				if rel := g.relation(p, q); rel == another || rel == unlike {
+				if rel := g.relation(p, q); rel == another || rel == unlike || rel == strange {
 					b.one = -1
 				}
 			}
@@ -1090,7 +1090,8 @@ const (
 	silent  relation = iota + 1 // too little is said
 	agrees                      // one person's
 	slipped                     // birth dates that differ as one date mistyped does
-	unlike                      // names that do not agree, and nothing else is known but that the birth dates are equal
+	unlike                      // names that do not agree, and one has no birth date
+	strange                     // the same, or equal birth dates, and names that are clearly two people's
 	another                     // two people's: other birth dates, or twins
 )
 
@@ -1114,16 +1115,19 @@ func (g *grouping) relate(i, j int) relation {
 		if same {
 			return agrees
 		}
-		if g.named(i) && g.named(j) {
-			return unlike
+		switch {
+		case !g.named(i) || !g.named(j):
+			return silent
+		case g.twins(a.name, b.name) || g.fold.toldApart(a.name, b.name) || g.strangers(a.name, b.name):
+			return strange
 		}
-		return silent
+		return unlike
 	case a.date == b.date:
 		switch {
-		case !same && g.twins(a.name, b.name):
+		case !same && (g.twins(a.name, b.name) || g.fold.toldApart(a.name, b.name)):
 			return another
 		case !same && g.named(i) && g.named(j) && g.strangers(a.name, b.name):
-			return unlike
+			return strange
 		}
 		return agrees
 	case !slip(a.date, b.date) || !same && g.named(i) && g.named(j):
@@ -1135,7 +1139,7 @@ func (g *grouping) relate(i, j int) relation {
 // sameName says whether two names agree, in both directions.
 func (g *grouping) sameName(i, j int) bool {
 	a, b := g.lookList[i].name, g.lookList[j].name
-	return a != "" && b != "" && g.agree(a, b) && g.agree(b, a)
+	return a != "" && b != "" && g.agree(a, b) && g.agree(b, a) && !g.fold.toldApart(a, b)
 }
 
 // named says whether a look has a name that says anything: one that stands for an unknown person does not agree with itself.

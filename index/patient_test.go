@@ -168,13 +168,47 @@ func TestOnePatient(t *testing.T) {
 			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "JANE^DOE", BirthDate: "19700203"}},
 			{"RAA", Study{UID: "4", Patient: id("7", "RAA"), Name: "SMITH^J", BirthDate: "19700203"}},
 			{"RAA", Study{UID: "5", Patient: id("7", "RAA"), Name: "=王^小東", BirthDate: "19700203"}},
-		}, "3 4 5", "2"},
+		}, "3 4", "2 5"}, // whose name is in another script may be either
+		"who agrees with two people, without dates": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "WREN^J"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "WREN^JIM"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "WREN^JOHN"}},
+		}, "", "2 3"},
+		"who has no name, and a birth date of two people": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), BirthDate: "19700303"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "JONES^ANN", BirthDate: "19700303"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "SMITH^BOB", BirthDate: "19700303"}},
+		}, "", "2 3"},
+		"twins without names": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "HILL^TWIN I", BirthDate: "20240707"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "HILL^TWIN II", BirthDate: "20240707"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "HILL^TWIN I", BirthDate: "20240707"}},
+		}, "3", "2"},
+		"a baby, and another baby": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "HILL^BABY B", BirthDate: "20240707"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "HILL^BABY", BirthDate: "20240707"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "HILL^BABYB"}},
+			{"RAA", Study{UID: "4", Patient: id("7", "RAA"), Name: "HILL^BABY A"}},
+			{"RAA", Study{UID: "5", Patient: id("7", "RAA"), Name: "OTHER^BABY A", BirthDate: "20240707"}},
+			{"RAA", Study{UID: "6", Patient: id("7", "RAA"), Name: "HILL^BABY B", BirthDate: "20240707"}},
+		}, "3 6", "2 4 5"},
+		"a middle initial, and a number behind a name": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "HILL^JOHN B", BirthDate: "19700303"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "HILL^JOHN", BirthDate: "19700303"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "HILL^JOHN^B", BirthDate: "19700303"}},
+		}, "2 3", ""},
 		"a name mistyped in one letter": {[]said{
 			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "SMITH^AB", BirthDate: "19700203"}},
 			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMYTH^CD", BirthDate: "19700203"}},
-			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "SMIITH^EF", BirthDate: "19700203"}},
-			{"RAA", Study{UID: "4", Patient: id("7", "RAA"), Name: "SYMHT^CD", BirthDate: "19700203"}},
-		}, "2 3", "4"},
+		}, "2", ""},
+		"a name with a letter too many": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "SMITH^AB", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMIITH^EF", BirthDate: "19700203"}},
+		}, "2", ""},
+		"a name mistyped in several letters": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "SMITH^AB", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SYMHT^CD", BirthDate: "19700203"}},
+		}, "", "2"},
 		"twins by the second group of their names": {[]said{
 			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "=王^小東", BirthDate: "20200203"}},
 			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "=王^小西", BirthDate: "20200203"}},

@@ -234,17 +234,25 @@ func TestANumberOfTwoPeopleTellsThemApart(t *testing.T) {
 		return len(got) == 3, fmt.Sprint(got)
 	})
 	got, warnings := find("patient=A1")
-	if got != "1.2.3.3=1 1.2.3.2=2 1.2.3.1=1 " || len(warnings) != 1 || !strings.Contains(warnings[0], "not known to be one patient's: there are 2") {
+	if got != "1.2.3.3=1 1.2.3.2=2 1.2.3.1=1 " || len(warnings) != 1 || !strings.Contains(warnings[0], "not known to be one patient's: 2 patients are told apart") {
 		t.Errorf("by the number: %s, warned %q", got, warnings)
 	}
-	for _, query := range []string{"name=lovelace", "patient=A*", "patient=A1&until=2024-01-01"} {
+	// Whatever page, and whatever else is asked for.
+	for query, want := range map[string]string{"patient=A1&limit=1": "1.2.3.3=1 ", "patient=A1&limit=1&offset=1": "1.2.3.2=2 ", "patient=A1&until=2024-01-01": "1.2.3.1=1 "} {
+		if got, warnings := find(query); got != want || len(warnings) != 1 {
+			t.Errorf("%s: %s, warned %q", query, got, warnings)
+		}
+	}
+	for _, query := range []string{"name=lovelace", "patient=A*"} {
 		if got, warnings := find(query); strings.Contains(got, "=1") || strings.Contains(got, "=2 ") || len(warnings) != 0 {
 			t.Errorf("%s: %s, warned %q", query, got, warnings)
 		}
 	}
-	res, _ := r[0].get("/dicom-web/studies?PatientID=A1", "application/dicom+json")
-	if said := strings.Join(res.Header.Values("Warning"), " "); !strings.Contains(said, "not known to be one patient's") {
-		t.Errorf("QIDO-RS warns %q", said)
+	for _, query := range []string{"studies?PatientID=A1", "studies?PatientID=A1&limit=1", "series?PatientID=A1", "instances?PatientID=A1"} {
+		res, _ := r[0].get("/dicom-web/"+query, "application/dicom+json")
+		if said := strings.Join(res.Header.Values("Warning"), " "); !strings.Contains(said, "not known to be one patient's") {
+			t.Errorf("QIDO-RS %s warns %q", query, said)
+		}
 	}
 	if res, _ := r[0].get("/dicom-web/studies?PatientName=Lovelace", "application/dicom+json"); strings.Contains(strings.Join(res.Header.Values("Warning"), " "), "patient's") {
 		t.Errorf("QIDO-RS warns of one patient: %q", res.Header.Values("Warning"))
@@ -258,13 +266,18 @@ func TestAnNHSNumberOfAnotherIssuerIsExplained(t *testing.T) {
 	numbered := ada
 	numbered.PatientID = "9434765919"
 	r[0].imports(study("1.2.3.1", numbered, "20240101", 1)...)
-	r[0].wait("it is found", func() (bool, string) {
+	spaced := grace // and beside what is found
+	spaced.PatientID = "401 023 2137"
+	r[0].imports(study("1.2.3.2", spaced, "20240101", 1)...)
+	spaced.Issuer = "nhs"
+	r[0].imports(study("1.2.3.3", spaced, "20240101", 1)...)
+	r[0].wait("all are found", func() (bool, string) {
 		got := r[0].searched("")
-		return len(got) == 1, fmt.Sprint(got)
+		return len(got) == 3, fmt.Sprint(got)
 	})
 	var f api.Found
-	for query, want := range map[string]int{"nhs=943+476+5919": 1, "nhs=4010232137": 0, "patient=9434765919": 0} {
-		if code := r[0].operator("GET", "/api/v1/studies?"+query, nil, &f); code != 200 || len(f.Warnings) != want || want == 1 && !strings.Contains(f.Warnings[0], "1 study has these digits as a Patient ID of another issuer") {
+	for query, want := range map[string]int{"nhs=943+476+5919": 1, "nhs=4010232137": 1, "nhs=4857773406": 0, "patient=9434765919": 0} {
+		if code := r[0].operator("GET", "/api/v1/studies?"+query, nil, &f); code != 200 || len(f.Warnings) != want || want == 1 && !strings.Contains(f.Warnings[0], "1 study is not found by this NHS number although it has its digits") {
 			t.Errorf("%s: %d, warned %q", query, code, f.Warnings)
 		}
 	}

@@ -182,6 +182,11 @@ func (o object) Layout() *dicomweb.Layout {
 
 func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, error) {
 	iq, rest, warnings := studyQuery(q, w.archive.Self)
+	_, people, err := apart(w.archive.Index, iq)
+	if err != nil {
+		return dicomweb.Result{}, webError(err)
+	}
+	warnings = append(warnings, people...)
 	if q.Level == dicomweb.Studies {
 		for _, m := range rest {
 			warnings = append(warnings, unsupported(m))
@@ -204,11 +209,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 			warnings = append(warnings, fmt.Sprintf("%s; go on with offset=%d", fullPage(ans), end))
 		}
 		found, said := told(found)
-		_, people, err := apart(w.archive.Index, iq, found)
-		if err != nil {
-			return dicomweb.Result{}, webError(err)
-		}
-		res := dicomweb.Result{More: ans.More, Warnings: slices.Concat(incomplete(warnings, ans), people, said)}
+		res := dicomweb.Result{More: ans.More, Warnings: slices.Concat(incomplete(warnings, ans), said)}
 		for _, f := range found {
 			res.Datasets = append(res.Datasets, studyDataset(f))
 		}

@@ -11,8 +11,8 @@ import (
 // pages remembers where pages of searches ended, so that the next page goes on there. A QIDO-RS client says only how many studies it has
 // seen; what has come in since its last page would move all that follow, and a study could be passed over or told twice.
 //
-// Who asks for a page after another has asked for the same one goes on after the newer of the two: he may be told a study again that he
-// has seen, and misses none.
+// Of two who asked for the same page both go on after the end that is nearer to the newest study: what went meanwhile let one of them see
+// further than the other. One may be told a study again that he has seen, and none misses any.
 type pages struct {
 	mu   sync.Mutex
 	ends map[pageEnd]index.Cursor
@@ -55,7 +55,13 @@ func (p *pages) after(query [32]byte, seen int) (index.Cursor, bool) {
 func (p *pages) ended(query [32]byte, seen int, at index.Cursor) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.put(pageEnd{query, seen}, at)
+	k := pageEnd{query, seen}
+	for _, ends := range []map[pageEnd]index.Cursor{p.ends, p.old} {
+		if before, ok := ends[k]; ok && before < at { // cursors are in the order of answers
+			at = before
+		}
+	}
+	p.put(k, at)
 }
 
 func (p *pages) put(k pageEnd, c index.Cursor) {

@@ -267,9 +267,6 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 	if !exact || ans.Incomplete {
 		out.Warnings = append(out.Warnings, "the search was given up before every record was looked at; narrow it")
 	}
-	if out.Warnings == nil {
-		out.Warnings = []string{}
-	}
 	if ans.More {
 		out.Next = string(ans.Next)
 	}
@@ -280,20 +277,21 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 		out.Warnings = append(out.Warnings, noTrust(string(t), basis))
 	}
 	found, said := told(found)
-	person, people, err := apart(s.Archive.Index, iq, found)
+	person, people, err := apart(s.Archive.Index, iq)
 	if err != nil {
 		return err
 	}
-	other, err := otherIssuer(s.Archive.Index, iq, out.Total)
+	other, err := otherIssuer(s.Archive.Index, iq)
 	if err != nil {
 		return err
 	}
 	out.Warnings = slices.Concat(out.Warnings, people, other, said)
-	for i, f := range found {
+	if out.Warnings == nil {
+		out.Warnings = []string{}
+	}
+	for _, f := range found {
 		st := studyJSON(f)
-		if person != nil {
-			st.Person = person[i]
-		}
+		st.Person = person[f.UID]
 		out.Studies = append(out.Studies, st)
 	}
 	return answer(w, http.StatusOK, out)

@@ -137,8 +137,8 @@ func addOnce(list []string, v string) []string {
 // as one only when its issuer says so: a hospital's own ten-digit numbering
 // passes the check digit one time in eleven.
 func nhsIssuer(issuer string) bool {
-	switch issuer {
-	case "NHS", "2.16.840.1.113883.2.1.4.1", "https://fhir.nhs.uk/Id/nhs-number":
+	switch strings.ToUpper(strings.TrimSpace(issuer)) {
+	case "NHS", "2.16.840.1.113883.2.1.4.1", "HTTPS://FHIR.NHS.UK/ID/NHS-NUMBER":
 		return true
 	}
 	return false
