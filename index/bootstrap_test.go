@@ -288,6 +288,7 @@ func TestBootstrapTranscripts(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
 			raw, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -405,6 +406,15 @@ func (c *conversation) run(b *Bootstrap, peers []NodeID, ticks int, each func())
 	return lied
 }
 
+// longNotes are notes s0, s1, … of so many bytes each.
+func longNotes(n, size int) (out []Statement) {
+	body := strings.Repeat("x", size)
+	for i := range n {
+		out = append(out, note(fmt.Sprint("s", i), body))
+	}
+	return out
+}
+
 func bootstrapOver(t testing.TB, s *shelf, seed uint64) *Bootstrap {
 	t.Helper()
 	b, err := NewBootstrap(s, BootstrapOptions{Node: nodeOf("RAA"), Self: nodeOf("RZZ"), Rand: rand.New(rand.NewPCG(seed, 1))})
@@ -509,9 +519,7 @@ func TestBootstrapWhateverHappens(t *testing.T) {
 // Snapshot after snapshot comes while one is being taken up: what was fetched stays, and the end is reached.
 func TestNewerSnapshotsWhileTakingUp(t *testing.T) {
 	owner := newShelf(t, "RAA")
-	for i := range 64 * 40 {
-		owner.say(note(fmt.Sprint("s", i), strings.Repeat("x", 1500)))
-	}
+	owner.say(longNotes(64*40, 1500)...)
 	first := owner.snapshot()
 	s := newShelf(t, "RAA")
 	b := bootstrapOver(t, s, 1)
@@ -689,9 +697,7 @@ func TestBootstrapFlood(t *testing.T) {
 // What may be asked for between two ticks is bounded.
 func TestBootstrapBytesPerTick(t *testing.T) {
 	owner := newShelf(t, "RAA")
-	for i := range 64 * 20 {
-		owner.say(note(fmt.Sprint("s", i), strings.Repeat("x", 2900)))
-	}
+	owner.say(longNotes(64*20, 2900)...)
 	owner.snapshot()
 	s := newShelf(t, "RAA")
 	b := bootstrapOver(t, s, 1)
@@ -744,9 +750,7 @@ func TestBootstrapSources(t *testing.T) {
 // had not.
 func TestBootstrapManyPeers(t *testing.T) {
 	owner := newShelf(t, "RAA")
-	for i := range 64 * 80 {
-		owner.say(note(fmt.Sprint("s", i), strings.Repeat("x", 2900)))
-	}
+	owner.say(longNotes(64*80, 2900)...)
 	o := owner.snapshot()
 	b := bootstrapOver(t, newShelf(t, "RAA"), 1)
 	var many []NodeID

@@ -1,7 +1,6 @@
 package index
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +17,7 @@ func image(t *testing.T, dir string) string {
 		if err != nil || e.IsDir() || e.Name() == "LOCK" {
 			return err
 		}
-		b, err := os.ReadFile(p)
+		info, err := e.Info()
 		if err != nil {
 			return err
 		}
@@ -26,15 +25,11 @@ func image(t *testing.T, dir string) string {
 		if err != nil {
 			return err
 		}
-		const page = 4096 // files that are mapped are mostly empty
-		for at := 0; at < len(b); at += page {
-			if some := b[at:min(at+page, len(b))]; !bytes.Equal(some, make([]byte, len(some))) {
-				if _, err := f.WriteAt(some, int64(at)); err != nil {
-					return err
-				}
-			}
-		}
-		return errors.Join(f.Truncate(int64(len(b))), f.Close())
+		err = pages(p, func(b []byte, at int64) error {
+			_, err := f.WriteAt(b, at)
+			return err
+		})
+		return errors.Join(err, f.Truncate(info.Size()), f.Close())
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -119,7 +119,7 @@ var testNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func testOptions(t TrustID, r *region) Options {
 	opt := Options{
 		Self: nodeKeyOf(t), Trust: t, FoldName: testFold, NamesAgree: testNamesAgree,
-		Now: func() time.Time { return testNow }, Rand: newSeeded(string(t)), Log: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return testNow }, Rand: newSeeded(string(t)), Log: slog.New(slog.DiscardHandler), smallTxn: true,
 	}
 	if r != nil {
 		opt.Region, opt.Votes = r.id, r.votes
@@ -127,10 +127,13 @@ func testOptions(t TrustID, r *region) Options {
 	return opt
 }
 
+// testBadger is a database on disk as a node has it, or without a folder one in memory, which is small: Badger clears all of a memtable when it
+// makes one, which is most of what a test costs that opens many.
 func testBadger(dir string) badger.Options {
-	opt := badger.DefaultOptions(dir).WithLogger(nil).WithMemTableSize(16 << 20).WithNumCompactors(2).WithSyncWrites(dir != "").WithValueLogFileSize(1 << 20)
+	opt := badger.DefaultOptions(dir).WithLogger(nil).WithMemTableSize(16 << 20).WithNumMemtables(2).WithNumCompactors(2).WithBlockCacheSize(64 << 20).
+		WithSyncWrites(true).WithValueLogFileSize(1 << 20)
 	if dir == "" {
-		opt = opt.WithInMemory(true)
+		opt = opt.WithInMemory(true).WithMemTableSize(4 << 20).WithValueThreshold(512 << 10).WithBlockCacheSize(1 << 20).WithSyncWrites(false)
 	}
 	return opt
 }
@@ -150,6 +153,19 @@ func openTest(t testing.TB, trust TrustID, r *region) *Index {
 	db := openDB(t, "")
 	t.Cleanup(func() { db.Close() })
 	return openIn(t, db, testOptions(trust, r))
+}
+
+// openLarge opens an index in the smallest memory that Open accepts.
+func openLarge(t testing.TB, trust TrustID, r *region) *Index {
+	t.Helper()
+	db, err := badger.Open(testBadger("").WithMemTableSize(16 << 20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	opt := testOptions(trust, r)
+	opt.smallTxn = false
+	return openIn(t, db, opt)
 }
 
 func openIn(t testing.TB, db *badger.DB, opt Options) *Index {

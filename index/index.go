@@ -35,6 +35,8 @@ type Options struct {
 	Room func(own bool) error
 	// Spoken tells a database that has lost what this node has said; nil: nothing does.
 	Spoken Spoken
+
+	smallTxn bool // for tests: a database is enough that does not hold the fullest batch
 }
 
 // Index is the join of all logs this node has, and this node's own log. It is safe for concurrent use.
@@ -152,7 +154,7 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 		return nil, errors.New("index: Options lack FoldName, NamesAgree, Now, Rand or Log")
 	case !db.Opts().SyncWrites && !db.Opts().InMemory:
 		return nil, errors.New("index: the database is not opened with SyncWrites: what is acknowledged must be on disk")
-	case db.MaxBatchSize() < minTxn:
+	case db.MaxBatchSize() < minTxn && !opt.smallTxn:
 		return nil, &LimitError{What: "bytes of a database transaction (set MemTableSize to 16 MiB or more), want at least its limit", Got: int(db.MaxBatchSize()), Limit: minTxn}
 	}
 	x := &Index{

@@ -636,13 +636,12 @@ func TestOpenRefusals(t *testing.T) {
 			t.Errorf("%s: opened", name)
 		}
 	}
-	small, err := badger.Open(testBadger("").WithMemTableSize(4 << 20).WithValueThreshold(1 << 10))
-	if err != nil {
-		t.Fatal(err)
-	}
+	small := openDB(t, "")
 	defer small.Close()
 	var limit *LimitError
-	if _, err := Open(small, testOptions("RAA", r)); !errors.As(err, &limit) {
+	large := testOptions("RAA", r)
+	large.smallTxn = false
+	if _, err := Open(small, large); !errors.As(err, &limit) {
 		t.Error(err)
 	}
 	lazy, err := badger.Open(testBadger(t.TempDir()).WithSyncWrites(false))
@@ -684,7 +683,7 @@ func fullestStudy(uid, mark string) Study {
 // The fullest batch anyone can sign fits into a transaction of the smallest database that Open accepts, and so do many at once.
 func TestFullestBatchFits(t *testing.T) {
 	t.Parallel()
-	x := openTest(t, "RAA", foundRegion("RAA", "RBB"))
+	x := openLarge(t, "RAA", foundRegion("RAA", "RBB"))
 	var groups [][]Statement
 	for _, mark := range []string{"a", "b", "a"} {
 		var g []Statement

@@ -97,7 +97,7 @@ func TestAPurgeHidesNothingElse(t *testing.T) {
 			}
 		})
 	}
-	for range 12 {
+	for range soak(t, 6) {
 		say(t, x, st(shortUID))
 		if _, err := x.Retract(context.Background(), KindStudy, shortUID); err != nil {
 			t.Error(err)

@@ -444,7 +444,7 @@ func TestSnapshotsMixedAtRandom(t *testing.T) {
 // 16 pages of long payloads do not fit into a transaction: memtables of 16 MiB, as the node has.
 func TestSnapshotOfLongPayloads(t *testing.T) {
 	r := foundRegion("RAA", "RBB")
-	author := openTest(t, "RAA", r)
+	author := openLarge(t, "RAA", r)
 	body := strings.Repeat("x", 2900)
 	for i := range 40 {
 		var st []Statement
