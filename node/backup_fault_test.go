@@ -105,9 +105,9 @@ func TestBackupCutOffAnywhere(t *testing.T) {
 	target := filepath.Join(t.TempDir(), "backup")
 	a.backs(target, api.BackupRequest{})
 	a.stores(two)
-	steps := 0
-	for _, fault := range []error{syscall.ENOSPC, syscall.EIO} {
-		for cut := 0; ; cut++ {
+	steps, stride := 0, node.Stride(3)
+	for from, fault := range []error{syscall.ENOSPC, syscall.EIO} {
+		for cut := from; ; cut += stride {
 			dir := filepath.Join(t.TempDir(), "b")
 			if err := os.CopyFS(dir, os.DirFS(target)); err != nil {
 				t.Fatal(err)
@@ -131,7 +131,7 @@ func TestBackupCutOffAnywhere(t *testing.T) {
 				t.Errorf("cut %d: %d studies and %v", cut, got.Studies, err)
 			}
 			// The next one comes to its end, and leaves nothing that is not of it.
-			if last := err == nil; last || cut%4 == 0 {
+			if last := err == nil; last || cut%2 == from {
 				if _, err := a.n.BackUp(context.Background(), node.BackupOptions{Target: dir}); err != nil {
 					t.Fatalf("cut %d: the one after: %v", cut, err)
 				}

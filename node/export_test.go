@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"os"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
@@ -32,3 +33,12 @@ var LackingOf = lackingOf
 
 // Index is what the node knows.
 func (n *Node) Index() *index.Index { return n.index }
+
+// Stride is how far apart the places lie at which something is cut off or spoilt: n in a short run, and 1 in a long one, by PRIORMESH_SOAK, so that
+// each is tried.
+func Stride(n int) int {
+	if os.Getenv("PRIORMESH_SOAK") != "" {
+		return 1
+	}
+	return n
+}
