@@ -251,24 +251,33 @@ func mixedRun(t *testing.T, seed uint64, steps int) {
 			}
 		}
 	}
-	check := func(what string) {
-		for _, n := range append([]*revNode{{x: author}}, nodes...) {
+	// check wants the counts to be right everywhere, and all to answer as before but the one who was told something: 0 is the author, 1 the
+	// first of the others.
+	answers := make([]string, 1+len(nodes))
+	check := func(what string, told int) {
+		for i, n := range append([]*revNode{{x: author}}, nodes...) {
 			if bad := checkCounts(t, n.x); bad != "" {
 				fail("%s: %p counts: %s", what, n, bad)
 			}
-			tables(t, n.x)
+			got := tables(t, n.x)
+			if i == told || answers[i] == "" {
+				answers[i] = got
+			} else if got != answers[i] {
+				fail("%s: node %d answers\n%s\nbut had answered\n%s", what, i, got, answers[i])
+			}
 		}
 	}
 	finishing := map[*revNode]bool{}
 	for i := range steps {
-		n := nodes[rnd.IntN(len(nodes))]
-		what := ""
+		pick := rnd.IntN(len(nodes))
+		n := nodes[pick]
+		what, told := "", -1
 		switch k := rnd.IntN(20); {
 		case k < 7:
-			what = "say"
+			what, told = "say", 0
 			sayOne(i)
 		case k == 7 && rnd.IntN(4) == 0 && author.ownEpoch() < 6:
-			what = "epoch"
+			what, told = "epoch", 0
 			must(author.NewEpoch(ctx))
 			note2("new epoch")
 		case k == 8 && rnd.IntN(2) == 0:
@@ -279,10 +288,10 @@ func mixedRun(t *testing.T, seed uint64, steps int) {
 			}
 			note2("snapshot through %v", s.through())
 		case k < 12:
-			what = "copy"
+			what, told = "copy", 1+pick
 			copySome(n, pickSource(n), 1+rnd.IntN(8), true)
 		case k < 16:
-			what = "pull"
+			what, told = "pull", 1+pick
 			if finishing[n] && n.store != nil {
 				finishSome(n, 1+rnd.IntN(4))
 			} else if w := pull(n, pickSource(n), 1+rnd.IntN(4), true); w && n.store != nil && rnd.IntN(2) == 0 {
@@ -309,7 +318,7 @@ func mixedRun(t *testing.T, seed uint64, steps int) {
 			must(err)
 			author = x
 		}
-		check(what)
+		check(what, told)
 	}
 	note2("--- end")
 	must(author.Purge(ctx))

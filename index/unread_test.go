@@ -8,12 +8,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-// before is what a version understood that knew neither links nor reports nor offers.
+// before is what a version understood that knew neither links nor reports nor offers nor snapshots.
 func before() understanding {
 	u := thisUnderstanding()
 	u.number--
 	u.kinds = maps.Clone(u.kinds)
-	for _, k := range []Kind{KindLink, KindReport, KindOffer} {
+	for _, k := range []Kind{KindLink, KindReport, KindOffer, KindSnapshot} {
 		delete(u.kinds, k)
 	}
 	return u
@@ -43,6 +43,12 @@ func TestWhatWasNotReadIsReadAfterAnUpgrade(t *testing.T) {
 	}
 	a, b, c := at("7", "RAA"), at("9", "RBB"), at("5", "RBB")
 	link := mustLink(t, Same, a, b)
+	shelf := newShelf(t, "RBB")
+	shelf.say(note("x", "1"))
+	snapshot, err := SnapshotStatement(shelf.build(shelf.head()))
+	if err != nil {
+		t.Fatal(err)
+	}
 	broken := func(st Statement) Statement { st.Body = []byte{0xa0}; return st }
 	second := func(st Statement) Statement { st.Version = 2; return st }
 	said := []Statement{
@@ -51,7 +57,7 @@ func TestWhatWasNotReadIsReadAfterAnUpgrade(t *testing.T) {
 		second(mustStudy(t, Study{UID: "1", Patient: []PatientID{{"7", "RAA"}}, Name: "DOE^JANE", Date: "20240101"})),
 		second(mustStudy(t, Study{UID: "3", Patient: []PatientID{{"5", "RBB"}}, Name: "POE^JANE"})),
 		link, mustLink(t, Merged, b, a), broken(link), mustLink(t, Different, b, c), second(mustLink(t, Withdrawn, b, c)),
-		report, broken(report), offer, note("x", "1"), second(note("y", "2")),
+		report, broken(report), offer, snapshot, broken(snapshot), note("x", "1"), second(note("y", "2")),
 		{Kind: KindStudy, Subject: "4", Body: []byte{0xa0}, Version: 2},
 	}
 	versions := []understanding{before(), thisUnderstanding(), later()}
