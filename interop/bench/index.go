@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,7 @@ const (
 
 type indexBench struct {
 	dir     string // removed at the end
+	kept    string // a folder whose index is used again, or made
 	region  synthetic.Options
 	small   int
 	batch   int
@@ -59,6 +61,7 @@ func measureIndex(ctx context.Context, args []string) (err error) {
 	set.DurationVar(&b.each, "each", 30*time.Second, "at most for one question; the table says how often it was asked")
 	set.Float64Var(&b.rate, "rate", 100, "of the link of the wire part, in `Mbit/s`")
 	set.IntVar(&b.orthanc, "orthanc", 10_000, "`studies` that Orthanc and a node are asked about over HTTP")
+	set.StringVar(&b.kept, "kept", "", "ask the index that an earlier run left in this `folder`; without one there, it is loaded and left there")
 	set.StringVar(&b.profile, "cpuprofile", "", "keep the CPU profile of the load in this `file`")
 	if err := set.Parse(args); err != nil {
 		return err
@@ -104,11 +107,8 @@ func (b *indexBench) run(ctx context.Context) error {
 				return err
 			}
 		}
-		n, err := b.load(ctx, "large", b.region, b.profile)
+		n, err := b.large(ctx)
 		if err != nil {
-			return err
-		}
-		if err := b.printLoad(ctx, n); err != nil {
 			return err
 		}
 		if b.has("query", "memory") {
@@ -123,8 +123,10 @@ func (b *indexBench) run(ctx context.Context) error {
 				return fmt.Errorf("wire: %w", err)
 			}
 		}
-		if err := os.RemoveAll(filepath.Join(b.dir, "large")); err != nil {
-			return err
+		if b.kept == "" {
+			if err := os.RemoveAll(filepath.Join(b.dir, "large")); err != nil {
+				return err
+			}
 		}
 	}
 	if b.has("pages") {
@@ -138,6 +140,35 @@ func (b *indexBench) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// large loads the region, unless an index of it was kept.
+func (b *indexBench) large(ctx context.Context) (*filled, error) {
+	home := filepath.Join(b.kept, "index")
+	if b.kept != "" {
+		switch _, err := os.Stat(home); {
+		case err == nil:
+			fmt.Fprintf(b.out, "\nNot loaded: the index in %s is used again\n", b.kept)
+			return &filled{region: b.region, home: home}, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		}
+		if err := os.MkdirAll(b.kept, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	n, err := b.load(ctx, "large", b.region, b.profile)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.printLoad(ctx, n); err != nil || b.kept == "" {
+		return n, err
+	}
+	if err := os.Rename(n.home, home); err != nil {
+		return nil, fmt.Errorf("keeping the index (the folder of -kept has to be on the disk of -dir): %w", err)
+	}
+	n.home = home
+	return n, nil
 }
 
 // filled is a node's index on disk, and how it came there.
