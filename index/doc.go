@@ -90,7 +90,8 @@
 //
 //	author   2 bytes: a number for each node whose log is here, by the order in which they came
 //	study    8 bytes of SHA-256(secret || "s" || study UID)
-//	person   8 bytes of SHA-256(secret || "p" || CBOR of what is said of a patient)
+//	person   3 bytes: how the folded name begins, zeros after a shorter one (ff: it has several groups); then 8 bytes of
+//	         SHA-256(secret || "p" || CBOR of what is said of a patient)
 //	position 8 bytes: one of the epoch, seven of the number
 //	place    where a fact lies: epoch (1 byte), number (varint), last number of its part less its own (varint)
 //	trust    length (1) and text; empty: that of the author row
@@ -101,7 +102,7 @@
 //	                                     and hash of the batch before, the header being what this version writes; then length and
 //	                                     signature, number of facts (varint); after a 1, for each payload that is absent or is to go,
 //	                                     its place in the batch (1) and commitment (32)
-//	0d author position                   part of a batch, up to 16 facts, by the position of its last: their number, then for each 0, or
+//	0d author position                   part of a batch, up to 4 facts, by the position of its last: their number, then for each 0, or
 //	                                     length of the payload + 1 (varint), salt (16), payload
 //	03 author                            author: node, and text of the trust it was of when it was first heard
 //	04 author epoch(1)                   log: CBOR of its head, its author's trust, and counts (logRow)
@@ -141,7 +142,7 @@
 //	21 identifier author pair            link that parts, the same way
 //	22 author position                   unread: b (a body not understood; counted) or k (an unknown kind)
 //
-//	23 author position                   block: of the 16 positions up to this one, which is a multiple of 16, those whose facts came in pages or are
+//	23 author position                   block: of the 4 positions up to this one, which is a multiple of 4, those whose facts came in pages or are
 //	                                     covered by a snapshot: for each its number in the block (1), and 0 and commitment (32), or length of
 //	                                     the payload + 1 (varint), salt (16), payload
 //	24 author position hash              page that is here: which facts of its group (8)
@@ -151,7 +152,7 @@
 //
 //	27 key                               stale: a row from which a snapshot has left something out; its former versions go at the next purge
 //
-// A place whose last varint is 16 or more lies in a block, and that is 16 more than it would be. The row of a log that begins with a snapshot
+// A place whose last varint is 4 or more lies in a block, and that is 4 more than it would be. The row of a log that begins with a snapshot
 // has the snapshot's head beside its own (logRow).
 //
 // A row with the user meta 70 is none: it is there for the moment of a purge (purge.go).

@@ -125,7 +125,7 @@ type nodeWord struct {
 const maxWords = 4 * MaxNodes
 
 const (
-	formatVersion = 2
+	formatVersion = 3       // another also where Options.FoldName comes to fold names otherwise: keys hold folded names
 	maxLogVotes   = 512     // votes of one author's logs that are looked at
 	minTxn        = 2 << 20 // bytes a transaction must hold, so that the fullest batch fits into one
 )

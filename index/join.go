@@ -24,7 +24,11 @@ func (s Study) person() person {
 	return person{Patient: s.Patient, NHS: s.NHS, Name: s.Name, BirthDate: s.BirthDate, Sex: s.Sex}
 }
 
-func (x *Index) personKey(p person) personKey { return x.hash8('p', encode(p)) }
+func (x *Index) personKey(p person) (k personKey) {
+	head, hash := x.fold.head(p.Name), x.hash8('p', encode(p))
+	copy(k[copy(k[:], head[:]):], hash[:])
+	return k
+}
 
 func personRow(k personKey) []byte { return append([]byte{tabPerson}, k[:]...) }
 

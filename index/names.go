@@ -34,6 +34,36 @@ func (fold folder) canonical(name string) []string {
 	return out
 }
 
+// nameHeadSize is how many bytes of a name stand in the keys of persons.
+const nameHeadSize = 3
+
+type nameHead [nameHeadSize]byte
+
+// anyHead is of a name that may begin in several ways; no text has these bytes.
+var anyHead = nameHead{0xff, 0xff, 0xff}
+
+// head is how a name begins: the first bytes of its one group in canonical form, zeros after a shorter one.
+func (fold folder) head(name string) (h nameHead) {
+	one := ""
+	for _, g := range fold.canonical(name) {
+		switch {
+		case g == "":
+		case one != "":
+			return anyHead
+		default:
+			one = g
+		}
+	}
+	copy(h[:], one)
+	return h
+}
+
+// mayBegin says whether a name of which this is the head may begin with a text.
+func (h nameHead) mayBegin(text string) bool {
+	n := min(len(text), nameHeadSize)
+	return string(h[:n]) == text[:n] || h == anyHead
+}
+
 // words returns the distinct folded words of what somebody searches for.
 func (fold folder) words(name string) []string {
 	var out []string
@@ -151,6 +181,14 @@ func (fold folder) namePattern(q string) namePattern {
 		p.groups = append(p.groups, strings.TrimRight(strings.Join(comps, "^"), "^"))
 	}
 	return p
+}
+
+// begins is what a group of every name that matches begins with. A name ends without the ^ that a pattern may have at its end.
+func (p namePattern) begins() string {
+	if !p.anyways {
+		return ""
+	}
+	return strings.TrimRight(literal(p.groups[0]), "^")
 }
 
 // matches compares with a name in canonical form.

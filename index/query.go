@@ -380,6 +380,7 @@ type matcher struct {
 	x           *Index
 	q           Query
 	name        namePattern
+	begins      string // what a group of the name begins with; empty: anything
 	words       []string
 	referring   namePattern
 	description string
@@ -456,6 +457,7 @@ func (x *Index) matcher(q Query) (*matcher, error) {
 		}
 	} else {
 		m.name = x.fold.namePattern(q.Name)
+		m.begins = m.name.begins()
 	}
 	if q.Zone != "" {
 		var ok bool

@@ -33,7 +33,7 @@ type part struct {
 	payloads []Payload
 }
 
-const partSize = 16
+const partSize = 4
 
 func (r *run) first() Seq { return r.last - Seq(len(r.payloads)) + 1 }
 

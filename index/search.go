@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,8 +22,8 @@ import (
 type search struct {
 	m        *matcher
 	runs     *runCache
-	aside    [readAhead - 1]*runCache // of those who read beside
-	persons  map[personKey]bool       // whether they match
+	aside    [readers - 1]*runCache // of those who read beside
+	persons  map[personKey]bool     // whether they match
 	examined int
 	walked   int
 	all      bool // all that match are wanted, not a page
@@ -152,11 +151,8 @@ func (m *matcher) plans() (out []plan) {
 			person(prefixSpan(append([]byte{tabWord}, keyText(w)...)), prefixSpan(manyWords))
 		}
 	}
-	if q.Name != "" && !q.Fuzzy && m.name.anyways {
-		// Rows end where a name does: without trailing ^.
-		if lit := strings.TrimRight(literal(m.name.groups[0]), "^"); lit != "" {
-			person(prefixSpan(append([]byte{tabName}, keyText(lit)...)))
-		}
+	if m.begins != "" {
+		person(prefixSpan(append([]byte{tabName}, keyText(m.begins)...)))
 	}
 	if m.birth.set() {
 		s := span{prefix: []byte{tabBirth}, start: append([]byte{tabBirth}, m.birth.From...)}
@@ -266,7 +262,9 @@ func (s *search) collectPersons(spans []span, limit int) (out map[personKey]bool
 				all = false
 				return false, nil
 			}
-			out[personKey(k[len(k)-len(personKey{}):])] = true
+			if pk := personKey(k[len(k)-len(personKey{}):]); s.m.mayBe(pk) {
+				out[pk] = true
+			}
 			return true, nil
 		})
 		if err != nil || !all {
@@ -307,6 +305,11 @@ func (s *search) ofPersons(persons map[personKey]bool, limit int) (out []placed,
 	return out, true, nil
 }
 
+// mayBe says of a person, before it is read, whether the name may be the one that is asked for.
+func (m *matcher) mayBe(k personKey) bool {
+	return m.begins == "" || nameHead(k[:nameHeadSize]).mayBegin(m.begins)
+}
+
 // matches says whether a person is one that is asked for.
 func (s *search) matches(k personKey) (bool, error) {
 	if ok, seen := s.persons[k]; seen {
@@ -337,7 +340,7 @@ func (c *runCache) person(k personKey) (p person, err error) {
 
 // each calls fn with every study that matches, in the order of answers. complete says that the search was not given up.
 func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err error) {
-	v := &visiting{s: s, fn: fn, complete: true}
+	v := s.visiting(fn)
 	if len(s.m.q.StudyUIDs) > 0 {
 		listed, err := s.listed()
 		if err != nil {
@@ -404,8 +407,15 @@ func (s *search) counted(v *visiting, c counts, dated span) error {
 		}
 		return v.inOrder(c.rows)
 	}
-	if walk := s.toWalk(c); walk < rowsPerPerson*len(c.persons) && (!s.all || c.dated >= 0) {
+	most := rowsPerPerson * len(c.persons)
+	switch walk := s.toWalk(c); {
+	case walk < most && (!s.all || c.dated >= 0):
 		return v.walk(dated, c.persons)
+	case c.dated < 0 && s.m.date.set():
+		// Nobody knows how many studies the dates hold: they are walked for as long as looking the persons up would take.
+		if ended, err := v.walkSome(dated, c.persons, most); err != nil || ended {
+			return err
+		}
 	}
 	rows, all, err := s.ofPersons(c.persons, maxCandidates)
 	if err != nil {
@@ -595,11 +605,26 @@ type visiting struct {
 	s        *search
 	fn       func(found) (bool, error)
 	complete bool
+	after    *placed  // what comes in the order of answers up to it is passed over
 	next     []placed // to be read together
 }
 
-// readAhead is how many studies are read side by side: most of the time a read takes is waiting and unpacking.
-const readAhead = 4
+func (s *search) visiting(fn func(found) (bool, error)) *visiting {
+	return &visiting{s: s, fn: fn, complete: true, after: s.m.after}
+}
+
+// Studies are read some at a time, by several readers side by side: most of the time a read takes is waiting and unpacking.
+const (
+	readers   = 4
+	readAhead = 16 // at most; no more than the page has room for
+)
+
+func (s *search) ahead() int {
+	if s.all || s.m.q.Limit == 0 {
+		return readAhead
+	}
+	return min(max(s.m.q.Limit, readers), readAhead)
+}
 
 func (v *visiting) inOrder(rows []placed) error {
 	slices.SortFunc(rows, placed.compare)
@@ -618,9 +643,21 @@ func (v *visiting) inOrder(rows []placed) error {
 // walk goes along rows that are in the order of answers. Of rows that name a person only those are read whose person is one of persons,
 // or matches.
 func (v *visiting) walk(sp span, persons map[personKey]bool) error {
+	ended, err := v.walkSome(sp, persons, maxWalked)
+	v.complete = v.complete && ended
+	return err
+}
+
+// walkSome walks at most so many rows; ended is false if there are more and they are wanted, and what is visited next goes on from there.
+func (v *visiting) walkSome(sp span, persons map[personKey]bool, most int) (ended bool, err error) {
+	if most < 1 {
+		return false, nil
+	}
 	s := v.s
+	ended = true
+	var last placed
 	look := sp.prefix[0] == tabDate && s.m.ofPerson()
-	if a := s.m.after; a != nil {
+	if a := v.after; a != nil {
 		if at := a.append(bytes.Clone(sp.prefix)); s.m.q.Oldest {
 			if sp.end == nil || bytes.Compare(at, sp.end) < 0 {
 				sp.end = at
@@ -630,15 +667,16 @@ func (v *visiting) walk(sp span, persons map[personKey]bool) error {
 		}
 	}
 	full := false
-	err := s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
-		if s.walked++; s.walked > maxWalked {
-			v.complete = false
+	err = s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
+		if most--; most < 0 {
+			ended = false
 			return false, nil
 		}
 		if len(k) < len(sp.prefix)+placedSize {
 			return false, errDamaged("a query table")
 		}
 		c := readPlaced(k)
+		last = c
 		if look {
 			var pk personKey
 			if err := item.Value(func(b []byte) error {
@@ -649,6 +687,9 @@ func (v *visiting) walk(sp span, persons map[personKey]bool) error {
 				return nil
 			}); err != nil {
 				return false, err
+			}
+			if !s.m.mayBe(pk) {
+				return true, nil
 			}
 			if persons != nil {
 				if !persons[pk] {
@@ -663,19 +704,23 @@ func (v *visiting) walk(sp span, persons map[personKey]bool) error {
 		return more, err
 	})
 	if err != nil || full {
-		return err
+		return true, err
 	}
-	return v.rest()
+	if !ended {
+		v.after = &last
+	}
+	more, err := v.flush()
+	return ended || !more, err
 }
 
 // visit takes a place, and when some are together gives fn what is there. After more is false nothing may be visited.
 func (v *visiting) visit(c placed) (more bool, err error) {
-	if a := v.s.m.after; a != nil {
+	if a := v.after; a != nil {
 		if d := c.compare(*a); d == 0 || (d < 0) != v.s.m.q.Oldest {
 			return true, nil
 		}
 	}
-	if v.next = append(v.next, c); len(v.next) < readAhead {
+	if v.next = append(v.next, c); len(v.next) < v.s.ahead() {
 		return true, nil
 	}
 	return v.flush()
@@ -716,14 +761,17 @@ func (v *visiting) flush() (more bool, err error) {
 
 // readTogether reads what is said of studies, side by side. A transaction that only reads may be used so.
 func (s *search) readTogether(places []placed) ([][]statement, error) {
-	out, errs := make([][]statement, len(places)), make([]error, len(places))
+	out, errs := make([][]statement, len(places)), make([]error, readers)
+	read := func(n int, c *runCache) {
+		for i := n; i < len(places) && errs[n] == nil; i += readers {
+			out[i], errs[n] = c.statements(places[i].study)
+		}
+	}
 	var wg sync.WaitGroup
-	for i := 1; i < len(places); i++ {
-		wg.Go(func() { out[i], errs[i] = s.aside[i-1].statements(places[i].study) })
+	for n := 1; n < min(readers, len(places)); n++ {
+		wg.Go(func() { read(n, s.aside[n-1]) })
 	}
-	if len(places) > 0 {
-		out[0], errs[0] = s.runs.statements(places[0].study)
-	}
+	read(0, s.runs)
 	wg.Wait()
 	return out, errors.Join(errs...)
 }

@@ -58,10 +58,11 @@ const maxKeyText = 64
 type authorNo uint16
 
 // studyKey and personKey stand for a study UID and for what is said of a patient. They are hashes keyed with a secret of this
-// database: nobody can choose a UID that meets another's.
+// database: nobody can choose a UID that meets another's. That of a person has the beginning of the name before the hash: of the studies
+// of a week it tells which may be of a name, and persons of like names lie together.
 type (
 	studyKey  [8]byte
-	personKey [8]byte
+	personKey [nameHeadSize + 8]byte
 )
 
 func (x *Index) hash8(what byte, b []byte) (k [8]byte) {

@@ -297,7 +297,7 @@ const Memory = 1 << 30
 // read by key. What Append returned must be on disk.
 func IndexOptions(dir string) badger.Options {
 	o := badger.DefaultOptions(dir).WithSyncWrites(true).WithCompression(options.ZSTD).WithZSTDCompressionLevel(1).WithNumVersionsToKeep(1).
-		WithMemTableSize(16 << 20).WithNumMemtables(2).WithNumLevelZeroTables(10).WithNumLevelZeroTablesStall(20).WithBlockCacheSize(64 << 20).WithIndexCacheSize(64 << 20).
+		WithMemTableSize(16 << 20).WithNumMemtables(2).WithNumLevelZeroTables(10).WithNumLevelZeroTablesStall(20).WithBlockSize(6 << 10).WithBlockCacheSize(64 << 20).WithIndexCacheSize(64 << 20).
 		WithNumCompactors(2).WithValueLogFileSize(64 << 20).WithLogger(nil).
 		WithBaseTableSize(2 << 20).WithBaseLevelSize(512 << 20).
 		WithChecksumVerificationMode(options.OnBlockRead)
