@@ -85,8 +85,8 @@ func (fold folder) nameWordsOf(name string) []string {
 	return out
 }
 
-// newborn are words that stand for the name of a child that has none yet.
-var newborn = []string{"baby", "infant", "newborn", "neonate", "twin", "triplet", "quad", "boy", "girl", "male", "female"}
+// newbornWords stand for the name of a child that has none yet.
+var newbornWords = []string{"baby", "infant", "newborn", "neonate", "twin", "triplet", "quad", "boy", "girl", "male", "female"}
 
 // ordinals are what children of one birth are told apart by.
 var ordinals = []string{"1", "2", "3", "4", "5", "6", "i", "ii", "iii", "iv", "v", "vi", "a", "b", "c", "d", "e", "f", "one", "two", "three", "four", "first", "second", "third"}
@@ -105,6 +105,14 @@ func (fold folder) toldApart(a, b string) bool {
 	return false
 }
 
+// newborn says whether some group of a name is that of a child without one.
+func (fold folder) newborn(name string) bool {
+	return slices.ContainsFunc(strings.SplitN(name, "=", nameGroups), func(group string) bool {
+		yes, _ := fold.unnamed(group)
+		return yes
+	})
+}
+
 // unnamed says whether a group of a name is that of a child without one, and lists what it is told apart by: words, or ends of words, that
 // are ordinals, and what sex it is called by.
 func (fold folder) unnamed(group string) (yes bool, by []string) {
@@ -113,7 +121,7 @@ func (fold folder) unnamed(group string) (yes bool, by []string) {
 			by = append(by, w)
 			continue
 		}
-		for _, n := range newborn {
+		for _, n := range newbornWords {
 			rest, begins := strings.CutPrefix(w, n)
 			if begins && (rest == "" || slices.Contains(ordinals, rest)) {
 				yes = true

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -17,6 +18,10 @@ type Patient struct {
 	Contested  []string   // those of the possible ones of whose identifiers somebody says one thing and somebody another
 	Surviving  Identifier // for display: what a merge says to call the patient by; zero where there is none
 	Incomplete bool       // a limit was met: some candidates were not looked at, and links that may be one too many count for less
+
+	// Crowded are numbers followed under which too many people are found: of those who bear one only who agrees wholly is certain by it,
+	// and the patient may have more studies under it than are in any of these lists.
+	Crowded []Identifier
 }
 
 // Limits on the search for one patient's studies. Where one is met, the answer is Incomplete.
@@ -28,8 +33,8 @@ const (
 	maxPersons     = 512  // persons whose studies are listed
 	maxBearers     = 256  // persons under an identifier; more than that are nobody
 	maxNamesakes   = 2048 // persons born on a day
-	maxPeople      = 8    // birth dates, or family names, under an identifier; more than that are nobody
-	maxSpellings   = 64   // names with birth dates under an identifier; more than that are nobody
+	maxPeople      = 8    // birth dates, or family names, under an identifier; more than that are a crowd
+	maxSpellings   = 64   // names with birth dates under an identifier; more than that are a crowd
 	maxLinked      = 32   // identifiers that links make one
 	maxLinks       = 16   // links of an identifier by one author; more than that make nothing certain
 	maxLinkAuthors = 64   // authors of links of an identifier
@@ -96,6 +101,8 @@ type people interface {
 // study agrees with none. What bears one of the identifiers and is not certain is possible; so is what agrees in birth date and name,
 // or is joined by a link that somebody contests.
 //
+// An identifier under which too many people are found joins only units that agree wholly: their birth date, family and given name are equal.
+//
 // The answer depends on what is said, not on the order in which it came, unless it is Incomplete.
 //
 // An unknown study has no patient: all lists are empty.
@@ -118,7 +125,7 @@ func patientOf(uid string, from people, fold folder, agree func(a, b string) boo
 		persons: map[personID]*someone{}, looks: map[look]int{}, relations: map[[2]int]relation{},
 		units: map[string]*unit{}, unitsOf: map[personID][]*unit{}, words: map[Identifier][]linkWord{}, seen: map[string]bool{},
 		known: map[Identifier]*bearing{}, comps: map[Identifier]*linked{}, partings: map[[2]Identifier]bool{},
-		followed: map[Identifier]bool{}, aside: map[Identifier]bool{}, listed: map[personID]bool{}, oks: map[[2]personID]bool{},
+		followed: map[lead]bool{}, crowd: map[lead]*linked{}, wholes: map[int]string{}, aside: map[Identifier]bool{}, listed: map[personID]bool{}, oks: map[[2]personID]bool{},
 	}
 	return g.group(uid)
 }
@@ -151,6 +158,7 @@ type unit struct {
 type bearing struct {
 	persons []personID
 	nobody  bool // it identifies nobody: a placeholder, or too many people are found under it
+	crowded bool // it is no placeholder, and all who bear it are known: who agree wholly are joined by it
 	one     int  // 1: no two persons under it contradict each other; -1: some do; 0: not looked at yet
 	looks   []int
 }
@@ -160,6 +168,12 @@ type linked struct {
 	ids    []Identifier        // sorted
 	aside  map[Identifier]bool // joined to one of them by what makes a match possible only; true where it is contested
 	merges []Link
+}
+
+// lead is an identifier to look under; if it is crowded, for those of whom one and the same is said.
+type lead struct {
+	Identifier
+	whole string
 }
 
 type grouping struct {
@@ -173,18 +187,21 @@ type grouping struct {
 	relations map[[2]int]relation
 	oks       map[[2]personID]bool
 
+	wholes map[int]string // by look
+
 	known    map[Identifier]*bearing
 	comps    map[Identifier]*linked
 	partings map[[2]Identifier]bool
 	words    map[Identifier][]linkWord
+	crowd    map[lead]*linked
 
 	start    *unit
 	units    map[string]*unit
 	unitsOf  map[personID][]*unit
 	seen     map[string]bool   // studies
 	listed   map[personID]bool // persons whose studies are in units
-	queue    []Identifier
-	followed map[Identifier]bool
+	queue    []lead
+	followed map[lead]bool
 	reached  map[*unit]bool      // by path
 	aside    map[Identifier]bool // true where it is contested
 	studies  int
@@ -204,9 +221,9 @@ func (g *grouping) group(uid string) (Patient, error) {
 		return Patient{}, err
 	}
 	for len(g.queue) > 0 {
-		id := g.queue[0]
+		l := g.queue[0]
 		g.queue = g.queue[1:]
-		if err := g.bring(id); err != nil {
+		if err := g.bring(l); err != nil {
 			return Patient{}, err
 		}
 	}
@@ -337,30 +354,90 @@ func (g *grouping) follow(u *unit) error {
 			return err
 		}
 		for _, id := range comp.ids {
-			if g.followed[id] {
-				continue
-			}
-			if len(g.followed) >= maxIdentifiers {
-				g.full = true
-				break
-			}
-			g.followed[id] = true
-			g.queue = append(g.queue, id)
+			g.goOn(lead{Identifier: id})
 		}
 		for id, contested := range comp.aside {
 			g.aside[id] = g.aside[id] || contested
+		}
+		whole, err := g.whole(u, id)
+		if err != nil {
+			return err
+		}
+		if whole != "" {
+			g.goOn(lead{id, whole})
 		}
 	}
 	return nil
 }
 
-// bring looks at the persons under an identifier, and follows those that agree with the start.
-func (g *grouping) bring(id Identifier) error {
+func (g *grouping) goOn(l lead) {
+	if g.followed[l] {
+		return
+	}
+	if len(g.followed) >= maxIdentifiers {
+		g.full = true
+		return
+	}
+	g.followed[l] = true
+	g.queue = append(g.queue, l)
+}
+
+// whole is what is said of a unit by all who say that it bears a crowded identifier; empty where that is too little, or not one and the
+// same, or the identifier is not crowded.
+func (g *grouping) whole(u *unit, id Identifier) (string, error) {
 	b, err := g.bearing(id)
+	if err != nil || !b.crowded {
+		return "", err
+	}
+	said := ""
+	for _, p := range u.persons {
+		s, err := g.someone(p)
+		if err != nil {
+			return "", err
+		}
+		if !slices.Contains(s.ids, id) {
+			continue
+		}
+		whole := g.wholeOf(s.look)
+		if whole == "" || said != "" && said != whole {
+			return "", nil
+		}
+		said = whole
+	}
+	return said, nil
+}
+
+// wholeOf is birth date, family and given name of a look, which together with a number are one person's: not those of a guessed date, an
+// initial, or a child who has no name yet.
+func (g *grouping) wholeOf(i int) string {
+	whole, known := g.wholes[i]
+	if known {
+		return whole
+	}
+	l := g.lookList[i]
+	family, given := g.fold.parts(l.name)
+	if l.date != "" && !guessed(l.date) && family != "" && utf8.RuneCountInString(given) > 1 && g.named(i) && !g.fold.newborn(l.name) {
+		whole = l.date + family + "^" + given
+	}
+	g.wholes[i] = whole
+	return whole
+}
+
+// bring looks at the persons under an identifier, and follows those that agree with the start.
+func (g *grouping) bring(l lead) error {
+	b, err := g.bearing(l.Identifier)
 	if err != nil {
 		return err
 	}
-	if err := g.listBearers(b, b.nobody, false); err != nil || b.nobody {
+	doubt := false
+	want := func(personID) (bool, error) { return true, nil }
+	switch {
+	case l.whole != "":
+		want = func(p personID) (bool, error) { return g.wholeOf(g.persons[p].look) == l.whole, nil }
+	case b.nobody:
+		want, doubt = g.likeStart, true
+	}
+	if err := g.listBearers(b, want, doubt, false); err != nil || doubt {
 		return err
 	}
 	for _, u := range g.ordered() {
@@ -380,21 +457,18 @@ func (g *grouping) bring(id Identifier) error {
 	return nil
 }
 
-// listBearers brings the studies of the persons under an identifier, the start's first; where it identifies nobody, of those that are
-// like the start.
-func (g *grouping) listBearers(b *bearing, doubt, contest bool) error {
+// listBearers brings the studies of the persons under an identifier that are wanted, the start's first.
+func (g *grouping) listBearers(b *bearing, want func(personID) (bool, error), doubt, contest bool) error {
 	for _, starts := range []bool{true, false} {
 		for _, p := range b.persons {
 			if slices.Contains(g.start.persons, p) != starts {
 				continue
 			}
-			if b.nobody {
-				if like, err := g.likeStart(p); err != nil || !like {
-					if err != nil {
-						return err
-					}
-					continue
+			if ok, err := want(p); err != nil || !ok {
+				if err != nil {
+					return err
 				}
+				continue
 			}
 			if err := g.list(p, doubt, contest); err != nil {
 				return err
@@ -431,7 +505,7 @@ func (g *grouping) likeStart(p personID) (bool, error) {
 func (g *grouping) bringAside() error {
 	n := 0
 	for _, id := range slices.SortedFunc(maps.Keys(g.aside), Identifier.compare) {
-		if g.followed[id] {
+		if g.followed[lead{Identifier: id}] {
 			continue
 		}
 		if n++; n > maxIdentifiers {
@@ -442,7 +516,11 @@ func (g *grouping) bringAside() error {
 		if err != nil {
 			return err
 		}
-		if err := g.listBearers(b, true, g.aside[id]); err != nil {
+		want := func(personID) (bool, error) { return true, nil }
+		if b.nobody {
+			want = g.likeStart
+		}
+		if err := g.listBearers(b, want, true, g.aside[id]); err != nil {
 			return err
 		}
 	}
@@ -524,6 +602,12 @@ func (g *grouping) answer(uid string) (Patient, error) {
 	p.Certain, p.Possible, p.Contested = inPlace(certain), inPlace(possible), inPlace(contested)
 	err := g.surviving(&p)
 	p.Incomplete = g.full
+	for l := range g.followed {
+		if b := g.known[l.Identifier]; l.whole == "" && b != nil && b.crowded {
+			p.Crowded = append(p.Crowded, l.Identifier)
+		}
+	}
+	slices.SortFunc(p.Crowded, Identifier.compare)
 	return p, err
 }
 
@@ -631,7 +715,8 @@ func (g *grouping) reach(units []*unit) (map[*unit]bool, error) {
 	return reached, nil
 }
 
-// knots lists what joins a unit with others: its identifiers that identify somebody, those that links make one being one.
+// knots lists what joins a unit with others: its identifiers that identify somebody, those that links make one being one; of a
+// crowded one, those who bear it and agree wholly.
 func (g *grouping) knots(u *unit) ([]*linked, error) {
 	if u.tied {
 		return u.knots, nil
@@ -645,12 +730,29 @@ func (g *grouping) knots(u *unit) ([]*linked, error) {
 		if err != nil {
 			return nil, err
 		}
+		if b.crowded {
+			whole, err := g.whole(u, id)
+			if err != nil {
+				return nil, err
+			}
+			if whole != "" {
+				u.knots = append(u.knots, g.crowdOf(lead{id, whole}))
+			}
+		}
 		if !b.nobody && !slices.Contains(u.knots, comp) {
 			u.knots = append(u.knots, comp)
 		}
 	}
 	u.tied = true
 	return u.knots, nil
+}
+
+// crowdOf is the knot of those who bear a crowded identifier and of whom the same is said.
+func (g *grouping) crowdOf(l lead) *linked {
+	if g.crowd[l] == nil {
+		g.crowd[l] = &linked{ids: []Identifier{l.Identifier}}
+	}
+	return g.crowd[l]
 }
 
 // joined says whether two units share an identifier that identifies somebody, or have two that links make one.
@@ -877,7 +979,8 @@ func (g *grouping) bearing(id Identifier) (*bearing, error) {
 		spellings[s.look] = true
 	}
 	g.full = g.full || more
-	b.nobody = b.nobody || len(dates) > maxPeople || len(families) > maxPeople || len(spellings) > maxSpellings
+	b.crowded = !b.nobody && (len(dates) > maxPeople || len(families) > maxPeople || len(spellings) > maxSpellings)
+	b.nobody = b.nobody || b.crowded
 	b.looks = slices.Sorted(maps.Keys(spellings))
 	g.known[id] = b
 	return b, nil
@@ -1233,9 +1336,11 @@ func slip(a, b string) bool {
 // mergeable says whether two birth dates may be one person's by the word of a link: but for two full dates, neither of which is one
 // that is put for an age that was guessed, and which no slip of a finger tells apart.
 func mergeable(a, b string) bool {
-	guessed := func(d string) bool { return d == "" || strings.HasSuffix(d, "0101") }
-	return guessed(a) || guessed(b) || a == b || slip(a, b)
+	return a == "" || b == "" || guessed(a) || guessed(b) || a == b || slip(a, b)
 }
+
+// guessed says of a birth date that it may be one that is put for an age that was guessed.
+func guessed(date string) bool { return strings.HasSuffix(date, "0101") }
 
 func inPlace(found []studyOf) []string {
 	slices.SortFunc(found, func(a, b studyOf) int {

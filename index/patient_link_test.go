@@ -187,26 +187,125 @@ func TestIdentifiersOfNobody(t *testing.T) {
 	}
 }
 
-// A number under which too many people are found is nobody's, whatever it looks like.
+// Under a number of too many people only those are one who agree wholly, and it is said.
 func TestANumberOfManyPeople(t *testing.T) {
-	for people, certain := range map[int]int{maxPeople - 1: 2, maxPeople: 1} {
+	for _, c := range []struct {
+		others int
+		want   string
+	}{
+		{maxPeople - 1, "1 2 3 | 10 11 12 13 14 15 16 4"},
+		{maxPeople, "1 2 | 3"}, // who has no date is only like; strangers are nobody's business
+	} {
 		x := openTest(t, "RAA", foundRegion("RAA"))
-		st := []Statement{
-			mustStudy(t, Study{UID: "1", Patient: []PatientID{{"7", "RAA"}}, Name: "DOE^JOHN", BirthDate: "19700203"}),
-			mustStudy(t, Study{UID: "2", Patient: []PatientID{{"7", "RAA"}}, Name: "DOE^JOHN", BirthDate: "19700203"}),
+		s := func(uid, name, born string) Statement {
+			return mustStudy(t, Study{UID: uid, Patient: []PatientID{{"7", "RAA"}}, Name: name, BirthDate: born})
 		}
-		for i := range people {
-			st = append(st, mustStudy(t, Study{UID: fmt.Sprint(10 + i), Patient: []PatientID{{"7", "RAA"}}, Name: "ROE^MARY", BirthDate: fmt.Sprint(19800203 + i)}))
+		st := []Statement{s("1", "DOE^JOHN", "19700203"), s("2", "DOE^JOHN", "19700203"), s("3", "DOE^JOHN", ""), s("4", "DOE^JON", "19700203")}
+		for i := range c.others {
+			st = append(st, s(fmt.Sprint(10+i), "ROE^MARY", fmt.Sprint(19800203+i)))
 		}
 		say(t, x, st...)
 		p := answerOf(t, x, "1")
-		if p.Incomplete || len(p.Certain) != certain {
-			t.Errorf("%d others: %s", people, p)
+		if got := p.String(); p.Incomplete || got != c.want {
+			t.Errorf("%d others: %s, want %s", c.others, got, c.want)
 		}
-		if certain == 1 && p.String() != "1 | 2" {
-			t.Errorf("%d others: %s", people, p)
+		if crowded := len(p.Crowded) > 0; crowded != (c.others >= maxPeople) || crowded && !slices.Equal(p.Crowded, []Identifier{at("7", "RAA")}) {
+			t.Errorf("%d others: crowded are %v", c.others, p.Crowded)
 		}
 	}
+}
+
+// One trust's wrong numbers take no prior from a patient elsewhere, and make no two people one.
+func TestWhoAgreesWhollyUnderACrowdedNumber(t *testing.T) {
+	s := func(uid, id, name, born string) Study {
+		return Study{UID: uid, Patient: []PatientID{{id, "RCC"}}, NHS: nhsAnna, Name: name, BirthDate: born}
+	}
+	for name, c := range map[string]struct {
+		start Study
+		more  []Study
+		want  string
+	}{
+		"the patient's own":            {s("1", "A", "DOE^JANE", "19700203"), []Study{s("2", "B", "Doe^Jane", "19700203"), s("3", "C", "DOE^JANE^MARY", "19700203")}, "1 2 3 | "},
+		"what the own number leads to": {s("1", "A", "DOE^JANE", "19700203"), []Study{s("2", "B", "DOE^JANE", "19700203"), {UID: "3", Patient: []PatientID{{"B", "RCC"}}, Name: "DOE^J", BirthDate: "19700203"}}, "1 2 3 | "},
+		"a twin":                       {s("1", "A", "DOE^JANE", "19700203"), []Study{s("2", "B", "DOE^JUNE", "19700203")}, "1 | "},
+		"a changed family name":        {s("1", "A", "DOE^JANE", "19700203"), []Study{s("2", "B", "ROE^JANE", "19700203")}, "1 | 2"},
+		"an initial":                   {s("1", "A", "DOE^J", "19700203"), []Study{s("2", "B", "DOE^J", "19700203")}, "1 | 2"},
+		"a guessed birth date":         {s("1", "A", "DOE^JANE", "19700101"), []Study{s("2", "B", "DOE^JANE", "19700101")}, "1 | 2"},
+		"no birth date":                {s("1", "A", "DOE^JANE", ""), []Study{s("2", "B", "DOE^JANE", "")}, "1 | 2"},
+		"children without names":       {s("1", "A", "DOE^BABY", "20240203"), []Study{s("2", "B", "DOE^BABY", "20240203")}, "1 | 2"},
+		"of whom two things are said":  {s("1", "A", "DOE^JANE", "19700203"), []Study{{UID: "2", Patient: []PatientID{{"B", "RCC"}}, NHS: nhsAnna, Name: "DOE^JANE", BirthDate: "19700203", Mixed: true}}, "1 | 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMemoryPeople()
+			for i := range maxPeople + 1 {
+				m.study("RBB", Study{UID: fmt.Sprint(10 + i), NHS: nhsAnna, Name: "POE^EDGAR", BirthDate: fmt.Sprint(19400203 + i)})
+			}
+			for _, s := range append(c.more, c.start) {
+				m.study("RCC", s)
+			}
+			p, err := patientOf("1", m, testFold, testNamesAgree)
+			if got := p.String(); err != nil || got != c.want || len(p.Crowded) != 1 || p.Incomplete {
+				t.Errorf("%s, crowded %v, %v; want %s", got, p.Crowded, err, c.want)
+			}
+			for _, uid := range p.Certain {
+				back, err := patientOf(uid, m, testFold, testNamesAgree)
+				if err != nil || !slices.Equal(back.Certain, p.Certain) && !slices.Contains(back.Certain, "1") {
+					t.Errorf("from %s: %s, %v", uid, back, err)
+				}
+			}
+		})
+	}
+}
+
+// What is certain by a crowded number is so from either side, and never of two who are two people.
+func TestACrowdedNumberIsTheSameFromEitherSide(t *testing.T) {
+	initials := func(a, b string) bool { // of given names
+		fa, ga := folder(testFold).parts(a)
+		fb, gb := folder(testFold).parts(b)
+		return fa != "" && fa == fb && ga != "" && gb != "" && (ga == gb || len(ga) == 1 && ga[0] == gb[0] || len(gb) == 1 && ga[0] == gb[0])
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		m := newMemoryPeople()
+		for i := range maxPeople + 1 {
+			m.study("RBB", Study{UID: fmt.Sprint(10 + i), NHS: nhsAnna, Name: "POE^EDGAR", BirthDate: fmt.Sprint(19400203 + i)})
+		}
+		uids := []string{"1", "2", "3", "4", "5", "6"}
+		for i, uid := range append(uids, rapid.SliceOfN(rapid.SampledFrom(uids), 0, 4).Draw(rt, "again")...) {
+			s := Study{
+				UID: uid, Name: rapid.SampledFrom([]string{"DOE^JANE", "DOE^J", "DOE^JUNE", "ROE^JANE", "DOE^JANE^X", "DOE^BABY"}).Draw(rt, "name"),
+				BirthDate: rapid.SampledFrom([]string{"19700203", "19700203", "19700302", "", "19700101"}).Draw(rt, "born"),
+			}
+			if rapid.IntRange(0, 3).Draw(rt, "nhs") > 0 {
+				s.NHS = nhsAnna
+			}
+			if id := rapid.SampledFrom([]string{"", "A", "B", "C"}).Draw(rt, "id"); id != "" {
+				s.Patient = []PatientID{{id, "RCC"}}
+			}
+			m.study([]TrustID{"RAA", "RCC"}[i/len(uids)], s)
+		}
+		answers := map[string]Patient{}
+		for _, uid := range uids {
+			p, err := patientOf(uid, m, testFold, initials)
+			if err != nil || p.Incomplete {
+				rt.Fatalf("%s: %s, %v", uid, p, err)
+			}
+			answers[uid] = p
+		}
+		for uid, p := range answers {
+			for _, o := range p.Certain {
+				if !slices.Contains(answers[o].Certain, uid) {
+					rt.Fatalf("%s is certain of %s, and not the other way: %s; %s", uid, o, p, answers[o])
+				}
+				for _, one := range m.said[uid] {
+					for _, two := range m.said[o] {
+						if a, b := one.BirthDate, two.BirthDate; uid != o && a != "" && b != "" && a != b {
+							rt.Fatalf("%s and %s are one, and born on two days: %s", uid, o, p)
+						}
+					}
+				}
+			}
+		}
+	})
 }
 
 // A merge and its reverse, a hundred times over: what comes of it is what the last word says.
@@ -291,6 +390,11 @@ func TestPatientsDoNotDependOnTheOrder(t *testing.T) {
 		pick := rapid.SampledFrom(ids)
 		logs := map[TrustID][][]Statement{}
 		model := newMemoryPeople()
+		for i := range rapid.SampledFrom([]int{0, 0, maxPeople - 1, maxPeople + 1}).Draw(rt, "crowd") { // a trust's wrong numbers, of too many people
+			s := Study{UID: fmt.Sprint(10 + i), NHS: nhsAnna, Name: "POE^EDGAR", BirthDate: fmt.Sprint(19400203 + i)}
+			model.study("RBB", s)
+			logs["RBB"] = append(logs["RBB"], []Statement{mustStudy(t, s)})
+		}
 		for range rapid.IntRange(1, 30).Draw(rt, "facts") {
 			by := rapid.SampledFrom(trusts).Draw(rt, "by")
 			var st Statement
@@ -376,8 +480,12 @@ func TestPatientsDoNotDependOnTheOrder(t *testing.T) {
 			}
 			for u, p := range answers {
 				for _, o := range p.Certain {
-					if !slices.Contains(answers[o].Certain, u) {
-						rt.Fatalf("%s is certain of %s, and not the other way: %s; %s", u, o, p, answers[o])
+					back, ok := answers[o]
+					if !ok { // one of the crowd
+						back, _ = x.Patient(o)
+					}
+					if !slices.Contains(back.Certain, u) {
+						rt.Fatalf("%s is certain of %s, and not the other way: %s; %s", u, o, p, back)
 					}
 				}
 			}
