@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
@@ -148,4 +151,63 @@ func TestANodeWhoseIndexIsDamagedOrGoneDoesNotStart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A byte that has changed, or a piece of zeros, wherever it lies: the table that has it is named, and what to do.
+func TestATableThatIsDamagedIsNamed(t *testing.T) {
+	r := region(t, "RX1")
+	r[0].imports(study("1.2.3.1", ada, "20240101", 2)...)
+	r[0].stop()
+	db := openIndexOf(t, r[0]) // with a table of many blocks
+	noise := rand.NewChaCha8([32]byte{})
+	if err := db.Update(func(txn *badger.Txn) error {
+		for i := range 1000 {
+			v := make([]byte, 100)
+			noise.Read(v)
+			if err := txn.Set(fmt.Appendf(nil, "\xf0%d", i), v); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(r[0].home.Dir, "index", "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	for _, path := range tables {
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 8 {
+			at := len(whole) * i / 8
+			for name, harm := range map[string]func([]byte){
+				"a bit":   func(b []byte) { b[at] ^= 1 },
+				"a block": func(b []byte) { clear(b[at:min(len(b), at+4<<10)]) },
+			} {
+				b := bytes.Clone(whole)
+				harm(b)
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				n, err := node.Open(context.Background(), r[0].home, node.Options{})
+				if err == nil {
+					n.Close()
+				}
+				if !errors.Is(err, archive.ErrIndexDamaged) || !strings.Contains(err.Error(), filepath.Base(path)) || strings.Contains(err.Error(), "nil pointer") || !strings.Contains(err.Error(), "restore") {
+					t.Errorf("%s at %d of %d: %v", name, at, len(b), err)
+				}
+			}
+		}
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r[0].start()
+	r[0].stop()
 }

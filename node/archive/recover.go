@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/ristretto/v2/z"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
@@ -19,18 +24,46 @@ import (
 // ErrIndexDamaged says that files of the index have changed on the disk.
 var ErrIndexDamaged = errors.New("the index on this node's disk is damaged, so what it shows may be wrong or lack studies; stop the node, check the disk, and restore the whole home from a backup")
 
-// CheckIndex reads every table of the index and the catalogue. Of some damage
-// Badger makes a panic.
-func CheckIndex(db *badger.DB) (err error) {
+// CheckIndex reads every table of the index and the catalogue, and names one
+// that is damaged.
+func CheckIndex(db *badger.DB) error {
+	err := caught(db.VerifyChecksum)
+	if err == nil {
+		return nil
+	}
+	for _, t := range db.Tables() {
+		path := table.NewFilename(t.ID, db.Opts().Dir)
+		if bad := checkTable(path, db.Opts()); bad != nil && !errors.Is(bad, fs.ErrNotExist) { // it was compacted meanwhile
+			return fmt.Errorf("%w (the table %s is damaged)", ErrIndexDamaged, filepath.Base(path))
+		}
+	}
+	return fmt.Errorf("%w (%w)", ErrIndexDamaged, err)
+}
+
+// checkTable reads all blocks of a table's file.
+func checkTable(path string, o badger.Options) error {
+	f, err := z.OpenMmapFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close(-1) // no shorter than it is
+	return caught(func() error {
+		t, err := table.OpenTable(f, table.Options{ReadOnly: true, ChkMode: o.ChecksumVerificationMode, BlockSize: o.BlockSize, Compression: o.Compression})
+		if err != nil {
+			return err
+		}
+		return t.VerifyChecksum()
+	})
+}
+
+// caught makes an error of a panic: Badger panics at a block that is damaged.
+func caught(fn func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%w (%v)", ErrIndexDamaged, r)
+			err = fmt.Errorf("%v", r)
 		}
 	}()
-	if err := db.VerifyChecksum(); err != nil {
-		return fmt.Errorf("%w (%w)", ErrIndexDamaged, err)
-	}
-	return nil
+	return fn()
 }
 
 // Blank says that a catalogue has no rows at all. One that ever had a key made
