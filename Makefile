@@ -41,8 +41,9 @@ vet: ## go vet
 lint: ## staticcheck
 	$(GO) run $(STATICCHECK) ./...
 
-unit: interop-setup ## each package's own tests, with the race detector
+unit: interop-setup ## each package's own tests, with the race detector but for those of index that run in one thread
 	$(GO) test -race -p $(JOBS) -timeout 10m $(UNIT)
+	PRIORMESH_ONE_THREAD=1 $(GO) test -timeout 10m ./index
 
 interop: interop-setup ## whole regions of processes, with Orthanc, dicomweb-client and curl
 	$(GO) test -race -count=1 -timeout 12m ./interop
