@@ -432,10 +432,10 @@ func TestOwnListsAreWrittenAnew(t *testing.T) {
 	r := region(t, "RX1")
 	a := images("1.2.3.1", 2)
 	r[0].stores(a)
-	r[0].wait("has settled the study", func() (bool, string) {
+	r[0].wait("has settled the whole study", func() (bool, string) { // it may have settled with the first image alone
 		var f api.Found
 		r[0].operator("GET", "/api/v1/studies?study=1.2.3.1", nil, &f)
-		return f.Studies[0].Settled, ""
+		return len(f.Studies) == 1 && f.Studies[0].Settled && f.Studies[0].Instances == len(a), fmt.Sprintf("%+v", f.Studies)
 	})
 	shelf, key := r[0].shelf("1.2.3.1", r[0])
 	said, _ := r[0].n.Archive().Index.Study("1.2.3.1")
