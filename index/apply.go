@@ -551,6 +551,11 @@ func (w *writing) commit() error {
 	if err != nil {
 		return err
 	}
+	for id, st := range w.states {
+		if id.Node == x.self && x.lost == nil {
+			x.noteSpoken(Position{id.Epoch, st.last.head.Seq})
+		}
+	}
 	x.mu.Lock()
 	for id, st := range w.states {
 		now := x.logs[id] // what is in memory only may have moved meanwhile

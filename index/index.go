@@ -35,6 +35,8 @@ type Options struct {
 	Room func(own bool) error
 	// Spoken tells a database that has lost what this node has said; nil: nothing does.
 	Spoken Spoken
+	// Lost opens such a database all the same. Nothing is said before NewEpoch.
+	Lost bool
 
 	smallTxn bool // for tests: a database is enough that does not hold the fullest batch
 }
@@ -61,6 +63,7 @@ type Index struct {
 	late         uint64       // how often something of an earlier epoch of the own log was taken; under write
 	checked      signatures   // under write
 	spoken       Position     // as noted in Options.Spoken; under write
+	lost         *LostError   // until NewEpoch; under write
 	full         sync.Once    // said that there is no room for another author
 
 	mu       sync.RWMutex // guards what follows; never held during I/O
@@ -194,7 +197,7 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 		_, restate, err = get(txn, metaRestate)
 		return err
 	})
-	if err == nil && restate {
+	if err == nil && restate && x.lost == nil {
 		err = x.sayAgain(context.Background())
 	}
 	var full *roomError
@@ -205,7 +208,9 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.noteSpoken()
+	if x.lost == nil {
+		x.noteSpoken(x.ownEnd())
+	}
 	return x, nil
 }
 
@@ -393,6 +398,9 @@ func (x *Index) saySealed(ctx context.Context, st []Statement) (v Verified, err 
 	if err := x.room(true); err != nil {
 		return v, err
 	}
+	if x.lost != nil {
+		return v, x.lost
+	}
 	id := logID{x.self, x.ownEpoch()}
 	state := x.state(id)
 	if state.fork != nil {
@@ -410,7 +418,6 @@ func (x *Index) saySealed(ctx context.Context, st []Statement) (v Verified, err 
 	if err := w.commit(); err != nil {
 		return v, err
 	}
-	x.noteSpoken()
 	return v, nil
 }
 
@@ -474,7 +481,7 @@ func (x *Index) sayAgain(ctx context.Context) error {
 
 func (x *Index) newEpoch() error {
 	x.mu.RLock()
-	next := x.epoch
+	next := max(x.epoch, x.spoken.Epoch)
 	for id, st := range x.logs {
 		if id.Node == x.self {
 			next = max(next, id.Epoch, st.heard.Epoch)
@@ -500,6 +507,7 @@ func (x *Index) newEpoch() error {
 	x.mu.Lock()
 	x.epoch = next
 	x.mu.Unlock()
+	x.lost = nil
 	return nil
 }
 

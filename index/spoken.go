@@ -2,16 +2,14 @@ package index
 
 import "fmt"
 
-// Spoken keeps, outside of the database, a position that this node's own log has reached for certain. A database that is emptied, or put
-// back to what it was, does not know that its numbers are taken: the node would say other things under them, and be in the wrong before
-// the whole region. What is stored is on disk when Store returns, and is the old or the new position whenever a crash comes.
+// Spoken keeps, outside of the database, the position that this node's own log has reached. A database that is emptied, put back to what it
+// was, or whose last writes the disk has lost, does not know that its numbers are taken: the node would say other things under them, and be
+// in the wrong before the whole region. What is stored is on disk when Store returns, and is the old or the new position whenever a crash
+// comes.
 type Spoken interface {
 	Load() (Position, error) // zero if nothing was stored
 	Store(Position) error
 }
-
-// spokenEvery is how many facts may be said until it is noted that they are.
-const spokenEvery = 256
 
 // LostError says that the database knows less of this node's own log than it has said.
 type LostError struct{ Have, Said Position }
@@ -39,16 +37,18 @@ func (x *Index) checkSpoken() error {
 	}
 	end := x.ownEnd()
 	if end.compare(x.spoken) < 0 {
-		return &LostError{Have: end, Said: x.spoken}
+		x.lost = &LostError{Have: end, Said: x.spoken}
+		if !x.opt.Lost {
+			return x.lost
+		}
 	}
 	return nil
 }
 
-// noteSpoken notes how far the own log has come, when that is much further than is noted. It comes after what was said is on disk: a crash
+// noteSpoken notes that the own log has come to its end, before anybody else can learn of it. It comes after what was said is on disk: a crash
 // between leaves the note behind, never ahead. The caller holds write, or is Open.
-func (x *Index) noteSpoken() {
-	end := x.ownEnd()
-	if x.opt.Spoken == nil || end.Seq == 0 || end.Epoch == x.spoken.Epoch && end.Seq < x.spoken.Seq+spokenEvery {
+func (x *Index) noteSpoken(end Position) {
+	if x.opt.Spoken == nil || end.Seq == 0 || end.compare(x.spoken) <= 0 {
 		return
 	}
 	if err := x.opt.Spoken.Store(end); err != nil {

@@ -66,11 +66,16 @@ func TestADatabaseThatLostWhatWasSaid(t *testing.T) {
 	said.fail = errors.New("the disk is full")
 	say(t, x, many...)
 	said.fail = nil
-	for range spokenEvery / MaxFacts {
-		say(t, x, many...)
-	}
-	if said.at.Seq < spokenEvery {
+	say(t, x, many...)
+	if said.at != (Position{1, 1 + 2*MaxFacts}) {
 		t.Fatalf("%+v", said.at)
+	}
+	var before []Position // noted before anybody can learn of it
+	said.fn = func(p Position) { before = append(before, x.ownEnd()) }
+	say(t, x, note("x", "3"))
+	said.fn = nil
+	if said.at.Seq != 2+2*MaxFacts || len(before) != 1 || before[0].Seq != 1+2*MaxFacts {
+		t.Fatalf("%+v, %+v", said.at, before)
 	}
 	opens(old, false)
 	opens(image(t, dir), true)
@@ -84,4 +89,33 @@ func TestADatabaseThatLostWhatWasSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	opens(dir, true)
+}
+
+// Such a database is opened when that is asked for: it says nothing before it has begun an epoch that it has not spoken in.
+func TestADatabaseThatLostWhatWasSaidGoesOnInANewEpoch(t *testing.T) {
+	r := foundRegion("RAA")
+	said := &noted{}
+	opt := testOptions("RAA", r)
+	opt.Spoken = said
+	dir := t.TempDir()
+	x := openIn(t, openDB(t, dir), opt)
+	say(t, x, note("x", "1"))
+	old := image(t, dir)
+	say(t, x, note("x", "2"))
+	if err := x.NewEpoch(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	opt.Spoken, opt.Lost = &noted{at: said.at}, true
+	y := openIn(t, openDB(t, old), opt)
+	var lost *LostError
+	if _, err := y.Append(context.Background(), note("y", "1")); !errors.As(err, &lost) || lost.Have != (Position{1, 1}) || lost.Said != said.at {
+		t.Fatal(err)
+	}
+	if err := y.NewEpoch(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	say(t, y, note("y", "1"))
+	if end := y.ownEnd(); end.Epoch != said.at.Epoch+1 {
+		t.Fatalf("it goes on at %+v, having spoken up to %+v", end, said.at)
+	}
 }

@@ -202,6 +202,9 @@ func Backup(ctx context.Context, home *Home, o Options, b BackupOptions) (out ap
 	if err := n.openStores(ctx); err != nil {
 		return out, err
 	}
+	if n.anew != nil {
+		return out, errors.New("the index of this home has lost what its node had said; run the node first")
+	}
 	return n.backup(ctx, b)
 }
 

@@ -27,9 +27,10 @@
 //	                fetch queue 0x40-0x6f (node/archive), and 0x70 N -> Unix ms when
 //	                node N was last heard from, and 8 bytes more: Unix ms when it last
 //	                told of its own log and nothing of that was lacking (hearing.go)
-//	said            "priormesh said 1 EPOCH NUMBER": how far the node's own log had come
-//	                for certain; an index that knows of less is lost (spoken.go)
-//	restored.json   there from a restore until the node has begun anew (restore.go)
+//	said            at 0 or 512 "priormesh said 2 EPOCH NUMBER CRC": how far the node's own
+//	                log has come; an index that knows of less is lost (spoken.go)
+//	restored.json   there from a restore, or from the finding that the index has lost
+//	                what was said, until the node has begun anew (restore.go)
 //	audit/          what was granted and brought (node/audit)
 //	audited         how far the audit log had come
 //	reserve         bytes to live on when the disk is full (disk.go)

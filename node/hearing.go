@@ -216,9 +216,9 @@ func (n *Node) forks() []api.Fork {
 		case x.Over:
 			x.Advice = "nothing: the node has begun a new epoch of its log since, and is believed in that"
 		case x.Own:
-			x.Advice = "find the other process that has this node's key (the home that a backup was restored from, or a copy of it), end it for good, and then start this node again: it begins a new epoch by itself. If there is none, the key is in other hands: tell the region, and make a new home with a new key"
+			x.Advice = "find the other process that has this node's key (the home that a backup was restored from, or a copy of it), end it for good, and then start this node again: it begins a new epoch by itself. If there is none, the disk may have lost what it said it had written (did the machine lose power?): see to it, and start this node again. If that is not so either, the key is in other hands: tell the region, and make a new home with a new key"
 		default:
-			x.Advice = "ask the trust whether two copies of that node's home run, or its key is in other hands; what it says is believed again when one of them is ended and the other started again"
+			x.Advice = "ask the trust whether two copies of that node's home run, its disk has lost what was written, or its key is in other hands; what it says is believed again when that is mended (of two copies, one ended) and the node started again"
 		}
 		out = append(out, x)
 	}

@@ -96,6 +96,7 @@ type Node struct {
 	disk      *disk
 
 	anew      *restoredMark // the home was restored, and the node has not begun anew
+	lost      string        // what its index had lost when it started, for the operator
 	learning  atomic.Bool   // nothing is said
 	unready   atomic.Bool   // nothing is given
 	backingUp sync.Mutex
@@ -220,7 +221,7 @@ func (n *Node) openStores(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", h.path("audit"), err)
 	}
 	n.closers = append(n.closers, n.audit.Close)
-	if n.index, err = index.Open(n.db, index.Options{
+	opt := index.Options{
 		Self: key, Trust: h.Config.Trust, Region: region.Region, Votes: region.Votes, Nodes: region.Nodes,
 		FoldName: dicom.FoldName, NamesAgree: dicom.NamesAgree, Now: n.Now, Rand: n.Rand, Log: n.Log,
 		Room: func(own bool) error {
@@ -229,8 +230,21 @@ func (n *Node) openStores(ctx context.Context) error {
 			}
 			return n.disk.Note(own)
 		},
-		Spoken: spoken{h},
-	}); err != nil {
+		Spoken: spoken{h}, Lost: n.anew != nil && n.anew.Lost != nil,
+	}
+	n.index, err = index.Open(n.db, opt)
+	var lost *index.LostError
+	// An index that knows nothing of its log was put there, or emptied; one that ends too early was on a disk that lost writes.
+	if errors.As(err, &lost) && lost.Have.Seq > 0 && n.anew == nil {
+		n.anew = &restoredMark{Restored: n.Now().UTC(), Copies: true, Lost: lost}
+		n.unready.Store(true)
+		if err := h.mark(*n.anew); err != nil {
+			return err
+		}
+		opt.Lost = true
+		n.index, err = index.Open(n.db, opt)
+	}
+	if err != nil {
 		return err
 	}
 	// Not before: an epoch that has begun is said to its end by Open.
@@ -638,6 +652,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 			who = "this node"
 		}
 		st.Warnings = append(st.Warnings, fmt.Sprintf("%s has signed two histories of its log (epoch %d, at %d) and is quarantined: %s", who, f.Epoch, f.Position, f.Advice))
+	}
+	if n.lost != "" {
+		st.Warnings = append(st.Warnings, n.lost)
 	}
 	if n.archive.IndexDamaged() {
 		st.Warnings = append(st.Warnings, archive.ErrIndexDamaged.Error())

@@ -52,6 +52,8 @@ type restoredMark struct {
 	// start: what it learns beyond them was erased after it.
 	Known map[string]index.Position `json:"known"`
 	Begun bool                      `json:"begun,omitempty"` // the new epoch
+	// Lost: it was not restored, its index has lost what it had said.
+	Lost *index.LostError `json:"lost,omitempty"`
 }
 
 // Restored says whether the home was restored and its node has not begun anew.
@@ -435,7 +437,7 @@ func (c *cancelled) Read(p []byte) (int, error) {
 }
 
 // errLearning keeps a restored node silent until it knows what it said before.
-var errLearning = errors.New("this node was restored from a backup and says nothing before a member has told it what it had said since")
+var errLearning = errors.New("this node was restored from a backup, or its index has lost what it had said, and it says nothing before a member has told it what it had said since")
 
 // beginAnew brings a node that was restored back into the region: it learns
 // from members what it had said after the backup, begins a new epoch of its log,
@@ -446,8 +448,10 @@ func (n *Node) beginAnew(ctx context.Context) error {
 		return nil
 	}
 	if !m.Begun {
-		if err := n.learn(ctx); err != nil {
-			return err
+		if m.Lost == nil { // else nobody else knows better what it had said
+			if err := n.learn(ctx); err != nil {
+				return err
+			}
 		}
 		n.learning.Store(false)
 		if err := n.index.NewEpoch(ctx); err != nil {
@@ -464,9 +468,25 @@ func (n *Node) beginAnew(ctx context.Context) error {
 		return fmt.Errorf("what the backup lacks could not be brought in line with the region; start the node again: %w", err)
 	}
 	head, _ := n.index.Head(n.index.Self())
+	if m.Lost != nil {
+		return n.foundAgain(ctx, head.Epoch)
+	}
 	if err := n.audit.Append(audit.Event{Event: "home.begun.anew", Detail: fmt.Sprintf("backup %s, epoch %d, %d studies erased again", m.Backup, head.Epoch, done.Erased)}); err != nil {
 		return err
 	}
+	if err := n.begun(); err != nil {
+		return err
+	}
+	n.Log.Warn("this node was restored from a backup; a new epoch of its log has begun. The home that the backup was taken of must never run again",
+		"backup", m.Backup, "taken", m.Taken, "epoch", uint64(head.Epoch), "erased_again", done.Erased, "copies_forgotten", done.Copies, "told_anew", done.Renewed)
+	if done.Lost > 0 {
+		n.Log.Warn("studies that were received here after the backup are not in it: they are found, and are where copies were brought; send the others here again", "studies", done.Lost)
+	}
+	return nil
+}
+
+// begun lets a node go on as any other.
+func (n *Node) begun() error {
 	if err := os.Remove(n.home.path(restoredFile)); err != nil {
 		return err
 	}
@@ -475,11 +495,26 @@ func (n *Node) beginAnew(ctx context.Context) error {
 	}
 	n.anew = nil
 	n.unready.Store(false)
-	n.Log.Warn("this node was restored from a backup; a new epoch of its log has begun. The home that the backup was taken of must never run again",
-		"backup", m.Backup, "taken", m.Taken, "epoch", uint64(head.Epoch), "erased_again", done.Erased, "copies_forgotten", done.Copies, "told_anew", done.Renewed)
-	if done.Lost > 0 {
-		n.Log.Warn("studies that were received here after the backup are not in it: they are found, and are where copies were brought; send the others here again", "studies", done.Lost)
+	return nil
+}
+
+// foundAgain stores from their blocks the studies that an index has lost with
+// what it had said, and says that the disk is not to be trusted.
+func (n *Node) foundAgain(ctx context.Context, epoch index.Epoch) error {
+	lost := n.anew.Lost
+	instances, err := n.archive.RecoverLost(ctx)
+	if err != nil {
+		return fmt.Errorf("what the index has lost could not be stored again from its blocks; start the node again: %w", err)
 	}
+	n.lost = fmt.Sprintf("the index on this node's disk had lost its newest writes when this node started: its own log ended at fact %d of epoch %d and had reached fact %d of epoch %d. %s from their blocks, and epoch %d of the log has begun. Of studies that had grown in that time instances may be lacking: send again what came shortly before. See to the disk: it has lost what it said it had written",
+		lost.Have.Seq, lost.Have.Epoch, lost.Said.Seq, lost.Said.Epoch, counted(instances, "instance was stored again", "instances were stored again"), epoch)
+	if err := n.audit.Append(audit.Event{Event: "home.begun.anew", Detail: fmt.Sprintf("the index had lost what was said, epoch %d, %d instances stored again", epoch, instances)}); err != nil {
+		return err
+	}
+	if err := n.begun(); err != nil {
+		return err
+	}
+	n.Log.Error(n.lost)
 	return nil
 }
 

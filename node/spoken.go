@@ -1,40 +1,94 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/priormesh/priormesh/index"
 )
 
-// saidFile says how far the node's own log had come for certain, beside the
-// index and not in it: an index that knows of less is lost.
+// saidFile says how far the node's own log has come, beside the index and not
+// in it: an index that knows of less is lost. It is written with each batch of
+// facts, in turn at one of two places, so that a write that is cut off leaves
+// the other.
 const saidFile = "said"
 
-const saidForm = "priormesh said 1 %d %d\n"
+const (
+	saidForm  = "priormesh said 2 %d %d %08x\n" // epoch, number, CRC-32C of what is before it
+	saidPlace = 512                             // bytes from one place to the next: a sector each
+)
 
 // spoken is index.Spoken in a file of the home.
 type spoken struct{ h *Home }
 
-func (s spoken) Load() (p index.Position, err error) {
-	b, err := os.ReadFile(s.h.path(saidFile))
+func (s spoken) path() string { return s.h.path(saidFile) }
+
+func saidLine(p index.Position) []byte {
+	text := fmt.Sprintf("priormesh said 2 %d %d ", p.Epoch, p.Seq)
+	return fmt.Appendf(nil, saidForm, p.Epoch, p.Seq, crc32.Checksum([]byte(text), crc32.MakeTable(crc32.Castagnoli)))
+}
+
+func (s spoken) Load() (index.Position, error) {
+	b, err := os.ReadFile(s.path())
 	if errors.Is(err, fs.ErrNotExist) {
-		return p, nil
+		return index.Position{}, nil
 	}
 	if err != nil {
-		return p, err
+		return index.Position{}, err
 	}
-	_, err = fmt.Sscanf(string(b), saidForm, &p.Epoch, &p.Seq)
-	if err != nil || fmt.Sprintf(saidForm, p.Epoch, p.Seq) != string(b) {
-		return p, fmt.Errorf("%s does not say how far this node's log had come; restore the home from a backup with `priormesh restore`", s.h.path(saidFile))
+	p, _, err := s.newest(b)
+	return p, err
+}
+
+// newest is the position that the file tells, and the place of the other one.
+func (s spoken) newest(b []byte) (p index.Position, other int64, err error) {
+	found := false
+	for at := 0; at < 2*saidPlace && at < len(b); at += saidPlace {
+		var q index.Position
+		var sum uint32
+		line := bytes.TrimRight(b[at:min(len(b), at+saidPlace)], "\x00")
+		if _, err := fmt.Sscanf(string(line), saidForm, &q.Epoch, &q.Seq, &sum); err != nil || !bytes.Equal(saidLine(q), line) {
+			continue
+		}
+		if !found || q.Epoch > p.Epoch || q.Epoch == p.Epoch && q.Seq > p.Seq {
+			p, other = q, int64(saidPlace-at)
+		}
+		found = true
 	}
-	return p, nil
+	if !found {
+		return p, 0, fmt.Errorf("%s does not say how far this node's log had come; restore the home from a backup with `priormesh restore`", s.path())
+	}
+	return p, other, nil
 }
 
 func (s spoken) Store(p index.Position) error {
-	return writeFile(s.h.path(saidFile), fmt.Appendf(nil, saidForm, p.Epoch, p.Seq))
+	place := make([]byte, saidPlace)
+	copy(place, saidLine(p))
+	f, err := os.OpenFile(s.path(), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return writeFile(s.path(), slices.Concat(place, make([]byte, saidPlace)))
+	}
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 2*saidPlace)
+	_, err = f.ReadAt(b, 0)
+	var at int64
+	if err == nil {
+		_, at, err = s.newest(b)
+	}
+	if err == nil {
+		_, err = f.WriteAt(place, at)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // checkIndexThere looks for the index before Badger does, which removes tables

@@ -3,12 +3,16 @@ package node_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
+	"github.com/priormesh/priormesh/node/api"
 )
 
 // A node that has spoken does not start with an index that does not know of it, and leaves what is there of it as it is.
@@ -49,5 +53,111 @@ func TestAnIndexThatForgotWhatWasSaid(t *testing.T) {
 	if n, err := node.Open(context.Background(), r[0].home, node.Options{}); !errors.As(err, &lost) {
 		n.Close()
 		t.Fatal(err)
+	}
+}
+
+// indexAsItIs is the folder of a running node's index, as a process that is killed now would leave it.
+func (tr *trust) indexAsItIs() string {
+	tr.t.Helper()
+	to := filepath.Join(tr.t.TempDir(), "index")
+	if err := os.CopyFS(to, os.DirFS(filepath.Join(tr.home.Dir, "index"))); err != nil {
+		tr.t.Fatal(err)
+	}
+	return to
+}
+
+func (tr *trust) putsIndex(from string) {
+	tr.t.Helper()
+	dir := filepath.Join(tr.home.Dir, "index")
+	if err := os.RemoveAll(dir); err != nil {
+		tr.t.Fatal(err)
+	}
+	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
+		tr.t.Fatal(err)
+	}
+}
+
+func (tr *trust) knows(n int) {
+	tr.t.Helper()
+	tr.wait(fmt.Sprintf("knows %d studies", n), func() (bool, string) {
+		var f api.Found
+		tr.operator("GET", "/api/v1/studies", nil, &f)
+		return len(f.Studies) == n, fmt.Sprintf("%d", len(f.Studies))
+	})
+}
+
+// A disk has lost the newest writes to the index, and no member is there to tell the node what it had said: it stores again what it had
+// acknowledged, and says it in a new epoch, which nothing of before contradicts.
+func TestAnIndexThatLostItsNewestWritesGoesOnInANewEpoch(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	r[1].imports(study("1.2.3.1", ada, "20240101", 1)...)
+	r[0].knows(1)
+	old := r[1].indexAsItIs()
+	r[1].imports(study("1.2.3.2", ada, "20240102", 2)...)
+	r[1].imports(study("1.2.3.3", ada, "20240103", 1)...)
+	r[0].knows(3)
+	r[0].stop()
+	r[1].stop()
+	r[1].putsIndex(old)
+	r[1].start()
+	var f api.Found
+	r[1].operator("GET", "/api/v1/studies", nil, &f) // at once
+	if len(f.Studies) != 3 {
+		t.Errorf("it shows %d studies of the 3 that it had acknowledged", len(f.Studies))
+	}
+	lost := func() bool {
+		return slices.ContainsFunc(r[1].status().Warnings, func(w string) bool {
+			return strings.Contains(w, "lost its newest writes") && strings.Contains(w, "See to the disk")
+		})
+	}
+	if !lost() {
+		t.Errorf("status does not say it: %q", r[1].status().Warnings)
+	}
+	r[1].imports(study("1.2.3.4", ada, "20240104", 1)...)
+	r[0].start()
+	r[0].knows(4)
+	r[1].knows(4)
+	for _, tr := range r {
+		if s := tr.status(); len(s.Forked) > 0 {
+			t.Errorf("%s sees a fork: %+v", tr.home.Config.Trust, s.Forked)
+		}
+		if head, _ := tr.n.Index().Head(r[1].n.Index().Self()); head.Epoch != 2 {
+			t.Errorf("%s has %s in epoch %d", tr.home.Config.Trust, r[1].home.Config.Trust, head.Epoch)
+		}
+	}
+	for _, tr := range r {
+		code, _, parts := tr.retrieve("studies/1.2.3.2")
+		if code != 200 || len(parts) != 2 {
+			t.Errorf("%s gives %d, %d instances", tr.home.Config.Trust, code, len(parts))
+		}
+	}
+	r[1].stop()
+	r[1].start()
+	if head, _ := r[1].n.Index().Head(r[1].n.Index().Self()); head.Epoch != 2 || lost() {
+		t.Errorf("after another start: epoch %d", head.Epoch)
+	}
+	r[1].knows(4)
+}
+
+// A process that is killed leaves its index as it is: nothing is lost, and no epoch begins.
+func TestANodeThatWasKilledBeginsNoEpoch(t *testing.T) {
+	r := region(t, "RX1")
+	for i := range 3 {
+		r[0].imports(study(fmt.Sprintf("1.2.3.%d", i+1), ada, "20240101", 2)...)
+		said, err := os.ReadFile(filepath.Join(r[0].home.Dir, "said"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := r[0].indexAsItIs()
+		r[0].stop()
+		r[0].putsIndex(left)
+		if err := os.WriteFile(filepath.Join(r[0].home.Dir, "said"), said, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r[0].start()
+		r[0].knows(i + 1)
+		if head, _ := r[0].n.Index().Head(r[0].n.Index().Self()); head.Epoch != 1 || head.Seq == 0 {
+			t.Fatalf("it goes on in epoch %d", head.Epoch)
+		}
 	}
 }

@@ -88,6 +88,12 @@ func (a *Archive) checkIndex() error {
 // IndexDamaged says that the last look at the index's files found damage.
 func (a *Archive) IndexDamaged() bool { return a.indexDamaged.Load() }
 
+// RecoverLost is for before Start, when the index is known to have lost what it
+// had: it stores again, and tells at once, the own studies that are lacking.
+func (a *Archive) RecoverLost(ctx context.Context) (instances int, err error) {
+	return a.recoverLost(ctx)
+}
+
 // recoverLost finds own studies, and instances of them, that the catalogue has
 // lost, and stores them again. It returns how many instances came back.
 func (a *Archive) recoverLost(ctx context.Context) (instances int, err error) {
@@ -200,7 +206,13 @@ func (a *Archive) recoverSource(ctx context.Context, id sourceID) (n int, err er
 	if n == 0 {
 		return 0, nil
 	}
-	return n, a.recount(id)
+	if err := a.recount(id); err != nil {
+		return n, err
+	}
+	if _, err := a.publish(ctx, id.Study); err != nil && ctx.Err() == nil {
+		a.Log.Error("a study that was stored again could not be told to the region at once; it is tried again", "study", short(id.Study), "error", err)
+	}
+	return n, nil
 }
 
 // recount sets what a source says of itself to what its rows are.
