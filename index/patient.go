@@ -2,6 +2,7 @@ package index
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -116,6 +117,17 @@ func (x *Index) Patient(uid string) (Patient, error) {
 		return err
 	})
 	return p, err
+}
+
+// Whose is a text of what is said of whose a study is. Studies of which it is the same are seen alike by Patient, but for themselves.
+func Whose(said []Authored[Study]) string {
+	var texts []string
+	for _, s := range said {
+		v := s.Value
+		texts = append(texts, fmt.Sprintf("%q %q %q %q %t", v.Patient, v.NHS, v.Name, v.BirthDate, v.Mixed))
+	}
+	slices.Sort(texts)
+	return fmt.Sprintf("%q", slices.Compact(texts))
 }
 
 // patientOf answers Patient from what is said of people.

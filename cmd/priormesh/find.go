@@ -73,7 +73,9 @@ What is asked for must all be true of a study as one trust tells it. Text withou
 
 PATIENT is the number and, in brackets, who issued it. A Patient ID is an NHS number only where its issuer says so: NHS, 2.16.840.1.113883.2.1.4.1 or https://fhir.nhs.uk/Id/nhs-number, named in the images or as the trust's identity.default_issuer. Under any other issuer the same digits are that issuer's number: ask for them with --patient.
 
-A number may stand on studies of two people by mistake. Where not all studies found by --patient or --nhs are known to be one patient's, a first column tells the patients apart by a letter, and a warning says so.
+A number may stand on studies of two people by mistake. Where not all studies found by --patient or --nhs are known to be one patient's, a first column tells the patients apart by a letter, and a warning says so; "?" is of a further patient, or not told apart. So it is with a pattern of Patient IDs.
+
+Studies that may be the same patient's, and bear another number, or contradict in name or birth date the study asked for by --study, follow in a table of their own. No node brings them by itself: compare, then fetch them.
 
 INSTANCES ends with + where several trusts received the study and not all of their lists are here: there may be more. TRUSTS received the study. WHERE is "here" (whole on this node), "partly" (what this node received is here, and other trusts received more), "elsewhere", "damaged" or "lost". --json has all that is known: times, NHS number, who received what, who holds copies, and how far each trust has been heard.
 
@@ -133,7 +135,13 @@ func (c *findCmd) Run(p *program) error {
 		return exit(exitWrongUse, "--trust: %s is not a trust of this region; there are %s", short(string(c.Trust), 20), plain(strings.Join(known, ", ")))
 	}
 	if len(got.Studies) > 0 || p.json {
-		if err := p.result(got, func(w io.Writer) { studyTable(w, got.Studies) }); err != nil {
+		if err := p.result(got, func(w io.Writer) {
+			studyTable(w, got.Studies)
+			if len(got.Possible) > 0 {
+				fmt.Fprint(w, "\nperhaps the same patient's, and not known to be:\n")
+				studyTable(w, got.Possible)
+			}
+		}); err != nil {
 			return err
 		}
 	}

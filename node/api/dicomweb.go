@@ -182,11 +182,11 @@ func (o object) Layout() *dicomweb.Layout {
 
 func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, error) {
 	iq, rest, warnings := studyQuery(q, w.archive.Self)
-	_, people, err := apart(w.archive.Index, iq)
+	people, err := peopleOf(w.archive, iq)
 	if err != nil {
 		return dicomweb.Result{}, webError(err)
 	}
-	warnings = append(warnings, people...)
+	warnings = append(warnings, people.said...)
 	if q.Level == dicomweb.Studies {
 		for _, m := range rest {
 			warnings = append(warnings, unsupported(m))

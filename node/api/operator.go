@@ -79,8 +79,8 @@ type Study struct {
 	Lost         bool      `json:"lost,omitempty"`        // this node received it, and has nothing of it since it was restored from an older backup: it is to be sent again
 	Received     time.Time `json:"received,omitzero"`
 	// Person tells patients apart where studies were asked for by a number of a
-	// patient and are not all known to be one patient's: those with the same
-	// number, from 1, are. 0 where all are one patient's, as far as anybody says, and
+	// patient, or a pattern of such, and are not all known to be one patient's: those
+	// with the same number, from 1, are. 0 where all are one patient's, as far as anybody says, and
 	// of a study that is a further patient's than are told apart.
 	Person int `json:"person,omitempty"`
 	// Versions is what each node received of the study. Modalities, Series,
@@ -104,6 +104,9 @@ type StudyVersion struct {
 type Found struct {
 	Studies []Study `json:"studies"`
 	Total   int     `json:"total"` // matches before limit, offset and after
+	// Possible are further studies that may be of a patient of a number or a study
+	// that was asked for, the first ones: a person decides.
+	Possible []Study `json:"possible,omitempty"`
 	// Next goes on after this page (after=NEXT), whatever comes in meanwhile; empty:
 	// nothing was left after it. A page may be shorter than its limit: it has bytes
 	// for so much only, and Warnings says so.

@@ -2,76 +2,215 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node/archive"
 )
 
-// Limits of what is looked at to tell apart the patients under one number.
+// Limits of what is looked at to tell apart the patients of an answer.
 const (
-	maxUnder  = 256 // studies, the newest
-	maxPeople = 8   // patients
+	maxUnder    = 256 // studies, the newest
+	maxPeople   = 8   // patients
+	maxAsked    = 32  // times that the index is asked for a patient: once for all studies of which the same is said
+	maxPossible = 64  // possible further studies that are named
 )
 
-// apart tells apart, from 1, the patients of all studies that bear the number
-// of a patient that is asked for, whichever of them are asked for and whatever
-// page: such a number may stand on two people's studies, by mistake or because
-// its issuer was not asked for. person has no entries, and nothing is said,
-// where all are one patient's as far as anybody says.
-func apart(x *index.Index, q index.Query) (person map[string]int, said []string, err error) {
-	under := index.Query{PatientID: q.PatientID, Issuer: q.Issuer, NHS: q.NHS, Limit: maxUnder}
-	if q.NHS == "" && (q.PatientID == "" || strings.ContainsAny(q.PatientID, "*?")) {
-		return nil, nil, nil
+// people is whose the studies are that were asked for.
+type people struct {
+	// person tells patients apart, by study, from 1; 0: a further patient, or one that
+	// was not looked at. It has no entries where all are one patient's as far as anybody says.
+	person   map[string]int
+	possible []archive.Found // studies that may be the patients' and do not bear the number that was asked for
+	said     []string
+}
+
+// peopleOf tells apart the patients of the studies that a question asks for by a
+// number of a patient or a pattern of such, whatever page is asked for: a number
+// may stand on two people's studies, by mistake or because its issuer was not
+// asked for. And it finds what else may be theirs, also for a question for one study.
+func peopleOf(a *archive.Archive, q index.Query) (people, error) {
+	under := index.Query{PatientID: q.PatientID, Issuer: q.Issuer, NHS: q.NHS}
+	pattern := false
+	switch {
+	case q.NHS == "" && strings.Trim(q.PatientID, "*") == "":
+		if len(q.StudyUIDs) != 1 {
+			return people{}, nil
+		}
+		under = index.Query{StudyUIDs: q.StudyUIDs}
+	case strings.ContainsAny(q.PatientID, "*?"):
+		pattern, under = true, q // whom else the pattern fits is another question
+		under.After, under.Offset = "", 0
 	}
-	if x.Check(under) != nil {
-		return nil, nil, nil // the search itself says what is wrong with it
+	under.Limit = maxUnder
+	if a.Index.Check(under) != nil {
+		return people{}, nil // the search itself says what is wrong with it
 	}
-	ans, err := x.Studies(under)
+	ans, err := a.Index.Studies(under)
 	if err != nil {
-		return nil, nil, err
+		return people{}, err
 	}
-	person = make(map[string]int)
-	people, further := 0, ans.More
+	l := lineup{index: a.Index, person: make(map[string]int), placed: make(map[string]bool), views: make(map[string]*view), left: ans.More, pattern: pattern}
 	for _, s := range ans.Studies {
-		if person[s.UID] > 0 {
-			continue
+		l.placed[s.UID] = true
+		if err := l.place(s); err != nil {
+			return people{}, err
 		}
-		if people == maxPeople {
-			further = true
-			break
+	}
+	p := people{said: l.say()}
+	if l.people > 1 {
+		p.person = l.person
+	}
+	possible := l.possible()
+	if len(possible) == 0 || pattern {
+		return p, nil
+	}
+	named := possible[:min(len(possible), maxPossible)]
+	if p.possible, _, err = a.Studies(index.Query{StudyUIDs: named, Limit: maxPossible}); err != nil || len(p.possible) == 0 {
+		return p, err
+	}
+	count := counted(len(p.possible), "further study", "further studies")
+	if len(possible) > len(named) {
+		count = fmt.Sprintf("more than %d further studies", len(named))
+	}
+	var at []string
+	for _, f := range p.possible {
+		for _, t := range f.Trusts {
+			at = append(at, string(t))
 		}
-		p, err := x.Patient(s.UID)
+	}
+	slices.Sort(at)
+	p.said = append(p.said, fmt.Sprintf("%s may be of a patient of this answer and not shown with it: number, birth date or name differ, or too little is said of it; received by %s. A person decides: no node brings such a study by itself", count, strings.Join(slices.Compact(at), ", ")))
+	return p, nil
+}
+
+// lineup gives studies to patients, one after the other.
+type lineup struct {
+	index   *index.Index
+	person  map[string]int   // by study
+	placed  map[string]bool  // studies
+	views   map[string]*view // by what is said of whose a study is
+	order   []*view
+	people  int
+	pattern bool // people are told apart, but not those beyond the limit: they are anybody
+	left    bool // there are further studies, or patients
+}
+
+// view is the patient of studies of which the same is said.
+type view struct {
+	index.Patient
+	rep string // the study it is seen from
+	who int    // the patient that study was given to
+}
+
+// certain lists what is certainly one patient's with a study of which the same
+// is said as of the one that the view is seen from.
+func (v *view) certain(study string) []string {
+	if slices.Contains(v.Certain, study) {
+		return v.Certain
+	}
+	return append(slices.DeleteFunc(slices.Clone(v.Certain), func(uid string) bool { return uid == v.rep }), study)
+}
+
+// place gives a study to the patient of whom a study is certain with it, or to a new one.
+func (l *lineup) place(s index.StudyAnswer) error {
+	text := index.Whose(s.Statements)
+	v := l.views[text]
+	if v == nil {
+		if len(l.views) == maxAsked || l.pattern && l.people == maxPeople {
+			l.left = l.left || l.person[s.UID] == 0
+			return nil
+		}
+		p, err := l.index.Patient(s.UID)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		who := 0
-		for _, uid := range p.Certain { // whichever of a patient's studies is looked at first
-			if who == 0 {
-				who = person[uid]
-			}
-		}
+		v = &view{Patient: p, rep: s.UID}
+		l.views[text], l.order = v, append(l.order, v)
+	}
+	certain := v.certain(s.UID)
+	who := l.person[s.UID]
+	for _, uid := range certain { // whichever of a patient's studies is looked at first
 		if who == 0 {
-			people++
-			who = people
+			who = l.person[uid]
 		}
-		person[s.UID] = who
-		for _, uid := range p.Certain {
-			if person[uid] == 0 {
-				person[uid] = who
+	}
+	if who == 0 {
+		if l.people == maxPeople {
+			l.left = true
+			return nil
+		}
+		l.people++
+		who = l.people
+	}
+	for _, uid := range certain {
+		if l.person[uid] == 0 {
+			l.person[uid] = who
+		}
+	}
+	if s.UID == v.rep {
+		v.who = who
+	}
+	return nil
+}
+
+// loose says whether studies were given to one patient that are not certain for each other.
+func (l *lineup) loose() bool {
+	for _, v := range l.order {
+		for uid := range l.placed {
+			if v.who > 0 && l.person[uid] == v.who && !slices.Contains(v.Certain, uid) {
+				return true
 			}
 		}
 	}
-	if people < 2 && !further {
-		return nil, nil, nil
+	return false
+}
+
+// possible lists what may be the patients' and is not among what was placed.
+func (l *lineup) possible() (studies []string) {
+	seen := make(map[string]bool)
+	for _, v := range l.order {
+		for _, uid := range v.Possible {
+			if !seen[uid] && !l.placed[uid] && l.person[uid] == 0 {
+				seen[uid] = true
+				studies = append(studies, uid)
+			}
+		}
 	}
-	if people < 2 {
-		return nil, []string{fmt.Sprintf("more than %d studies bear this number, and only the newest were looked at to see whether they are one patient's", maxUnder)}, nil
+	return studies
+}
+
+// say says what is not certain of whose the studies are.
+func (l *lineup) say() (said []string) {
+	bear := "bear this number"
+	if l.pattern {
+		bear = "match this pattern"
 	}
-	count := fmt.Sprint(people)
-	if further {
+	count := fmt.Sprint(l.people)
+	if l.left {
 		count += " and perhaps more"
 	}
-	return person, []string{fmt.Sprintf("the studies that bear this number are not known to be one patient's: %s patients are told apart by birth date, name or issuer of the number; compare them before you take a study of one for a prior of another", count)}, nil
+	switch {
+	case l.people > 1:
+		said = append(said, fmt.Sprintf("the studies that %s are not known to be one patient's: %s patients are told apart by birth date, name or issuer of the number; compare them before you take a study of one for a prior of another", bear, count))
+	case l.left:
+		said = append(said, fmt.Sprintf("more than %d studies, or %d ways of writing a patient, %s, and only the newest were looked at to see whether they are one patient's", maxUnder, maxAsked, bear))
+	}
+	if l.loose() {
+		said = append(said, "of the studies that are given to one patient some are certain for others of that patient only, and not for all: compare their birth dates and names")
+	}
+	crowded, incomplete := false, false
+	for _, v := range l.order {
+		crowded, incomplete = crowded || len(v.Crowded) > 0, incomplete || v.Incomplete
+	}
+	if crowded {
+		said = append(said, "a number of this patient is borne by so many people that only studies with the same birth date, family and given name count as one patient's: others may be the patient's too; look at all that bear the number, and see that the wrong ones get a number of their own")
+	}
+	if incomplete {
+		said = append(said, "so much is said of this patient that not all of it was looked at: there may be further studies of the patient")
+	}
+	return said
 }
 
 // otherIssuer says where the digits of an NHS number stand as a Patient ID of

@@ -277,7 +277,7 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 		out.Warnings = append(out.Warnings, noTrust(string(t), basis))
 	}
 	found, said := told(found)
-	person, people, err := apart(s.Archive.Index, iq)
+	people, err := peopleOf(s.Archive, iq)
 	if err != nil {
 		return err
 	}
@@ -285,14 +285,17 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out.Warnings = slices.Concat(out.Warnings, people, other, said)
+	out.Warnings = slices.Concat(out.Warnings, people.said, other, said)
 	if out.Warnings == nil {
 		out.Warnings = []string{}
 	}
 	for _, f := range found {
 		st := studyJSON(f)
-		st.Person = person[f.UID]
+		st.Person = people.person[f.UID]
 		out.Studies = append(out.Studies, st)
+	}
+	for _, f := range people.possible {
+		out.Possible = append(out.Possible, studyJSON(f))
 	}
 	return answer(w, http.StatusOK, out)
 }

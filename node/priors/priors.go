@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -217,21 +216,18 @@ func (b *burst) statement(study string) *statement {
 		return nil
 	}
 	st := &statement{}
-	var texts []string
+	st.text = index.Whose(all)
 	for _, s := range all {
 		v := s.Value
 		ids := slices.Clone(v.Patient)
 		if v.NHS != "" && strings.Trim(v.NHS, v.NHS[:1]) != "" { // one digit repeated stands for none
 			ids = append(ids, index.PatientID{ID: v.NHS})
 		}
-		texts = append(texts, fmt.Sprintf("%q %q %q %q %t", v.Patient, v.NHS, v.Name, v.BirthDate, v.Mixed))
 		st.under = append(st.under, ids...)
 		if s.Author != b.Self {
 			st.order = max(st.order, v.Date+v.Time)
 		}
 	}
-	slices.Sort(texts)
-	st.text = fmt.Sprintf("%q", slices.Compact(texts))
 	b.said[study] = st
 	return st
 }
