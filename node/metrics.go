@@ -42,11 +42,12 @@ var (
 	descTaking       = prometheus.NewDesc("priormesh_snapshot_taking_pages_all", "Pages of that snapshot.", []string{"trust", "node"}, nil)
 	descCircuits     = prometheus.NewDesc("priormesh_relay_circuits", "Connections between other nodes that this one carries as a relay.", nil, nil)
 	descRelayed      = prometheus.NewDesc("priormesh_relay_bytes_total", "Bytes carried so.", nil, nil)
+	descDoubts       = prometheus.NewDesc("priormesh_arrivals_in_doubt", "Studies that arrived within priors.window and for which not all that may be a prior was brought, by why: \"possible\", \"crowded number\", \"limit\".", []string{"why"}, nil)
 	descRefused      = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
+	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descDoubts, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
 		descLag, descAge, descPosition, descEpoch, descForked, descSnapshot, descTaken, descTaking, descBucket, descDamaged, descVerified, descRepaired, descLastVerified, descCircuits, descRelayed} {
 		ch <- d
 	}
@@ -134,6 +135,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descSpaceStudies, float64(s.Unswept), "unswept")
 		gauge(descSpaceStudies, float64(s.Damaged), "damaged")
 	}
+	doubts := c.n.priors.Doubts()
+	gauge(descDoubts, float64(doubts.Possible), "possible")
+	gauge(descDoubts, float64(doubts.Crowded), "crowded number")
+	gauge(descDoubts, float64(doubts.Limited), "limit")
 	level, free := c.n.disk.now()
 	gauge(descFree, float64(free))
 	gauge(descReserve, float64(c.n.disk.reserve))

@@ -47,6 +47,7 @@ type Engine struct {
 	arrived map[string]time.Time // within the window; only run touches it
 	mu      sync.Mutex
 	heard   map[string]bool          // studies to look at
+	doubts  map[string]doubt         // of studies that arrived within the window
 	excess  map[index.PatientID]bool // identifiers of more than is looked at; said once, and only run touches it
 	wake    chan struct{}
 	stopped chan struct{}
@@ -66,7 +67,7 @@ const retryAfter = 5 * time.Second
 
 // New makes an engine. Nothing happens until Start.
 func New(o Options) *Engine {
-	return &Engine{Options: o, heard: make(map[string]bool), excess: make(map[index.PatientID]bool), wake: make(chan struct{}, 1)}
+	return &Engine{Options: o, heard: make(map[string]bool), doubts: make(map[string]doubt), excess: make(map[index.PatientID]bool), wake: make(chan struct{}, 1)}
 }
 
 // Start applies the rules to what arrived before the start, and from then on
@@ -140,6 +141,9 @@ func (e *Engine) current(study string) bool {
 	if ok && e.Now().Sub(at) > e.Window {
 		delete(e.arrived, study)
 		ok = false
+		e.mu.Lock()
+		delete(e.doubts, study)
+		e.mu.Unlock()
 	}
 	return ok
 }
@@ -320,9 +324,64 @@ func (b *burst) study(study string) error {
 	return nil
 }
 
+// doubt is what was not brought for a study that arrived.
+type doubt struct {
+	at       time.Time // of the arrival
+	possible int       // studies that may be the patient's
+	crowded  bool      // too many people bear a number of the patient
+	limited  bool      // not all was looked at, or is brought
+}
+
+// note keeps what is not brought for a study that arrived, and says it when it changes.
+func (b *burst) note(v *view, current string) {
+	d := doubt{at: b.arrived[current], limited: v == nil}
+	if v != nil {
+		d.possible, d.crowded = len(v.patient.Possible), len(v.patient.Crowded) > 0
+		d.limited = v.patient.Incomplete || len(v.patient.Certain) > maxPriors
+	}
+	b.mu.Lock()
+	was := b.doubts[current]
+	b.doubts[current] = d
+	b.mu.Unlock()
+	if d != was && (d.possible > 0 || d.crowded) {
+		b.Log.Info("not brought, for a person decides: studies that may be the patient's of one that arrived; `priormesh find --study` lists them", "study", dicom.UID(current).Short(), "possible", d.possible, "number_of_too_many_people", d.crowded)
+	}
+}
+
+// Doubts counts the studies that arrived within the window and for which something was not brought.
+type Doubts struct {
+	Possible int // there are studies that may be the patient's
+	Crowded  int // too many people bear a number of the patient
+	Limited  int // not all was looked at, or is brought
+}
+
+// Doubts says for how many arrivals something was not brought.
+func (e *Engine) Doubts() (n Doubts) {
+	now := e.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for study, d := range e.doubts {
+		switch {
+		case now.Sub(d.at) > e.Window:
+			delete(e.doubts, study)
+			continue
+		case d.possible > 0:
+			n.Possible++
+		}
+		if d.crowded {
+			n.Crowded++
+		}
+		if d.limited {
+			n.Limited++
+		}
+	}
+	return n
+}
+
 // arrival brings the priors of a study that arrived within the window, if it or
 // one of them was heard of.
 func (b *burst) arrival(v *view, current string, st *statement) error {
+	b.note(v, current)
 	if v == nil || v.brought {
 		return nil
 	}

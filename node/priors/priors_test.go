@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ type world struct {
 	mu       sync.Mutex
 	certain  map[string][]string
 	possible map[string][]string
+	crowded  map[string]bool
 	arrivals map[string]time.Time
 	asked    []string
 	failing  bool
@@ -48,7 +50,11 @@ func (w *world) Patient(uid string) (index.Patient, error) {
 		w.failing = false
 		return index.Patient{}, errors.New("the disk does not answer")
 	}
-	return index.Patient{Certain: append([]string{uid}, w.certain[uid]...), Possible: w.possible[uid]}, nil
+	p := index.Patient{Certain: append([]string{uid}, w.certain[uid]...), Possible: w.possible[uid]}
+	if w.crowded[uid] {
+		p.Crowded = []index.Identifier{{NHS: "9434765919"}}
+	}
+	return p, nil
 }
 
 func (w *world) Arrivals(since time.Time) (map[string]time.Time, error) {
@@ -128,6 +134,32 @@ func TestWhatIsBrought(t *testing.T) {
 				t.Errorf("brought %v, want %v", got, c.want)
 			}
 		})
+	}
+}
+
+// What is not brought since a person decides is counted for as long as the window lasts, and said once, with no more of a UID than is shown.
+func TestWhatIsNotBroughtIsSaid(t *testing.T) {
+	const arrived, other, window = "1.2.826.0.1.3680043.8.498.11111111", "1.2.826.0.1.3680043.8.498.22222222", time.Hour
+	now := time.Unix(1_700_000_000, 0)
+	w := &world{certain: map[string][]string{arrived: nil, other: nil}, possible: map[string][]string{arrived: {other, "b"}}, crowded: map[string]bool{other: true},
+		arrivals: map[string]time.Time{arrived: now, other: now}}
+	var said strings.Builder
+	e := New(Options{Index: w, Archive: w, Window: window, Now: func() time.Time { return now }, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	e.arrived = map[string]time.Time{}
+	for range 2 {
+		if _, err := e.apply(t.Context(), map[string]bool{arrived: true, other: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := e.Doubts(); got != (Doubts{Possible: 1, Crowded: 1}) {
+		t.Errorf("%+v", got)
+	}
+	if log := said.String(); strings.Count(log, "not brought") != 2 || strings.Count(log, "possible=2") != 1 || strings.Contains(log, arrived) || strings.Contains(log, other) {
+		t.Errorf("said %s", log)
+	}
+	now = now.Add(window + 1)
+	if got := e.Doubts(); got != (Doubts{}) {
+		t.Errorf("after the window: %+v", got)
 	}
 }
 
