@@ -331,9 +331,12 @@ func (b *indexBench) printSpent(what string, spent map[string]time.Duration, fac
 	t.Flush()
 }
 
-// ask asks a node's index in a process of its own.
+// ask asks a node's index in a process of its own, which has nothing of it in the page cache at first.
 func (b *indexBench) ask(ctx context.Context, n *filled) (*told, error) {
 	out := new(told)
+	if err := forget(n.home); err != nil {
+		return nil, err
+	}
 	limit, why := newBox(serveLimit)
 	n.asklimit = why
 	return out, b.boxed(ctx, "index-ask", part{Region: n.region, Trust: synthetic.Trusts()[0].ID, Home: n.home}, limit, out, &n.asking, &n.asklimit)
