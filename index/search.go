@@ -77,6 +77,7 @@ type plan struct {
 	rows    []span
 	persons []span
 	ordered bool // the one span of rows is in the order of answers
+	all     bool // they are all studies of the dates asked for
 	alone   bool // and each of its rows matches: nothing else is asked
 }
 
@@ -171,7 +172,7 @@ func (m *matcher) plans() (out []plan) {
 	if q.Trust != "" {
 		out = append(out, plan{rows: []span{m.dated(tableKey(tabTrust, string(q.Trust)))}, ordered: true})
 	}
-	dated := plan{rows: []span{m.dated([]byte{tabDate})}, ordered: true}
+	dated := plan{rows: []span{m.dated([]byte{tabDate})}, ordered: true, all: true}
 	switch asked := m.asked(); {
 	case asked == 0:
 		dated.alone = true
@@ -355,13 +356,21 @@ func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err
 		err := v.walk(last.rows[0], nil)
 		return v.complete, err
 	}
-	for _, round := range rounds {
-		c, err := s.count(plans, round)
+	ways := plans
+	for i, round := range rounds {
+		if i == len(rounds)-1 && s.m.begins != "" && s.m.date.set() && !s.all {
+			// Of a name that many bear a page is soon full. Where others are passed over unread, walking costs no more than counting.
+			if ended, err := v.walkSome(last.rows[0], nil, round); err != nil || ended {
+				return v.complete, err
+			}
+			ways = plans[:len(plans)-1] // that one has been followed
+		}
+		c, err := s.count(ways, round)
 		if err != nil {
 			return false, err
 		}
 		if c.any {
-			if c, err = s.refine(plans, c); err != nil {
+			if c, err = s.refine(ways, c); err != nil {
 				return false, err
 			}
 			err := s.counted(v, c, last.rows[0])
@@ -508,7 +517,7 @@ func (s *search) count(plans []plan, round int) (c counts, err error) {
 			if !all {
 				continue
 			}
-			if i == len(plans)-1 {
+			if p.all {
 				c.dated = len(got)
 			}
 			if c.rows == nil {

@@ -100,7 +100,7 @@ func (b *indexBench) run(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if small, err = b.ask(ctx, n); err != nil {
+			if small, err = b.ask(ctx, n, false); err != nil {
 				return err
 			}
 			if err := os.RemoveAll(filepath.Join(b.dir, "small")); err != nil {
@@ -111,12 +111,19 @@ func (b *indexBench) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if b.has("query", "memory") {
-			large, err := b.ask(ctx, n)
+		if b.has("query") {
+			large, err := b.ask(ctx, n, false)
 			if err != nil {
 				return err
 			}
 			b.printAsked(n, large, small)
+		}
+		if b.has("memory") {
+			tight, err := b.ask(ctx, n, true)
+			if err != nil {
+				return err
+			}
+			b.printTight(n, tight)
 		}
 		if b.has("wire") {
 			if err := b.wires(ctx, n); err != nil {
@@ -331,20 +338,28 @@ func (b *indexBench) printSpent(what string, spent map[string]time.Duration, fac
 	t.Flush()
 }
 
-// ask asks a node's index in a process of its own, which has nothing of it in the page cache at first.
-func (b *indexBench) ask(ctx context.Context, n *filled) (*told, error) {
+// ask asks a node's index in a process of its own: where the page cache has room for the files, or confined to so much memory with what
+// the cache keeps for it, and with nothing of it there at first.
+func (b *indexBench) ask(ctx context.Context, n *filled, tight bool) (*told, error) {
 	out := new(told)
-	if err := forget(n.home); err != nil {
+	var limit *box
+	n.asklimit = "with room for its files in the page cache"
+	if tight {
+		if err := forget(n.home); err != nil {
+			return nil, err
+		}
+		var why string
+		if limit, why = newBox(serveLimit); limit == nil {
+			n.asklimit = why
+		}
+	} else if err := warm(n.home); err != nil {
 		return nil, err
 	}
-	limit, why := newBox(serveLimit)
-	n.asklimit = why
 	return out, b.boxed(ctx, "index-ask", part{Region: n.region, Trust: synthetic.Trusts()[0].ID, Home: n.home}, limit, out, &n.asking, &n.asklimit)
 }
 
 func (b *indexBench) printAsked(n *filled, large, small *told) {
 	fmt.Fprintf(b.out, "\nQuestions to an index of %d studies, in process, in ms; opened in %v\n", n.region.Studies, large.Open.Round(time.Millisecond))
-	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
 	t := tabwriter.NewWriter(b.out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(t, "question\tasked\tstudies\tp50\tp99\tmost\ttarget")
 	if small != nil {
@@ -356,10 +371,10 @@ func (b *indexBench) printAsked(n *filled, large, small *told) {
 		if a.GaveUp > 0 {
 			gave = fmt.Sprintf(" (%d given up)", a.GaveUp)
 		}
-		fmt.Fprintf(t, "%s\t%d\t%.1f%s\t%s\t%s\t%s\t%s", a.Name, a.Draws, a.Found, gave, ms(a.P50), ms(a.P99), ms(a.Max), a.Target)
+		fmt.Fprintf(t, "%s\t%d\t%.1f%s\t%s\t%s\t%s\t%s", a.Name, a.Draws, a.Found, gave, inMS(a.P50), inMS(a.P99), inMS(a.Max), a.Target)
 		if small != nil {
 			s := small.Asked[i]
-			fmt.Fprintf(t, "\t%s\t%.1f", ms(s.P99), float64(a.P99)/float64(max(s.P99, 1)))
+			fmt.Fprintf(t, "\t%s\t%.1f", inMS(s.P99), float64(a.P99)/float64(max(s.P99, 1)))
 		}
 		fmt.Fprintln(t)
 	}
@@ -367,5 +382,23 @@ func (b *indexBench) printAsked(n *filled, large, small *told) {
 	if small != nil {
 		fmt.Fprintf(b.out, "Target for lookups of a patient: a ratio of at most %.0f\n", ratioTarget)
 	}
+	b.printResident(n)
+}
+
+func (b *indexBench) printResident(n *filled) {
 	fmt.Fprintf(b.out, "Resident while asked, at most: %v; target < %d MiB; %s\n", n.asking, serveLimit>>20, n.asklimit)
 }
+
+// printTight prints what it costs to have less memory than files.
+func (b *indexBench) printTight(n *filled, tight *told) {
+	fmt.Fprintf(b.out, "\nThe same questions with %d MiB for the node and for what the page cache keeps for it, in ms; opened in %v\n", serveLimit>>20, tight.Open.Round(time.Millisecond))
+	t := tabwriter.NewWriter(b.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "question\tasked\tp50\tp99\tmost")
+	for _, a := range tight.Asked {
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", a.Name, a.Draws, inMS(a.P50), inMS(a.P99), inMS(a.Max))
+	}
+	t.Flush()
+	b.printResident(n)
+}
+
+func inMS(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }

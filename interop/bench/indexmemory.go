@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -114,4 +115,19 @@ func watch(pid int) (stop func() peaks) {
 func (p peaks) String() string {
 	const mib = 1 << 20
 	return fmt.Sprintf("%d MiB (own at most %d, mapped files at most %d)", p.all/mib, p.anon/mib, p.file/mib)
+}
+
+// warm reads the files of a folder, so that the page cache has what it has room for.
+func warm(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, f)
+		return errors.Join(err, f.Close())
+	})
 }
