@@ -27,7 +27,7 @@ type Options struct {
 	Votes      []Vote                 // votes known from elsewhere: the founding vote, an invitation's
 	Nodes      []NodeFact             // nodes known from elsewhere: an invitation's
 	FoldName   func(string) string    // comparable form of a name component: case, accents, padding
-	NamesAgree func(a, b string) bool // whether two DICOM names can be one person's
+	NamesAgree func(a, b string) bool // whether two DICOM names can be one person's: a group of the one has, folded, the family name of a group of the other
 	Now        func() time.Time       // dates the proofs of forks, and decides nothing
 	Rand       io.Reader              // salts
 	Log        *slog.Logger

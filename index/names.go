@@ -64,6 +64,25 @@ func (h nameHead) mayBegin(text string) bool {
 	return string(h[:n]) == text[:n] || h == anyHead
 }
 
+// families lists the family names of a name's groups.
+func (fold folder) families(name string) (out []string) {
+	for _, g := range fold.canonical(name) {
+		if family, _ := familyGiven(g); family != "" {
+			out = append(out, family)
+		}
+	}
+	return out
+}
+
+// mayBeOf says whether a name of which this is the head may have a family name.
+func (h nameHead) mayBeOf(family string) bool {
+	if h == anyHead {
+		return true
+	}
+	n := min(len(family), nameHeadSize)
+	return string(h[:n]) == family[:n] && (n == nameHeadSize || h[n] == 0 || h[n] == '^')
+}
+
 // words returns the distinct folded words of what somebody searches for.
 func (fold folder) words(name string) []string {
 	var out []string

@@ -88,11 +88,15 @@ func identifierKey(id Identifier) []byte {
 	return tableKey(tabPatient, id.ID, id.Issuer)
 }
 
-// list lists the persons under a key that are wanted: keys are cut, what is said is not. They are in the order of what is said of them.
-func (r *peopleRows) list(key []byte, limit int, want func(person) bool) (out []personID, more bool, err error) {
+// list lists the persons under a key that are wanted: keys are cut, what is said is not. Only of those that may be wanted it is read. They are
+// in the order of what is said of them.
+func (r *peopleRows) list(key []byte, limit int, may func(nameHead) bool, want func(person) bool) (out []personID, more bool, err error) {
 	err = scan(r.runs.txn, key, key, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
 		if len(k) != len(key)+len(personKey{}) {
 			return false, errDamaged("a query table")
+		}
+		if !may(nameHead(k[len(key):])) {
+			return true, nil
 		}
 		id := r.number(personKey(k[len(key):]))
 		p, err := r.person(id)
@@ -118,11 +122,14 @@ func (r *peopleRows) list(key []byte, limit int, want func(person) bool) (out []
 }
 
 func (r *peopleRows) bearers(id Identifier, limit int) ([]personID, bool, error) {
-	return r.list(identifierKey(id), limit, func(p person) bool { return slices.Contains(p.identifiers(), id) })
+	return r.list(identifierKey(id), limit, func(nameHead) bool { return true }, func(p person) bool { return slices.Contains(p.identifiers(), id) })
 }
 
-func (r *peopleRows) namesakes(date, _ string, limit int) ([]personID, bool, error) {
-	return r.list(tableKey(tabBirth, date), limit, func(p person) bool { return cleanDate(p.BirthDate) == date })
+// Names that agree have a family name in common (Options.NamesAgree).
+func (r *peopleRows) namesakes(date, name string, limit int) ([]personID, bool, error) {
+	families := r.runs.x.fold.families(name)
+	may := func(h nameHead) bool { return slices.ContainsFunc(families, h.mayBeOf) }
+	return r.list(tableKey(tabBirth, date), limit, may, func(p person) bool { return cleanDate(p.BirthDate) == date })
 }
 
 func (r *peopleRows) studies(id personID, limit int) (list []studyOf, more bool, err error) {

@@ -191,8 +191,8 @@ func askPart(ctx context.Context, p part) (any, error) {
 	return out, db.Close()
 }
 
-// firstDraws is how many questions are asked before the caches count as filled.
-const firstDraws = 200
+// firstDraws is how many questions are asked before the caches count as filled: until most pages of ten million studies' files are mapped.
+const firstDraws = 2000
 
 // askDraws asks one question of studies drawn by rnd, draws times or for as long as each says.
 func askDraws(ctx context.Context, q question, x *index.Index, r *synthetic.Region, rnd *rand.Rand, draws int, each time.Duration) (asked, error) {
