@@ -151,7 +151,8 @@ func (g *logSync) try(out []index.Outgoing, err error) {
 
 // told notes that nothing is lacking here of what a peer has just told of its
 // own log: only its own node can say that there is nothing newer. A digest may
-// say the same of this node's log.
+// say the same of this node's log. Where the peer's key has signed a head that
+// has not come, now or before, nobody can say that nothing is lacking.
 func (g *logSync) told(from index.NodeID, msg index.Message) {
 	agreed := false
 	switch m := msg.(type) {
@@ -177,6 +178,9 @@ func (g *logSync) told(from index.NodeID, msg index.Message) {
 	default:
 		return
 	}
+	if g.claims(from) {
+		return
+	}
 	now := g.m.cfg.Now()
 	g.m.peers.with(from, func(c *contact) {
 		c.inStep = now
@@ -184,6 +188,18 @@ func (g *logSync) told(from index.NodeID, msg index.Message) {
 			c.agreed = now
 		}
 	})
+}
+
+// claims says whether a node's key has signed heads that have not come, since
+// it began the newest epoch of which something has: what a restored node lost
+// of an earlier one comes no more.
+func (g *logSync) claims(id index.NodeID) (behind bool) {
+	for _, l := range g.m.deps.Index.Lags() { // by epoch
+		if l.Node == id {
+			behind = l.Heard > l.Applied || behind && l.Applied == 0
+		}
+	}
+	return behind
 }
 
 // Bootstraps says how far the snapshots of nodes' logs that are being taken up

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -487,4 +488,36 @@ func TestAgreeingIsMoreThanBeingInStep(t *testing.T) {
 	}
 	send(digest)
 	eventually(t, "the peer agrees", func() bool { return !me.peer(other).Agreed.IsZero() })
+}
+
+// A peer whose key has signed facts that never come is not in step, whatever its digest says.
+func TestHeadsThatNeverComeAreLacking(t *testing.T) {
+	t.Parallel()
+	r := newRegion(t, 2)
+	me, other := r.nodes[0], r.nodes[1]
+	me.start()
+	h := rawHost(t, other.key)
+	must(t, dial(t, h, me))
+	digest := index.NewSync(me.index, index.SyncOptions{Self: other.id}).Met(me.id)[0].Message
+	s := stream(t, h, me, logs)
+	send := func(m index.Message) {
+		_, err := s.Write(frame(m.Encode()))
+		must(t, err)
+	}
+	send(digest)
+	eventually(t, "the peer is in step", func() bool { return !me.peer(other).InStep.IsZero() })
+	claim := other.say("1.2.9")
+	send(index.Heads{Heads: []index.Head{claim}})
+	eventually(t, "the claim is heard", func() bool {
+		return slices.ContainsFunc(me.index.Lags(), func(l index.Lag) bool { return l.Node == other.id && l.Heard == claim.Seq })
+	})
+	before := me.peer(other).InStep
+	send(digest)
+	forged := claim
+	forged.Seq++
+	send(index.Heads{Heads: []index.Head{forged}})
+	ends(t, s) // all before it has been looked at
+	if after := me.peer(other).InStep; !after.Equal(before) {
+		t.Fatalf("a peer that claims facts which did not come is in step since %v, before %v", after, before)
+	}
 }
