@@ -96,7 +96,7 @@ func (b *bitswap) fetch(ctx context.Context, cids []cid.Cid, holders map[cid.Cid
 			if came[got1.CID] {
 				continue
 			}
-			if err := b.m.taking.wait(ctx, nil, index.NodeID{}, background, len(got1.Data)); err != nil {
+			if err := b.m.taking.wait(ctx, nil, index.NodeID{}, Unattended, len(got1.Data)); err != nil {
 				return came, ctx.Err()
 			}
 			if err := got(got1); err != nil {
@@ -174,7 +174,7 @@ var errReadOnly = errors.New("bitswap writes nothing")
 func (r readOnly) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	b, err := r.get(ctx, c)
 	if err == nil {
-		err = r.m.serving.wait(ctx, nil, index.NodeID{}, background, len(b.RawData()))
+		err = r.m.serving.wait(ctx, nil, index.NodeID{}, Unattended, len(b.RawData()))
 	}
 	return b, err
 }

@@ -69,27 +69,49 @@
 // that index holds against its sender resets the stream (code 0x1004), and
 // further streams of that peer for a while (0x1003).
 //
-// # /priormesh/study/1
+// # /priormesh/study/2
 //
 // One stream is one study at one holder. Frames of CBOR arrays; the first
 // element is the type:
 //
-//	1  Request  [1, study, origin, purpose, priority]   requester, once, first
-//	2  Granted  [2, grant, signature]                   holder, once
-//	3  Refused  [3]                                     holder, instead; the stream ends
-//	4  Want     [4, [address, …]]                       requester, 1 to 64 addresses
-//	5  Block    [5, address, bytes]                     holder
-//	6  Missing  [6, address]                            holder
-//	7  Expired  [7]                                     holder, then the stream ends
+//	1  Request  [1, study, origin, purpose, priority, depth, series, instance]
+//	                                                     requester, once, first
+//	2  Granted  [2, grant, signature]                    holder, once
+//	3  Refused  [3]                                      holder, instead; the stream ends
+//	4  Want     [4, priority, [address, …]]              requester, 1 to 64 addresses
+//	5  Block    [5, address, bytes]                      holder
+//	6  Missing  [6, address]                             holder
+//	7  Expired  [7]                                      holder, then the stream ends
+//	8  Pushed   [8]                                      holder, after the last block of a push
 //
-// Study and purpose are texts of at most 64 bytes, origin is 32 bytes,
-// priority 0 to 255, an address a CID's 36 bytes. The holder answers every
-// address wanted, in the order of wanting, with a Block or a Missing; Missing
-// is also what it says of a block that the grant does not cover. A requester
-// has at most 48 addresses unanswered; a holder takes 256 and then stops
-// reading. Refused is the one answer to "no" and to "not here", and is sent a
-// multiple of Timing.Refusal after the request. A holder with too many
-// streams resets with code 0x1002.
+// Study, purpose, series and instance are texts of at most 64 bytes, origin is
+// 32 bytes, priority 0 to 255 of which 0 is the most urgent, an address a CID's
+// 36 bytes.
+//
+// Depth says what the holder sends unasked, right behind the grant:
+//
+//	0  nothing
+//	1  the manifests of the study and of its series
+//	2  and of the instances
+//	3  and the blocks that hold the instances' headers
+//
+// in the order in which the manifests name them, each instance's header behind
+// its manifest, a chunked manifest's list before its chunks, a header block that
+// came already left out, and Pushed at the end. Series and instance, unless they
+// are empty, narrow depth 1 to 3 to that series and instance. A Missing stands in
+// the place of a block that the holder lacks, and nothing that it names follows.
+// So a requester that follows the manifests knows at each moment which block must
+// come, and takes no other. It wants nothing before Pushed.
+//
+// The holder answers every address wanted once, with a Block or a Missing: the
+// most urgent first, those of one priority in the order of wanting; Missing is
+// also what it says of a block that the grant does not cover. While a stream has
+// something to send, those of the same peer that are less urgent make way for it,
+// for at most 250 ms with each 128 KiB. A requester has at most 1024 addresses
+// unanswered, and as many bytes as the holder's line holds; a holder takes 2048
+// addresses and then stops reading. Refused is the one answer to "no" and to "not
+// here", and is sent a multiple of Timing.Refusal after the request. A holder with
+// too many streams resets with code 0x1002.
 //
 // The grant is a byte string that holds the CBOR map
 //

@@ -1,96 +1,85 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"fmt"
+	"math"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 
 	"github.com/priormesh/priormesh/cas"
-	"github.com/priormesh/priormesh/index"
 )
 
-// FetchBlocks is the one door for blocks: the first stream gives what it can,
-// then the others, then bitswap asks all those holders at once for what is
-// still missing. got is called once for each block, verified, one at a time;
-// Data is the callee's own. missing lists what nobody gave; err then says why,
-// if it was not that every holder said it does not have them. An error of got
-// or of ctx ends the fetch at once and is returned as it is.
+// FetchBlocks is a Draw for once: it draws the blocks from the streams, and what
+// they could not give from those holders by bitswap. got is called once for each
+// block, verified, one at a time; Data is the callee's own. missing lists what
+// nobody gave; err then says why, if it was not that every holder said it does
+// not have them. They are as urgent as the most urgent stream. An error of got or of ctx ends the fetch at once and is
+// returned as it is. A stream that owes blocks at the end is closed.
 func (m *Mesh) FetchBlocks(ctx context.Context, streams []*StudyStream, cids []cid.Cid, got func(cas.Block) error) (missing []cid.Cid, err error) {
-	todo := distinct(cids)
-	var failures []error
-	// Who may be asked for what by bitswap: holders that did not say that
-	// they lack the block, and never one that sent a wrong one or whose grant
-	// has run out.
-	lacks := make(map[index.NodeID]map[cid.Cid]bool)
-	for _, s := range streams {
-		if len(todo) == 0 {
-			return nil, nil
-		}
-		var stop error // of got
-		left, err := s.Blocks(ctx, todo, func(b cas.Block) error {
-			stop = got(b)
-			return stop
-		})
-		switch {
-		case stop != nil:
-			return left, stop
-		case ctx.Err() != nil:
-			return left, ctx.Err()
-		case err != nil:
-			failures = append(failures, err)
-		}
-		todo = left
-		if lacks[s.holder] == nil {
-			lacks[s.holder] = make(map[cid.Cid]bool)
-		}
-		if err == nil {
-			for _, c := range left {
-				lacks[s.holder][c] = true
-			}
-		}
-	}
-	for _, s := range streams {
-		if s.spoilt.Load() {
-			delete(lacks, s.holder)
-		}
-	}
-	if len(todo) == 0 {
-		return nil, nil
-	}
-	holders := make(map[cid.Cid][]index.NodeID)
-	var open []cid.Cid
-	for _, c := range todo {
-		for id, lacked := range lacks {
-			if !lacked[c] && m.peers.link(id) != nil {
-				holders[c] = append(holders[c], id)
-			}
-		}
-		if len(holders[c]) > 0 {
-			open = append(open, c)
-		}
-	}
-	if len(open) > 0 {
-		came, err := m.bitswap.fetch(ctx, open, holders, got)
-		todo = without(todo, came)
-		if err != nil {
-			return todo, err
-		}
-	}
-	if len(todo) == 0 {
-		return nil, nil
-	}
-	if err := errors.Join(failures...); err != nil {
-		return todo, fmt.Errorf("%d of %d blocks did not come: %w", len(todo), len(cids), err)
-	}
-	return todo, nil
+	return m.fetch(ctx, streams, cids, got, true)
 }
 
-func without(cids []cid.Cid, gone map[cid.Cid]bool) []cid.Cid {
-	out := cids[:0:0]
+// Blocks is FetchBlocks from this stream alone.
+func (s *StudyStream) Blocks(ctx context.Context, cids []cid.Cid, got func(cas.Block) error) (missing []cid.Cid, err error) {
+	if s.closed() {
+		return distinct(cids), ErrClosed
+	}
+	return s.m.fetch(ctx, []*StudyStream{s}, cids, got, false)
+}
+
+func (m *Mesh) fetch(ctx context.Context, streams []*StudyStream, cids []cid.Cid, got func(cas.Block) error, bitswap bool) (missing []cid.Cid, err error) {
+	cids = distinct(cids)
+	if len(cids) == 0 {
+		return nil, nil
+	}
+	if !m.tasks.enter() {
+		return cids, ErrClosed
+	}
+	defer m.tasks.leave()
+	// Fetches that share streams take turns. In one order, so that no two wait
+	// for each other.
+	ordered := slices.Clone(streams)
+	slices.SortFunc(ordered, func(a, b *StudyStream) int { return cmp.Compare(a.id, b.id) })
+	for _, s := range slices.Compact(ordered) {
+		select {
+		case <-s.turn:
+			defer func() { s.turn <- struct{}{} }()
+		case <-ctx.Done():
+			return cids, ctx.Err()
+		}
+	}
+	given := make(map[cid.Cid]bool, len(cids))
+	d := m.Draw(func(b cas.Block) error {
+		err := got(b)
+		given[b.CID] = err == nil
+		return err
+	}, nil)
+	for _, s := range streams {
+		d.Add(s)
+	}
+	wants := make([]Want, len(cids))
+	for i, c := range cids {
+		wants[i].CID = c
+	}
+	priority := uint8(math.MaxUint8)
+	for _, s := range streams {
+		priority = min(priority, s.priority)
+	}
+	missing, err = d.fetch(ctx, wants, priority, bitswap)
+	d.release()
+	// Some may have come between the end of the wait and that of the Draw.
+	return slices.DeleteFunc(missing, func(c cid.Cid) bool { return given[c] }), err
+}
+
+// distinct drops repeated addresses, keeping the order.
+func distinct(cids []cid.Cid) []cid.Cid {
+	seen := make(map[cid.Cid]bool, len(cids))
+	out := make([]cid.Cid, 0, len(cids))
 	for _, c := range cids {
-		if !gone[c] {
+		if !seen[c] {
+			seen[c] = true
 			out = append(out, c)
 		}
 	}

@@ -34,7 +34,8 @@ type frames struct {
 	max   int // most bytes of a frame that is read
 	idle  time.Duration
 	pace  time.Duration
-	heard func() // called whenever bytes came
+	heard func()      // called whenever bytes came
+	grew  func(n int) // if set, called whenever more of a frame came: n bytes of it are here
 
 	// Called before so many bytes of a frame are read, or written; nil: neither
 	// waits. An error ends the stream.
@@ -100,6 +101,9 @@ func (f *frames) read() ([]byte, error) {
 		}
 		buf = buf[:len(buf)+step]
 		f.heard()
+		if f.grew != nil && len(buf) < size {
+			f.grew(len(buf))
+		}
 	}
 	return buf, nil
 }

@@ -25,7 +25,7 @@ import (
 const (
 	protocolGossip = protocol.ID("/priormesh/gossip/1")
 	protocolLog    = protocol.ID("/priormesh/log/1")
-	protocolStudy  = protocol.ID("/priormesh/study/1")
+	protocolStudy  = protocol.ID("/priormesh/study/2")
 )
 
 const dialTimeout = 10 * time.Second

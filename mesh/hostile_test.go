@@ -73,7 +73,7 @@ func ends(t *testing.T, s network.Stream) {
 
 func requestBytes(t *testing.T, study string, origin index.NodeID) []byte {
 	t.Helper()
-	b, err := cbor.Marshal([]any{1, study, origin[:], "direct-care", 1})
+	b, err := cbor.Marshal([]any{1, study, origin[:], "direct-care", 1, 0, "", ""})
 	must(t, err)
 	return b
 }
@@ -106,7 +106,7 @@ func TestMemberWithoutAGrant(t *testing.T) {
 	}
 	// Wanting blocks before, or without, an answer brings nothing either.
 	s := stream(t, h, me, study)
-	want, err := cbor.Marshal([]any{4, [][]byte{blocks[0].CID.Bytes()}})
+	want, err := cbor.Marshal([]any{4, 0, [][]byte{blocks[0].CID.Bytes()}})
 	must(t, err)
 	_, err = s.Write(frame(want))
 	must(t, err)
@@ -157,8 +157,8 @@ func TestHostileBytes(t *testing.T) {
 		{"study: nested CBOR", study, frame(bytes.Repeat([]byte{0x81}, 400))},
 		{"study: a long array", study, frame([]byte{0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})},
 		{"study: a huge want", study, append(bytes.Clone(granted), huge...)},
-		{"study: a want of nothing", study, append(bytes.Clone(granted), frame([]byte{0x82, 4, 0x80})...)},
-		{"study: a want of no address", study, append(bytes.Clone(granted), frame([]byte{0x82, 4, 0x81, 0x41, 0})...)},
+		{"study: a want of nothing", study, append(bytes.Clone(granted), frame([]byte{0x83, 4, 0, 0x80})...)},
+		{"study: a want of no address", study, append(bytes.Clone(granted), frame([]byte{0x83, 4, 0, 0x81, 0x41, 0})...)},
 		{"study: half a request", study, frame(requestBytes(t, uid, me.id))[:9]},
 		{"log: a huge frame", logs, huge},
 		{"log: no message", logs, frame([]byte("hello"))},
@@ -237,7 +237,8 @@ func TestDribble(t *testing.T) {
 // A thousand streams of one member take only its own share.
 func TestThousandStreams(t *testing.T) {
 	t.Parallel()
-	r, me, friend, villain, h := hostile(t)
+	// None rests so long that its place is another's before all have been opened.
+	r, me, friend, villain, h := hostile(t, func(c *mesh.Config) { c.Timing.Idle = 5 * time.Minute })
 	me.study.allow(uid, villain.id)
 	var open atomic.Int64
 	var wg sync.WaitGroup
@@ -252,7 +253,7 @@ func TestThousandStreams(t *testing.T) {
 				if _, err := s.Write(req); err != nil {
 					continue
 				}
-				_ = s.SetReadDeadline(time.Now().Add(3 * time.Second))
+				_ = s.SetReadDeadline(time.Now().Add(time.Minute)) // who is turned away is told at once
 				if b, err := readFrame(s); err == nil && len(b) > 2 {
 					open.Add(1) // granted; it stays open
 				}
@@ -260,8 +261,8 @@ func TestThousandStreams(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := open.Load(); got == 0 || got > 3*16 {
-		t.Fatalf("%d of 1000 streams were granted, want some and few", got)
+	if got := open.Load(); got == 0 || got > 16 {
+		t.Fatalf("%d of 1000 streams were granted, want some, and no more than one peer may have", got)
 	}
 	if now := me.mesh.Counters().StudyStreamsNow; now > 16 {
 		t.Fatalf("%d streams are served to one peer", now)
@@ -370,7 +371,8 @@ func TestBusyHolder(t *testing.T) {
 // anything.
 func TestPeerThatNeverReads(t *testing.T) {
 	t.Parallel()
-	r, me, friend, villain, h := hostile(t)
+	// It says nothing either, and is not left for that: it is the stream that is given up.
+	r, me, friend, villain, h := hostile(t, func(c *mesh.Config) { c.Timing.Beat = time.Minute })
 	for _, p := range []string{gossip, logs} {
 		h.SetStreamHandler(protocolID(p), func(s network.Stream) {}) // taken, never read
 	}
@@ -383,7 +385,7 @@ func TestPeerThatNeverReads(t *testing.T) {
 	for i, b := range blocks {
 		want[i] = b.CID.Bytes()
 	}
-	b, err := cbor.Marshal([]any{4, want})
+	b, err := cbor.Marshal([]any{4, 0, want})
 	must(t, err)
 	_, err = s.Write(frame(b))
 	must(t, err)

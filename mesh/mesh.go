@@ -136,6 +136,8 @@ type Mesh struct {
 	studies  *limiter
 	taking   *line // blocks from peers
 	serving  *line // and to them
+	turns    *turns
+	streams  atomic.Uint64 // study streams opened
 	counters counters
 	refused  *once // strangers that were named in the log
 	unwanted *once // members that do not let this node in
@@ -183,6 +185,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
 		studies:  newLimiter(cfg.Limits.StudyStreams, cfg.Limits.StudyStreamsPerPeer),
 		taking:   newLine(time.Now),
 		serving:  newLine(time.Now),
+		turns:    newTurns(),
 		refused:  newOnce(maxRefusedNames, cfg.Now),
 		unwanted: newOnce(maxRefusedNames, cfg.Now),
 		wake:     make(chan struct{}, 1),

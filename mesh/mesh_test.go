@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -321,11 +320,11 @@ func (r *region) startOverLinesAs(a, b *node, rate int, listen ...string) map[in
 			}
 		}
 		n.start()
-		lineTo[n.id] = newRelay(t, strings.NewReplacer("/ip4/", "", "/tcp/", ":").Replace(n.mesh.Addrs()[0]), rate)
+		lineTo[n.id] = newRelay(t, address(n), rate)
 	}
 	r.mu.Lock()
 	for id, line := range lineTo {
-		r.addrs[id] = []string{"/ip4/127.0.0.1/tcp/" + strings.TrimPrefix(line.l.Addr().String(), "127.0.0.1:")}
+		r.addrs[id] = []string{line.multiaddr()}
 	}
 	r.mu.Unlock()
 	eventually(t, "they meet", func() bool { return a.peer(b).Connected && b.peer(a).Connected })

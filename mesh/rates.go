@@ -25,7 +25,6 @@ type Rates struct {
 const LeastRate = 64 << 10
 
 const (
-	background = 2                      // priorities from here on are what nobody waits for
 	burstFor   = 100 * time.Millisecond // of a rate that was not used may be made up for
 	fairGrant  = 16                     // so often, who has waited longest goes first: no stream starves
 	maxBuckets = 1024                   // peers whose rates are remembered
@@ -195,7 +194,7 @@ func (l *line) each(w *mover, now time.Time, f func(b *bucket, rate int64)) {
 	if l.rates.All > 0 {
 		f(&l.all, l.rates.All)
 	}
-	if l.rates.Background > 0 && w.priority >= background {
+	if l.rates.Background > 0 && w.priority >= Unattended {
 		f(&l.background, l.rates.Background)
 	}
 	if l.rates.Peer > 0 && w.peer != (index.NodeID{}) {

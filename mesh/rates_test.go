@@ -54,7 +54,7 @@ func TestRatesHold(t *testing.T) {
 			w        *mover
 			moved    int64
 		}
-		flows := []*flow{{peer: 1, priority: 0}, {peer: 1, priority: 1}, {peer: 2, priority: 1}, {peer: 2, priority: 2}, {peer: 3, priority: 3}}
+		flows := []*flow{{peer: 1, priority: 0}, {peer: 1, priority: 1}, {peer: 2, priority: 1}, {peer: 2, priority: 3}, {peer: 3, priority: 4}}
 		flows = flows[rapid.IntRange(0, 3).Draw(t, "without"):]
 		const over, step = 20 * time.Second, 5 * time.Millisecond
 		for range over / step {
@@ -83,7 +83,7 @@ func TestRatesHold(t *testing.T) {
 			}
 			all += f.moved
 			peers[f.peer] += f.moved
-			if f.priority >= background {
+			if f.priority >= Unattended {
 				back += f.moved
 			}
 		}
@@ -98,7 +98,7 @@ func TestRatesHold(t *testing.T) {
 		for _, n := range peers {
 			within("a peer", n, r.Peer)
 		}
-		if r.All > 0 && r.Peer == 0 && (flows[0].priority < background || r.Background == 0) {
+		if r.All > 0 && r.Peer == 0 && (flows[0].priority < Unattended || r.Background == 0) {
 			if all < r.All*int64(over/time.Second)*9/10 {
 				t.Fatalf("%d bytes in %v: much of %d a second is not used", all, over, r.All)
 			}

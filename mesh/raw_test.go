@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ import (
 const (
 	gossip = "/priormesh/gossip/1"
 	logs   = "/priormesh/log/1"
-	study  = "/priormesh/study/1"
+	study  = "/priormesh/study/2"
 )
 
 // rawHost is a peer that speaks no protocol of its own: what a stranger, or a
@@ -124,6 +125,15 @@ func newRelay(t *testing.T, to string, rate int) *relay {
 		r.done.Wait()
 	})
 	return r
+}
+
+func (r *relay) multiaddr() string {
+	return "/ip4/127.0.0.1/tcp/" + strings.TrimPrefix(r.l.Addr().String(), "127.0.0.1:")
+}
+
+// address is where a node listens.
+func address(n *node) string {
+	return strings.NewReplacer("/ip4/", "", "/tcp/", ":").Replace(n.mesh.Addrs()[0])
 }
 
 func (r *relay) accept() {

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"flag"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"slices"
@@ -275,6 +276,8 @@ type studies struct {
 	key     cas.Key
 	grants  map[string]map[index.NodeID]bool // study, requester
 	blocks  map[index.NodeID]map[cid.Cid]bool
+	pushes  []cas.Block // what is pushed to whoever asks for a push
+	asked   []mesh.Push
 	expires time.Time
 	fail    error
 }
@@ -318,6 +321,20 @@ func (s *studies) GrantedBlock(from index.NodeID, c cid.Cid) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.blocks[from][c]
+}
+
+func (s *studies) Push(_ context.Context, _ index.NodeID, _ mesh.Grant, p mesh.Push) iter.Seq2[cas.Block, error] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = append(s.asked, p)
+	blocks := s.pushes
+	return func(yield func(cas.Block, error) bool) {
+		for _, b := range blocks {
+			if !yield(b, nil) {
+				return
+			}
+		}
+	}
 }
 
 // blocksOf makes n distinct blocks.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -14,9 +15,6 @@ import (
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
 )
-
-// window is how many blocks are on their way at once.
-const window = 48
 
 var (
 	// ErrRefused is the one answer to "no" and to "not here": ask another
@@ -57,28 +55,56 @@ type StudyRequest struct {
 	Study    string
 	Origin   index.NodeID
 	Purpose  string
-	Priority uint8 // lower goes first; from 2 on nobody waits for it
-	Flow     *Flow // not sent; may be nil
+	Priority uint8 // of what is pushed
+	Push     Push
 }
 
-// Flow is what whoever asks has to do with the bytes that come.
-type Flow struct {
-	Took func(n int)     // is told of them
-	Stop <-chan struct{} // when it is closed, none wait for their share of the line any more
+// Push is what the holder sends unasked right after the grant, so that nobody
+// waits for a list before he can ask for what is on it. Series and Instance
+// narrow it down where they are set.
+type Push struct {
+	Depth    Depth
+	Series   string
+	Instance string // of Series
 }
 
-// StudyStream is one granted study at one holder. Its methods may be called
-// concurrently; calls of Blocks take turns.
+// Depth is how far a push follows the manifests of a study.
+type Depth uint8
+
+// The depths. Each includes those before it. What an instance has behind its
+// header is always asked for by address: only so can it be drawn from several
+// holders, be overtaken by what is urgent, and go on at the block where a
+// stream broke off.
+const (
+	PushNothing   Depth = iota
+	PushLists           // the manifests of the study and of its series
+	PushManifests       // and of their instances
+	PushHeaders         // and the blocks with their headers
+)
+
+// StudyStream is one granted study at one holder: first what is pushed, which
+// Pushed reads, then what a Draw asks for.
 type StudyStream struct {
 	m      *Mesh
+	id     uint64 // the order in which streams are claimed
 	holder index.NodeID
 	grant  Grant
 	s      network.Stream
 	f      *frames
-	turn   chan struct{} // holds a token while nobody fetches
+	pushed bool          // all that was to be pushed has come
+	turn   chan struct{} // holds a token while no fetch has claimed it
 	spoilt atomic.Bool   // it gave a wrong block or its grant has run out: not to be asked by bitswap either
+	moved  atomic.Int64  // when bytes came last, Unix nanoseconds
+	bound  atomic.Bool   // it waits for its share of this node's line
+	count  func(n int)   // may be nil
+	reads  sync.Once     // starts the reading goroutine
+	sends  chan struct{} // a token says that out.ask has something
 	ended  chan struct{}
 	end    sync.Once
+
+	priority uint8 // of what comes while nothing is asked for
+	owner    atomic.Pointer[Draw]
+	out      outstanding // the owner's to change
 }
 
 // OpenStudy asks a holder for a study. The stream ends with Close, when the
@@ -104,7 +130,14 @@ func (m *Mesh) OpenStudy(ctx context.Context, holder index.NodeID, req StudyRequ
 	if err != nil {
 		return nil, m.openError(ctx, holder, err)
 	}
-	f := newFrames(s, maxAnswer, grantPatience+m.cfg.Timing.Idle, m.cfg.Timing.Idle, func() { m.heard(holder) })
+	asked := time.Now()
+	st := &StudyStream{m: m, id: m.streams.Add(1), holder: holder, s: s, pushed: req.Push.Depth == PushNothing,
+		turn: make(chan struct{}, 1), sends: make(chan struct{}, 1), ended: make(chan struct{})}
+	st.turn <- struct{}{}
+	f := newFrames(s, maxAnswer, grantPatience+m.cfg.Timing.Idle, m.cfg.Timing.Idle, func() {
+		st.moved.Store(time.Now().UnixNano())
+		m.heard(holder)
+	})
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	g, err := ask(f, request)
 	if err == nil {
@@ -118,20 +151,32 @@ func (m *Mesh) OpenStudy(ctx context.Context, holder index.NodeID, req StudyRequ
 		return nil, m.openError(ctx, holder, err)
 	}
 	f.max, f.idle = maxBlock, m.cfg.Timing.Idle
-	flow := req.Flow
-	if flow == nil {
-		flow = &Flow{Took: func(int) {}}
-	}
-	f.take = func(n int) error {
-		if err := m.taking.wait(m.ctx, flow.Stop, holder, req.Priority, n); err != nil {
+	st.f, st.grant, st.priority = f, g, req.Priority
+	st.out.pace.answered(time.Since(asked))
+	f.take = st.take
+	return st, nil
+}
+
+// take waits for the stream's share of this node's line. What comes is as urgent
+// as the most urgent that is still to come: that waits for it.
+func (s *StudyStream) take(n int) error {
+	if s.m.taking.bounded.Load() {
+		priority := s.priority
+		if d := s.owner.Load(); d != nil {
+			priority = d.urgency(s)
+		}
+		s.bound.Store(true)
+		err := s.m.taking.wait(s.m.ctx, s.ended, s.holder, priority, n)
+		s.moved.Store(time.Now().UnixNano())
+		s.bound.Store(false)
+		if err != nil {
 			return err
 		}
-		flow.Took(n)
-		return nil
 	}
-	st := &StudyStream{m: m, holder: holder, grant: g, s: s, f: f, turn: make(chan struct{}, 1), ended: make(chan struct{})}
-	st.turn <- struct{}{}
-	return st, nil
+	if s.count != nil {
+		s.count(n)
+	}
+	return nil
 }
 
 // ask sends the request and reads what answers it.
@@ -185,7 +230,10 @@ func (s *StudyStream) Grant() Grant { return s.grant }
 // Holder names the other side.
 func (s *StudyStream) Holder() index.NodeID { return s.holder }
 
-// Close ends the stream. A Blocks that is under way returns ErrClosed.
+// Count has f told of the bytes that come. It is called before any is read.
+func (s *StudyStream) Count(f func(n int)) { s.count = f }
+
+// Close ends the stream. Whoever waits for something of it is told.
 func (s *StudyStream) Close() error {
 	s.end.Do(func() {
 		close(s.ended)
@@ -197,122 +245,95 @@ func (s *StudyStream) Close() error {
 	return nil
 }
 
-// Blocks fetches blocks in the order given. got is called for each, verified,
-// one at a time; Data is the callee's own. missing lists those that the
-// holder does not have, or that did not come because of err. After an error,
-// got's and the context's included, the stream is closed. Errors: ErrExpired,
-// ErrIdle, ErrWrongBlock, ErrBadMessage, ErrNotConnected, ErrClosed, what got
-// returned.
-func (s *StudyStream) Blocks(ctx context.Context, cids []cid.Cid, got func(cas.Block) error) (missing []cid.Cid, err error) {
-	cids = distinct(cids)
-	if !s.m.tasks.enter() {
-		return cids, ErrClosed
-	}
-	defer s.m.tasks.leave()
+func (s *StudyStream) closed() bool {
 	select {
-	case <-s.turn:
-		defer func() { s.turn <- struct{}{} }()
 	case <-s.ended:
-		return cids, ErrClosed
-	case <-ctx.Done():
-		return cids, ctx.Err()
+		return true
+	default:
+		return false
 	}
-	abort := func() { _ = s.s.Reset() }
-	defer context.AfterFunc(ctx, abort)()
-	defer context.AfterFunc(s.m.ctx, abort)()
-
-	missing, err = s.fetch(ctx, cids, got)
-	if err != nil {
-		select {
-		case <-s.ended:
-			err = ErrClosed
-		default:
-		}
-		_ = s.Close()
-	}
-	return missing, err
 }
 
-// fetch keeps up to window addresses asked for and takes the answers, which
-// come in the order of asking.
-func (s *StudyStream) fetch(ctx context.Context, cids []cid.Cid, got func(cas.Block) error) (missing []cid.Cid, err error) {
-	asked, done := 0, 0
-	fail := func(err error) ([]cid.Cid, error) {
-		return append(missing, cids[done:]...), s.fetchError(ctx, err)
+// Pushed returns the next block that the holder pushes, verified; Data is nil
+// for one that it lacks. more is false at the end. After an error the stream is
+// closed. Whoever expects a certain block refuses another with Misbehaved.
+func (s *StudyStream) Pushed(ctx context.Context) (b cas.Block, more bool, err error) {
+	if s.pushed {
+		return cas.Block{}, false, nil
 	}
-	for done < len(cids) {
-		if n := min(window-(asked-done), len(cids)-asked, maxWant); n > 0 && (asked-done <= window/2 || asked+n == len(cids)) {
-			want, err := encodeWant(cids[asked : asked+n])
-			if err != nil {
-				return fail(err)
-			}
-			if err := s.f.write(want); err != nil {
-				return fail(err)
-			}
-			asked += n
-			continue
-		}
-		b, err := s.f.read()
-		if err != nil {
-			return fail(err)
-		}
-		a, err := decodeAnswer(b)
-		if err != nil {
-			return fail(err)
-		}
-		if a.kind == typeExpired {
-			s.spoilt.Store(true)
-			return fail(ErrExpired)
-		}
-		c := cids[done]
-		if a.cid != c {
-			return fail(fmt.Errorf("%w: an answer for another block than the next one asked for", ErrBadMessage))
-		}
-		if a.kind == typeMissing {
-			missing = append(missing, c)
-			done++
-			continue
-		}
-		block := cas.Block{CID: c, Data: a.data}
-		if err := block.Verify(); err != nil {
-			s.spoilt.Store(true)
-			s.m.counters.wrongBlocks.Add(1)
-			s.m.peers.with(s.holder, func(c *contact) { c.wrong++ })
-			wrong := &WrongBlockError{Peer: s.holder, CID: c}
-			s.m.log.Error("a node sent a wrong block", "node", s.holder.String(), "block", c.String())
-			return fail(wrong)
-		}
-		if err := got(block); err != nil {
-			return append(missing, cids[done:]...), err
-		}
-		s.m.counters.blocksFetched.Add(1)
-		s.m.counters.bytesFetched.Add(uint64(len(a.data)))
-		done++
+	if !s.m.tasks.enter() {
+		return cas.Block{}, false, ErrClosed
 	}
-	return missing, nil
+	defer s.m.tasks.leave()
+	abort := func() { _ = s.Close() }
+	defer context.AfterFunc(ctx, abort)()
+	defer context.AfterFunc(s.m.ctx, abort)()
+	fail := func(err error) (cas.Block, bool, error) {
+		if s.closed() && ctx.Err() == nil {
+			err = ErrClosed
+		} else {
+			err = s.fetchError(ctx, err)
+		}
+		_ = s.Close()
+		return cas.Block{}, false, err
+	}
+	frame, err := s.f.read()
+	if err != nil {
+		return fail(err)
+	}
+	a, err := decodeAnswer(frame)
+	if err != nil {
+		return fail(err)
+	}
+	switch a.kind {
+	case typePushed:
+		s.pushed = true
+		return cas.Block{}, false, nil
+	case typeExpired:
+		s.spoilt.Store(true)
+		return fail(ErrExpired)
+	case typeMissing:
+		return cas.Block{CID: a.cid}, true, nil
+	}
+	b = cas.Block{CID: a.cid, Data: a.data}
+	if err := s.verify(b); err != nil {
+		return fail(err)
+	}
+	s.m.counters.blocksFetched.Add(1)
+	s.m.counters.bytesFetched.Add(uint64(len(a.data)))
+	return b, true, nil
+}
+
+// Misbehaved ends a stream whose holder pushed what its manifests do not name.
+func (s *StudyStream) Misbehaved() error {
+	_ = s.Close()
+	return fmt.Errorf("node %s: %w: a block was pushed that is not the next one of the study", s.holder, ErrBadMessage)
+}
+
+// verify is the door. A holder whose block is not what its address says is
+// named, counted, and asked for nothing more.
+func (s *StudyStream) verify(b cas.Block) error {
+	if err := b.Verify(); err == nil {
+		return nil
+	}
+	s.spoilt.Store(true)
+	s.m.counters.wrongBlocks.Add(1)
+	s.m.peers.with(s.holder, func(c *contact) { c.wrong++ })
+	s.m.log.Error("a node sent a wrong block", "node", s.holder.String(), "block", b.CID.String())
+	return &WrongBlockError{Peer: s.holder, CID: b.CID}
 }
 
 func (s *StudyStream) fetchError(ctx context.Context, err error) error {
+	var wrong *WrongBlockError
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case s.m.ctx.Err() != nil:
 		return ErrClosed
+	case errors.As(err, &wrong):
+		return err
 	case errors.Is(err, io.EOF), errors.Is(err, network.ErrReset), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w %s: the stream broke off: %w", ErrNotConnected, s.holder, err)
 	}
 	return fmt.Errorf("node %s: %w", s.holder, err)
-}
-
-// distinct drops repeated addresses, keeping the order.
-func distinct(cids []cid.Cid) []cid.Cid {
-	seen := make(map[cid.Cid]bool, len(cids))
-	out := make([]cid.Cid, 0, len(cids))
-	for _, c := range cids {
-		if !seen[c] {
-			seen[c] = true
-			out = append(out, c)
-		}
-	}
-	return out
 }

@@ -14,13 +14,14 @@ import (
 // The messages of a study stream: a CBOR array each, whose first element is
 // its type. doc.go says what they mean.
 const (
-	typeRequest = 1 // [1, study, origin, purpose, priority]
+	typeRequest = 1 // [1, study, origin, purpose, priority, depth, series, instance]
 	typeGranted = 2 // [2, grant, signature]
 	typeRefused = 3 // [3]
-	typeWant    = 4 // [4, [address, …]]
+	typeWant    = 4 // [4, priority, [address, …]]
 	typeBlock   = 5 // [5, address, bytes]
 	typeMissing = 6 // [6, address]
 	typeExpired = 7 // [7]
+	typePushed  = 8 // [8]
 )
 
 const (
@@ -38,6 +39,9 @@ type requestWire struct {
 	Origin   []byte
 	Purpose  string
 	Priority uint8
+	Depth    uint8
+	Series   string
+	Instance string
 }
 
 type grantedWire struct {
@@ -53,9 +57,10 @@ type bareWire struct {
 }
 
 type wantWire struct {
-	_    struct{} `cbor:",toarray"`
-	Type uint8
-	CIDs [][]byte
+	_        struct{} `cbor:",toarray"`
+	Type     uint8
+	Priority uint8
+	CIDs     [][]byte
 }
 
 type missingWire struct {
@@ -68,7 +73,8 @@ func encodeRequest(r StudyRequest) ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	return encode.Marshal(requestWire{Type: typeRequest, Study: r.Study, Origin: r.Origin[:], Purpose: r.Purpose, Priority: r.Priority})
+	return encode.Marshal(requestWire{Type: typeRequest, Study: r.Study, Origin: r.Origin[:], Purpose: r.Purpose, Priority: r.Priority,
+		Depth: uint8(r.Push.Depth), Series: r.Push.Series, Instance: r.Push.Instance})
 }
 
 func decodeRequest(b []byte) (StudyRequest, error) {
@@ -79,7 +85,8 @@ func decodeRequest(b []byte) (StudyRequest, error) {
 	if w.Type != typeRequest || len(w.Origin) != len(index.NodeID{}) {
 		return StudyRequest{}, fmt.Errorf("%w: a stream begins with no request", ErrBadMessage)
 	}
-	r := StudyRequest{Study: w.Study, Origin: index.NodeID(w.Origin), Purpose: w.Purpose, Priority: w.Priority}
+	r := StudyRequest{Study: w.Study, Origin: index.NodeID(w.Origin), Purpose: w.Purpose, Priority: w.Priority,
+		Push: Push{Depth: Depth(w.Depth), Series: w.Series, Instance: w.Instance}}
 	return r, r.check()
 }
 
@@ -87,34 +94,36 @@ func (r StudyRequest) check() error {
 	if r.Study == "" || len(r.Study) > maxStudyName || len(r.Purpose) > maxPurpose {
 		return fmt.Errorf("%w: a request names no study, or a name or purpose of more than %d bytes", ErrBadMessage, maxStudyName)
 	}
+	if p := r.Push; p.Depth > PushHeaders || len(p.Series) > maxStudyName || len(p.Instance) > maxStudyName ||
+		p.Series == "" && p.Instance != "" || p.Depth == PushNothing && p != (Push{}) {
+		return fmt.Errorf("%w: a request for a push that there is not", ErrBadMessage)
+	}
 	return nil
 }
 
-func encodeWant(cids []cid.Cid) ([]byte, error) {
-	w := wantWire{Type: typeWant, CIDs: make([][]byte, len(cids))}
+func encodeWant(priority uint8, cids []cid.Cid) ([]byte, error) {
+	w := wantWire{Type: typeWant, Priority: priority, CIDs: make([][]byte, len(cids))}
 	for i, c := range cids {
 		w.CIDs[i] = c.Bytes()
 	}
 	return encode.Marshal(w)
 }
 
-func decodeWant(b []byte) ([]cid.Cid, error) {
+func decodeWant(b []byte) (priority uint8, cids []cid.Cid, err error) {
 	var w wantWire
 	if err := decode.Unmarshal(b, &w); err != nil {
-		return nil, fmt.Errorf("%w: a want: %w", ErrBadMessage, err)
+		return 0, nil, fmt.Errorf("%w: a want: %w", ErrBadMessage, err)
 	}
 	if w.Type != typeWant || len(w.CIDs) == 0 || len(w.CIDs) > maxWant {
-		return nil, fmt.Errorf("%w: a want of %d blocks", ErrBadMessage, len(w.CIDs))
+		return 0, nil, fmt.Errorf("%w: a want of %d blocks", ErrBadMessage, len(w.CIDs))
 	}
-	cids := make([]cid.Cid, len(w.CIDs))
+	cids = make([]cid.Cid, len(w.CIDs))
 	for i, b := range w.CIDs {
-		c, err := cas.ParseCID(b)
-		if err != nil {
-			return nil, fmt.Errorf("%w: a want: %w", ErrBadMessage, err)
+		if cids[i], err = cas.ParseCID(b); err != nil {
+			return 0, nil, fmt.Errorf("%w: a want: %w", ErrBadMessage, err)
 		}
-		cids[i] = c
 	}
-	return cids, nil
+	return w.Priority, cids, nil
 }
 
 // blockHeader is a Block up to its bytes, which are sent as they are.
@@ -135,7 +144,7 @@ func blockHeader(c cid.Cid, size int) []byte {
 
 // answer is what a holder sends after a grant.
 type answer struct {
-	kind uint8 // typeBlock, typeMissing or typeExpired
+	kind uint8 // typeBlock, typeMissing, typeExpired or typePushed
 	cid  cid.Cid
 	data []byte
 }
@@ -158,7 +167,7 @@ func decodeAnswer(b []byte) (answer, error) {
 			return bad(err)
 		}
 		address = w.CID
-	case typeExpired:
+	case typeExpired, typePushed:
 		var w bareWire
 		if err := decode.Unmarshal(b, &w); err != nil {
 			return bad(err)

@@ -49,7 +49,7 @@ func TestFramesRoundTrip(t *testing.T) {
 			}
 			want = append(want, body)
 		}
-		in := framesOf(&b, nil, writeRun+1)
+		in := framesOf(&b, nil, max(writeRun+1, 3*chunk+7))
 		for _, w := range want {
 			got, err := in.read()
 			if err != nil || !bytes.Equal(got, w) {
@@ -140,11 +140,11 @@ func FuzzStudyMessages(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	request, err := encodeRequest(StudyRequest{Study: "1.2.3", Origin: index.NodeID{3}, Purpose: "x", Priority: 2})
+	request, err := encodeRequest(StudyRequest{Study: "1.2.3", Origin: index.NodeID{3}, Purpose: "x", Priority: 2, Push: Push{PushHeaders, "1.2.3.4", ""}})
 	if err != nil {
 		f.Fatal(err)
 	}
-	want, err := encodeWant([]cid.Cid{cas.Sum([]byte("a")), cas.Sum([]byte("b"))})
+	want, err := encodeWant(3, []cid.Cid{cas.Sum([]byte("a")), cas.Sum([]byte("b"))})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func FuzzStudyMessages(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, b := range [][]byte{granted, request, want, block, missing, {0x81, typeRefused}, {0x81, typeExpired}, {0x83, 5, 0x58, 0x24}, {}} {
+	for _, b := range [][]byte{granted, request, want, block, missing, {0x81, typeRefused}, {0x81, typeExpired}, {0x81, typePushed}, {0x83, 5, 0x58, 0x24}, {}} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -166,12 +166,12 @@ func FuzzStudyMessages(f *testing.F) {
 				t.Fatalf("a request changes: %+v, %+v, %v", r, back, err)
 			}
 		}
-		if cids, err := decodeWant(b); err == nil {
-			again, err := encodeWant(cids)
+		if priority, cids, err := decodeWant(b); err == nil {
+			again, err := encodeWant(priority, cids)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if back, err := decodeWant(again); err != nil || !slices.Equal(back, cids) {
+			if p, back, err := decodeWant(again); err != nil || p != priority || !slices.Equal(back, cids) {
 				t.Fatalf("a want changes: %v", err)
 			}
 		}

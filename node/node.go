@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -387,6 +388,10 @@ func (s silent) Grant(ctx context.Context, from index.NodeID, req mesh.StudyRequ
 
 func (s silent) GrantedBlock(from index.NodeID, c cid.Cid) bool {
 	return !s.n.unready.Load() && s.n.archive.GrantedBlock(from, c)
+}
+
+func (s silent) Push(ctx context.Context, from index.NodeID, g mesh.Grant, p mesh.Push) iter.Seq2[cas.Block, error] {
+	return s.n.archive.Push(ctx, from, g, p)
 }
 
 // addrs is where the other nodes of the region can be dialled.

@@ -257,7 +257,7 @@ func (s asking) OpenStudy(ctx context.Context, h index.NodeID, req mesh.StudyReq
 func (s asking) open(ctx context.Context, h index.NodeID, req mesh.StudyRequest) (*mesh.StudyStream, error) {
 	at := attemptOf(ctx)
 	if at == nil {
-		req.Priority = uint8(Interactive) // the lists that a reader waits for, and repairs
+		req.Priority = Interactive.onLine() // the lists that a reader waits for, and repairs
 		return s.Transfers.OpenStudy(ctx, h, req)
 	}
 	said, _ := s.a.statementOf(sourceID{req.Study, req.Origin})
@@ -266,12 +266,12 @@ func (s asking) open(ctx context.Context, h index.NodeID, req mesh.StudyRequest)
 		return nil, errFull
 	}
 	at.with(h, func(*giver) {})
-	req.Priority = uint8(at.Priority)
-	req.Flow = &mesh.Flow{Stop: at.ctx.Done(), Took: func(n int) { at.took(h, n, s.a.Now()) }}
+	req.Priority = at.Priority.onLine()
 	stream, err := s.Transfers.OpenStudy(ctx, h, req)
 	at.with(h, func(g *giver) {
 		switch {
 		case err == nil:
+			stream.Count(func(n int) { at.took(h, n, s.a.Now()) })
 			g.granted = true
 		case errors.Is(err, mesh.ErrRefused):
 			g.refused = append(g.refused, Refusal{Holder: h, Origin: req.Origin, Revision: said.Revision, Times: 1})

@@ -122,6 +122,12 @@ func (a *Archive) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.give(ctx, id, shelf, c)
+}
+
+// give reads a block for a peer. One that is damaged is not here: others may have
+// it.
+func (a *Archive) give(ctx context.Context, id sourceID, shelf cas.Shelf, c cid.Cid) ([]byte, error) {
 	noted, err := a.isNoted(id, c)
 	if err != nil {
 		return nil, err
@@ -135,7 +141,7 @@ func (a *Archive) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 		}
 		a.damage.look(id)
 	}
-	return nil, fmt.Errorf("%w whole", cas.ErrNotFound) // others may have it
+	return nil, fmt.Errorf("%w whole", cas.ErrNotFound)
 }
 
 // Has implements mesh.Blocks, as Get does.
@@ -231,6 +237,14 @@ func (g *grants) of(peer index.NodeID) []given {
 	}
 	slices.SortFunc(out, func(a, b given) int { return b.until.Compare(a.until) })
 	return out
+}
+
+// covers says whether a peer holds a grant for a source.
+func (g *grants) covers(peer index.NodeID, id sourceID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v, ok := g.given[peer][id]
+	return ok && v.until.After(g.a.Now())
 }
 
 // on is what peers hold grants for of one source.

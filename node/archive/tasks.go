@@ -10,6 +10,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
 )
 
 // Priority is a class of the fetch queue; lower goes first.
@@ -27,6 +28,10 @@ const (
 var classNames = [classes]string{"emergency", "interactive", "prior", "background"}
 
 func (p Priority) String() string { return classNames[min(p, Background)] }
+
+// onLine is how urgent a class is among all that moves on a line: behind the
+// blocks that a reader waits for at that moment.
+func (p Priority) onLine() uint8 { return mesh.Urgent + 1 + uint8(p) }
 
 // ParsePriority reads what String writes.
 func ParsePriority(s string) (Priority, bool) {
