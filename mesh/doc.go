@@ -85,8 +85,10 @@
 //	8  Pushed   [8]                                      holder, after the last block of a push
 //
 // Study, purpose, series and instance are texts of at most 64 bytes, origin is
-// 32 bytes, priority 0 to 255 of which 0 is the most urgent, an address a CID's
-// 36 bytes.
+// 32 bytes, an address a CID's 36 bytes. Priority is 0 to 255, and lower goes
+// first: 0 is a block that somebody waits for at that moment, 1 and 2 are studies
+// that somebody waits for, 3 and above what nobody does. That of a request is the
+// push's.
 //
 // Depth says what the holder sends unasked, right behind the grant:
 //
@@ -107,7 +109,9 @@
 // most urgent first, those of one priority in the order of wanting; Missing is
 // also what it says of a block that the grant does not cover. While a stream has
 // something to send, those of the same peer that are less urgent make way for it,
-// for at most 250 ms with each 128 KiB. A requester has at most 1024 addresses
+// for at most 250 ms with each 64 KiB. Where the rate is bounded, what is being
+// sent, or taken, is as urgent as the most urgent that stands behind it on its
+// stream. A requester has at most 1024 addresses
 // unanswered, and as many bytes as the holder's line holds; a holder takes 2048
 // addresses and then stops reading. Refused is the one answer to "no" and to "not
 // here", and is sent a multiple of Timing.Refusal after the request. A holder with

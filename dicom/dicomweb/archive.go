@@ -27,6 +27,9 @@ type Archive interface {
 	// An empty sequence counts as ErrNotFound.
 	Objects(context.Context, Ref) iter.Seq2[Object, error]
 
+	// Headers is Objects where nothing but the headers will be read.
+	Headers(context.Context, Ref) iter.Seq2[Object, error]
+
 	// Store takes one instance, to the end of r. What it returns is called once,
 	// from any goroutine, and gives the outcome: without an error the instance is
 	// durable then. Between the two the handler reads the next instance.

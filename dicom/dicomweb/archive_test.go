@@ -114,6 +114,10 @@ func (a *memory) store(study dicom.UID, r io.Reader) (Stored, error) {
 
 func (a *memory) Completeness(context.Context, Ref) []string { return a.completeness }
 
+func (a *memory) Headers(ctx context.Context, ref Ref) iter.Seq2[Object, error] {
+	return a.Objects(ctx, ref)
+}
+
 func (a *memory) Objects(_ context.Context, ref Ref) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		if a.objectsErr != nil {

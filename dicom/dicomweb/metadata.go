@@ -32,7 +32,7 @@ func (s *server) metadata(w http.ResponseWriter, r *http.Request, ref Ref) error
 	buf := s.buffers.Get().(*[]byte)
 	defer s.buffers.Put(buf)
 	base, begun := s.base(r), false
-	for o, err := range s.archive.Objects(ctx, ref) {
+	for o, err := range s.archive.Headers(ctx, ref) {
 		if err != nil {
 			return err
 		}

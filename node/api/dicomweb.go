@@ -115,8 +115,16 @@ func refusal(err error) (why string, ok bool) {
 }
 
 func (w web) Objects(ctx context.Context, ref dicomweb.Ref) iter.Seq2[dicomweb.Object, error] {
+	return objects(ctx, w.archive.Objects(ctx, archive.Ref(ref)))
+}
+
+func (w web) Headers(ctx context.Context, ref dicomweb.Ref) iter.Seq2[dicomweb.Object, error] {
+	return objects(ctx, w.archive.Headers(ctx, archive.Ref(ref)))
+}
+
+func objects(ctx context.Context, all iter.Seq2[*archive.Object, error]) iter.Seq2[dicomweb.Object, error] {
 	return func(yield func(dicomweb.Object, error) bool) {
-		for o, err := range w.archive.Objects(ctx, archive.Ref(ref)) {
+		for o, err := range all {
 			if err != nil {
 				yield(nil, webError(err))
 				return

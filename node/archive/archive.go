@@ -13,7 +13,6 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
@@ -52,6 +51,7 @@ func (u *Unavailable) Error() string { return u.Reason }
 // Transfers is what the archive needs of the mesh.
 type Transfers interface {
 	OpenStudy(context.Context, index.NodeID, mesh.StudyRequest) (*mesh.StudyStream, error)
+	Draw(got func(cas.Block) error, have func(cid.Cid) bool) *mesh.Draw
 	FetchBlocks(context.Context, []*mesh.StudyStream, []cid.Cid, func(cas.Block) error) ([]cid.Cid, error)
 	Peers() []mesh.Peer
 }
@@ -117,8 +117,7 @@ type Archive struct {
 	locks   [studyLocks]sync.Mutex
 	commits commits
 	news    news
-	listing singleflight.Group
-	lists   sync.WaitGroup // the fetches that listing runs
+	remotes remotes
 
 	settings atomic.Pointer[Fetching]
 	comings  comings
@@ -150,6 +149,7 @@ func Open(o Options) (*Archive, error) {
 	a.news.of = make(map[string]chan struct{})
 	a.comings.of = make(map[index.NodeID]int)
 	a.SetFetching(o.Fetch)
+	a.remotes.of = make(map[remoteID]*remote)
 	a.space = newSpace(a)
 	if err := a.pub.recover(); err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func Open(o Options) (*Archive, error) {
 // mesh itself asks the archive for grants and blocks.
 func (a *Archive) Start(t Transfers) {
 	ctx, cancel := context.WithCancel(context.Background())
-	a.transfers, a.stop, a.running = asking{t, a}, cancel, ctx
+	a.transfers, a.stop, a.running = audited{t, a}, cancel, ctx
 	a.group = new(errgroup.Group)
 	a.group.Go(func() error { a.pub.run(ctx); return nil })
 	a.group.Go(func() error {
@@ -208,7 +208,7 @@ func (a *Archive) Close() error {
 	}
 	a.stop()
 	err := a.group.Wait()
-	a.lists.Wait()
+	a.remotes.runs.Wait()
 	return errors.Join(err, a.refusals.end(a.Audit.Append))
 }
 

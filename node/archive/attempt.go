@@ -11,8 +11,6 @@ import (
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
-	"github.com/priormesh/priormesh/mesh"
-	"github.com/priormesh/priormesh/node/audit"
 )
 
 const (
@@ -223,64 +221,8 @@ func (m *meter) rate(now time.Time) float64 {
 	return float64(sum) / max(over, slotOf).Seconds()
 }
 
-// asking is the mesh as the queue's attempts see it. It knows who has refused,
-// how much comes from whom, and how many studies may.
-type asking struct {
-	Transfers
-	a *Archive
-}
-
 // errFull says that a limit of this node's keeps it from asking a holder now.
 var errFull = errors.New("as many studies come from it as may at once (fetch.peer_transfers)")
-
-// OpenStudy implements Transfers. What a holder answered is written down before
-// anything of the study is taken: a grant stands in the audit log at both ends.
-func (s asking) OpenStudy(ctx context.Context, h index.NodeID, req mesh.StudyRequest) (*mesh.StudyStream, error) {
-	stream, err := s.open(ctx, h, req)
-	if err != nil && !errors.Is(err, mesh.ErrRefused) {
-		return nil, err
-	}
-	trust, _ := s.a.Index.Roster().Allowed(h)
-	event := audit.Event{Event: "grant.denied", Node: h.String(), Trust: string(trust), Study: short(req.Study), Purpose: req.Purpose}
-	if err == nil {
-		event.Event, event.Expires = "grant.got", stream.Grant().Expires
-	}
-	if aerr := s.a.Audit.Append(event); aerr != nil {
-		if stream != nil {
-			stream.Close()
-		}
-		return nil, fmt.Errorf("the answer of a holder could not be written into the audit log: %w", aerr)
-	}
-	return stream, err
-}
-
-func (s asking) open(ctx context.Context, h index.NodeID, req mesh.StudyRequest) (*mesh.StudyStream, error) {
-	at := attemptOf(ctx)
-	if at == nil {
-		req.Priority = Interactive.onLine() // the lists that a reader waits for, and repairs
-		return s.Transfers.OpenStudy(ctx, h, req)
-	}
-	said, _ := s.a.statementOf(sourceID{req.Study, req.Origin})
-	if !s.a.comings.enter(at, h, s.a.fetching().PeerTransfers) {
-		at.with(h, func(g *giver) { g.full = true })
-		return nil, errFull
-	}
-	at.with(h, func(*giver) {})
-	req.Priority = at.Priority.onLine()
-	stream, err := s.Transfers.OpenStudy(ctx, h, req)
-	at.with(h, func(g *giver) {
-		switch {
-		case err == nil:
-			stream.Count(func(n int) { at.took(h, n, s.a.Now()) })
-			g.granted = true
-		case errors.Is(err, mesh.ErrRefused):
-			g.refused = append(g.refused, Refusal{Holder: h, Origin: req.Origin, Revision: said.Revision, Times: 1})
-		case errors.Is(err, mesh.ErrNotConnected):
-			g.away = true
-		}
-	})
-	return stream, err
-}
 
 // comings are how many studies come from each node.
 type comings struct {

@@ -29,6 +29,10 @@ func (d *deaf) FetchBlocks(context.Context, []*mesh.StudyStream, []cid.Cid, func
 	panic("nobody gave a stream")
 }
 
+func (d *deaf) Draw(got func(cas.Block) error, have func(cid.Cid) bool) *mesh.Draw {
+	return (*mesh.Mesh)(nil).Draw(got, have)
+}
+
 func (d *deaf) Peers() []mesh.Peer { return nil }
 
 // Who refuses is asked a few times, and then not before he says something new;
@@ -46,7 +50,7 @@ func TestRefusedIsNotAway(t *testing.T) {
 	a.publishAll()
 	b.hear(a)
 	d := &deaf{answers: map[index.NodeID]error{a.Self: mesh.ErrRefused}}
-	b.transfers = asking{d, b.Archive}
+	b.transfers, b.running = d, t.Context()
 	try := func() {
 		t.Helper()
 		at := begins(t, b.queue)
@@ -74,7 +78,10 @@ func TestRefusedIsNotAway(t *testing.T) {
 	if st, _ := b.TaskOf(study); !strings.Contains(st.LastError, "RAA refused it") {
 		t.Errorf("the reason kept: %q", st.LastError)
 	}
-	if n := len(d.asked); n != refusedTries || d.asked[0].Priority != uint8(Prior) {
+	if Interactive.onLine() >= mesh.Unattended || Prior.onLine() != mesh.Unattended {
+		t.Error("the mesh has another idea of what somebody waits for")
+	}
+	if n := len(d.asked); n != refusedTries || d.asked[0].Priority != Prior.onLine() {
 		t.Fatalf("asked %d times, first with %+v", n, d.asked[0])
 	}
 	clock.step(24 * time.Hour)
@@ -88,7 +95,7 @@ func TestRefusedIsNotAway(t *testing.T) {
 	}
 	b.Archive = b.open()
 	b.SetFetching(set)
-	b.transfers = asking{d, b.Archive}
+	b.transfers, b.running = d, t.Context()
 	state(Refused, "refused by RAA")
 
 	// A newer revision.
@@ -124,7 +131,7 @@ func TestRefusedIsNotAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	try()
-	if len(d.asked) != asked+1 || d.asked[asked].Priority != uint8(Emergency) {
+	if len(d.asked) != asked+1 || d.asked[asked].Priority != Emergency.onLine() {
 		t.Error("an emergency is held to the limit of what nobody waits for")
 	}
 	state(Waiting, "RAA cannot be reached")

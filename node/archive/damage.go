@@ -653,16 +653,20 @@ type reading struct {
 	place damage // Series, SOP, Of
 	here  bool   // the catalogue says that all of it is here
 	wait  bool
+	away  *away // not nil: what is not here is read where it is held
 }
 
 func (a *Archive) reading(id sourceID, k cas.Key, place damage, here, wait bool) cas.Getter {
-	return reading{a.shelf(id, k), a, id, place, here, wait}
+	return reading{a.shelf(id, k), a, id, place, here, wait, nil}
 }
 
 // Mend implements cas.Mender.
 func (r reading) Mend(ctx context.Context, c cid.Cid, broken error) ([]byte, error) {
 	x := suspect{damage: r.place, c: c}
 	x.Kind = kindOf(broken)
+	if r.away != nil {
+		return r.away.read(ctx, c)
+	}
 	if !r.here && x.Kind == MissingBlock {
 		return nil, broken // nobody said that it was here
 	}
@@ -937,28 +941,6 @@ func (a *Archive) damagedInstances(id sourceID) (some map[string]bool, all bool,
 		return nil
 	})
 	return some, all, err
-}
-
-// arriving is the shelf of a transfer for the transfer itself. What was cut off
-// and goes on may find a block damaged that nothing refers to yet.
-type arriving struct {
-	cas.Shelf
-	t *transfer
-}
-
-// Mend implements cas.Mender.
-func (r arriving) Mend(ctx context.Context, c cid.Cid, broken error) (data []byte, err error) {
-	if r.t.shared != nil {
-		return nil, broken
-	}
-	missing, err := r.t.a.transfers.FetchBlocks(ctx, r.t.streams, []cid.Cid{c}, func(b cas.Block) error {
-		data = b.Data
-		return replace(ctx, r.Shelf, b)
-	})
-	if err == nil && len(missing) > 0 {
-		err = broken
-	}
-	return data, err
 }
 
 // lostKeys says whether the key of any source in the catalogue is missing or

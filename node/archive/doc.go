@@ -6,8 +6,9 @@
 // many instances as one fact. Find answers from the index and the catalogue,
 // never by asking a peer, except that the list of a remote study's series and
 // instances is fetched once and kept. Fetch brings a study: a durable queue,
-// grants from holders, blocks verified at the door, instances visible one by
-// one as they become whole.
+// grants from holders, blocks verified at the door, instances visible as they
+// become whole. Until then whoever reads one has it block by block from the
+// holders, by what the queue has open, or opens it (remote).
 //
 // What may not be here: HTTP and DIMSE (node/api and dicom/… speak those),
 // which study to bring (node/priors), who may have one (node/access).

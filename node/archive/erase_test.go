@@ -649,11 +649,11 @@ func TestAFetchWaitsForTheErasureOfTheCopy(t *testing.T) {
 	if err := b.updateSource(id, func(_ *badger.Txn, s *source) error { s.Whole = false; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	err := b.bringSource(t.Context(), id, st)
+	err := b.bringSource(t.Context(), id, st, Task{})
 	if !errors.Is(err, errRetracted) || errors.Is(err, errMoved) {
 		t.Fatal(err)
 	}
-	if err := b.bringManifests(t.Context(), id, st); !errors.Is(err, errRetracted) {
+	if err := b.bringLists(t.Context(), id, st, mesh.Push{Depth: mesh.PushLists}); !errors.Is(err, errRetracted) {
 		t.Fatal(err)
 	}
 	add(t, b.queue, Task{Study: doomedStudy})

@@ -5,15 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/ipfs/go-cid"
 
 	"github.com/priormesh/priormesh/cas"
-	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/mesh"
 	"github.com/priormesh/priormesh/node/access"
@@ -22,12 +19,10 @@ import (
 
 // Limits of one transfer.
 const (
-	maxHolders   = 3               // streams opened for one source
-	openTimeout  = 5 * time.Second // for one holder to answer with a grant
-	batchBytes   = 32 << 20        // instances asked for and committed together
+	batchBytes   = 16 << 20 // instances committed together
 	batchMost    = 256
 	batchAttrs   = 256 << 10 // of their attributes: one transaction must hold them
-	putBytes     = 4 << 20   // blocks written together
+	aheadBytes   = 64 << 20  // of instances that are asked for before those before them are here
 	movedWait    = 200 * time.Millisecond
 	maxErrorText = 512
 )
@@ -177,14 +172,14 @@ func (a *Archive) bring(ctx context.Context, t Task) error {
 		if v.stranger || !v.behind() {
 			continue
 		}
-		if err := a.bringSource(ctx, v.id, v.said); err != nil {
+		if err := a.bringSource(ctx, v.id, v.said, t); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study) error {
+func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study, task Task) error {
 	have, err := a.source(id)
 	if err != nil && !errors.Is(err, errNoRecord) {
 		return err
@@ -211,97 +206,29 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study) 
 			return err
 		}
 	}
-	streams, err := a.openHolders(ctx, id, st)
+	// Whatever becomes of it, nobody needs the holders any more who does not read.
+	defer a.closeRemotes(id)
+	r, leave, err := a.remote(ctx, id, st, mesh.Push{Depth: mesh.PushManifests})
 	if err != nil {
 		return err
 	}
-	defer closeAll(streams)
-	g := streams[0].Grant()
-	t := &transfer{a: a, ctx: ctx, id: id, st: st, ref: g.Manifest, streams: streams, key: g.Key}
+	defer leave()
+	t := &transfer{a: a, ctx: ctx, id: id, st: st, ref: r.ref, remote: r, key: r.key, priority: task.Priority.onLine()}
 	if err := t.run(); err != nil {
 		return err
 	}
-	holder, _ := a.Index.Roster().Allowed(g.Holder)
-	if err := a.Audit.Append(audit.Event{Event: "fetch.done", Node: g.Holder.String(), Trust: string(holder), Study: short(id.Study), Purpose: g.Purpose}); err != nil {
-		return err
-	}
-	return nil
+	return a.auditDone(r)
 }
 
-// openHolders asks those who hold a revision for a grant, all at once, and
-// keeps the streams of those that gave one.
-func (a *Archive) openHolders(ctx context.Context, id sourceID, st index.Study) ([]*mesh.StudyStream, error) {
-	manifest, err := parseRef(st.Manifest)
-	if err != nil {
-		return nil, err
-	}
-	connected := make(map[index.NodeID]bool)
-	for _, p := range a.transfers.Peers() {
-		connected[p.ID] = p.Connected
-	}
-	var holders []index.NodeID
-	for _, h := range a.Index.Holders(id.Study, id.Origin) { // the origin first
-		if h.Node != a.Self && h.Revision >= st.Revision && !attemptOf(ctx).spent(h.Node, id.Origin, st.Revision) {
-			holders = append(holders, h.Node)
+// auditDone writes down from whom a study was brought.
+func (a *Archive) auditDone(r *remote) error {
+	for _, h := range r.draw.Holders() {
+		trust, _ := a.Index.Roster().Allowed(h)
+		if err := a.Audit.Append(audit.Event{Event: "fetch.done", Node: h.String(), Trust: string(trust), Study: short(r.id.Study), Purpose: string(access.DirectCare)}); err != nil {
+			return err
 		}
 	}
-	if len(holders) == 0 {
-		return nil, errNobody
-	}
-	slices.SortStableFunc(holders, func(x, y index.NodeID) int {
-		switch {
-		case connected[x] == connected[y]:
-			return 0
-		case connected[x]:
-			return -1
-		}
-		return 1
-	})
-	holders = holders[:min(len(holders), maxHolders)]
-	type answer struct {
-		stream *mesh.StudyStream
-		err    error
-	}
-	answers := make([]answer, len(holders))
-	var wg sync.WaitGroup
-	for i, h := range holders {
-		wg.Go(func() {
-			octx, cancel := context.WithTimeout(ctx, openTimeout)
-			defer cancel()
-			s, err := a.transfers.OpenStudy(octx, h, mesh.StudyRequest{Study: id.Study, Origin: id.Origin, Purpose: string(access.DirectCare)})
-			if err == nil {
-				if g := s.Grant(); g.Revision > st.Revision {
-					err = errMoved
-				} else if g.Revision != st.Revision || g.Manifest != manifest {
-					err = errors.New("it offers another revision than the one its origin announced")
-				}
-				if err != nil {
-					s.Close()
-					s = nil
-				}
-			}
-			answers[i] = answer{s, err}
-		})
-	}
-	wg.Wait()
-	var streams []*mesh.StudyStream
-	var errs []error
-	moved := false
-	for i, an := range answers {
-		if an.err == nil {
-			streams = append(streams, an.stream)
-			continue
-		}
-		moved = moved || errors.Is(an.err, errMoved)
-		errs = append(errs, a.explain(holders[i], an.err))
-	}
-	if len(streams) > 0 {
-		return streams, nil
-	}
-	if moved {
-		return nil, errMoved
-	}
-	return nil, fmt.Errorf("no holder of the study can give it now: %w", errors.Join(errs...))
+	return nil
 }
 
 // explain says for people why a holder gave nothing.
@@ -323,24 +250,23 @@ func (a *Archive) explain(h index.NodeID, err error) error {
 // transfer brings one source. It may be broken off anywhere: blocks that are
 // here are not asked for again, and an instance is visible once all of it is.
 type transfer struct {
-	a       *Archive
-	ctx     context.Context
-	id      sourceID
-	st      index.Study
-	ref     cas.Ref // st's manifest
-	streams []*mesh.StudyStream
-	key     cas.Key
-	trial   cas.Shelf        // takes the blocks while the key is not proven
-	shared  map[cid.Cid]bool // not nil: nothing comes by stream, and this is there
+	a        *Archive
+	ctx      context.Context
+	id       sourceID
+	st       index.Study
+	ref      cas.Ref // st's manifest
+	key      cas.Key
+	remote   *remote
+	priority uint8
+	shared   map[cid.Cid]bool // not nil: nothing comes from elsewhere, and this is there
 }
 
-// shelf is where the blocks go. It changes with the key, which a holder may
-// have given wrongly.
-func (t *transfer) shelf() cas.Shelf {
-	if t.trial != nil {
-		return t.trial
+// get reads what has come.
+func (t *transfer) get() cas.Getter {
+	if t.shared != nil {
+		return t.a.shelf(t.id, t.key)
 	}
-	return t.a.shelf(t.id, t.key)
+	return t.remote
 }
 
 type wanted struct {
@@ -369,21 +295,40 @@ func (t *transfer) run() error {
 		}
 	}
 	conflicts := 0
-	for len(all) > 0 {
-		n, bytes, attrs := 0, int64(0), 0
-		for n < len(all) && n < batchMost && (n == 0 || bytes+all[n].entry.Size <= batchBytes && attrs+len(all[n].entry.Attrs) <= batchAttrs) {
-			bytes += all[n].entry.Size
-			attrs += len(all[n].entry.Attrs)
-			n++
+	var coming []batch
+	defer func() { // if it is broken off
+		for _, b := range coming {
+			b.leave()
 		}
-		c, err := t.batch(all[:n])
+	}()
+	ahead := int64(0)
+	for len(all) > 0 || len(coming) > 0 {
+		for len(all) > 0 && (len(coming) == 0 || ahead < aheadBytes) {
+			n, attrs := 0, 0
+			var b batch
+			for n < len(all) && n < batchMost && (n == 0 || b.bytes+all[n].entry.Size <= batchBytes && attrs+len(all[n].entry.Attrs) <= batchAttrs) {
+				b.bytes += all[n].entry.Size
+				attrs += len(all[n].entry.Attrs)
+				n++
+			}
+			b.list, all = all[:n], all[n:]
+			if err := t.ask(&b); err != nil {
+				return err
+			}
+			ahead += b.bytes
+			coming = append(coming, b)
+		}
+		b := coming[0]
+		coming = coming[1:]
+		ahead -= b.bytes
+		c, err := t.land(b)
+		b.leave()
 		if err != nil {
 			return err
 		}
 		conflicts += c
-		all = all[n:]
-		progress.InstancesHere += n
-		progress.BytesHere += bytes
+		progress.InstancesHere += len(b.list)
+		progress.BytesHere += b.bytes
 		a.queue.report(t.id.Study, progress)
 		a.news.tell(t.id.Study)
 	}
@@ -402,45 +347,24 @@ func (t *transfer) run() error {
 	return err
 }
 
-// studyManifest proves the key on the origin's own manifest before it is kept:
-// a holder that gives a wrong key must not be able to block the right one.
+// batch is instances that become visible together.
+type batch struct {
+	list  []wanted
+	todo  []wanted // of list, those that are not visible yet
+	wants []mesh.Want
+	bytes int64
+	leave func() // takes the wish for them back
+}
+
 func (t *transfer) studyManifest() (cas.StudyManifest, error) {
-	if t.shared != nil {
-		return t.sharedManifest()
+	if err := t.objects([]cas.Ref{t.ref}); err != nil {
+		return cas.StudyManifest{}, err
 	}
-	var m cas.StudyManifest
-	var err error
-	for _, s := range t.streams {
-		t.key = s.Grant().Key
-		// A wrong key's shelf must not be left behind on disk.
-		t.trial = cas.NewMemory().Shelf(t.key.Shelf())
-		if err = t.objects([]cas.Ref{t.ref}); err == nil {
-			m, err = cas.LoadStudy(t.ctx, t.trial, t.key, t.ref)
-		}
-		proven := t.trial
-		t.trial = nil
-		if err == nil {
-			err = proven.Enumerate(t.ctx, cid.Undef, func(c cid.Cid, _ int64) error {
-				data, err := proven.Get(t.ctx, c)
-				if err != nil {
-					return err
-				}
-				return replace(t.ctx, t.shelf(), cas.Block{CID: c, Data: data})
-			})
-			break
-		}
-		if t.ctx.Err() != nil {
-			return m, err
-		}
-		t.a.Log.Error("the key that a holder granted does not open the study's manifest; trying another holder's", "study", short(t.id.Study), "holder", s.Holder(), "error", err)
+	m, err := cas.LoadStudy(t.ctx, t.get(), t.key, t.ref)
+	if err == nil && m.UID != t.id.Study {
+		err = errors.New("the manifest that the origin announced is of another study")
 	}
-	if err != nil {
-		return m, err
-	}
-	if m.UID != t.id.Study {
-		return m, errors.New("the manifest that the origin announced is of another study")
-	}
-	return m, t.a.Keys.Add(t.id.keyName(), t.key)
+	return m, err
 }
 
 func (t *transfer) seriesManifests(study cas.StudyManifest) ([]cas.SeriesManifest, error) {
@@ -453,64 +377,99 @@ func (t *transfer) seriesManifests(study cas.StudyManifest) ([]cas.SeriesManifes
 	}
 	out := make([]cas.SeriesManifest, len(refs))
 	for i, r := range refs {
-		m, err := cas.LoadSeries(t.ctx, arriving{t.shelf(), t}, t.key, r)
+		m, err := cas.LoadSeries(t.ctx, t.get(), t.key, r)
 		if err != nil {
 			return nil, err
 		}
-		if m.UID != study.Series[i].UID || !dicom.UID(m.UID).Valid() {
+		if m.UID != study.Series[i].UID {
 			return nil, errors.New("a series manifest contradicts its study's")
 		}
-		for _, e := range m.Instances {
-			if !dicom.UID(e.UID).Valid() {
-				return nil, errors.New("a series manifest names an instance by what is no UID")
-			}
+		if err := validUIDs(m); err != nil {
+			return nil, err
 		}
 		out[i] = m
 	}
 	return out, nil
 }
 
-// batch brings some instances and makes them visible together.
-func (t *transfer) batch(list []wanted) (conflicts int, err error) {
-	a := t.a
-	todo := list[:0:0]
-	for _, w := range list {
-		old, err := a.instanceOf(t.id, w.series, w.entry.UID)
+// ask finds out what is lacking of a batch, and asks for it.
+func (t *transfer) ask(b *batch) error {
+	b.leave = func() {}
+	var refs []cas.Ref
+	for _, w := range b.list {
+		old, err := t.a.instanceOf(t.id, w.series, w.entry.UID)
 		if err != nil && !errors.Is(err, errNoRecord) {
-			return 0, err
+			return err
 		}
 		if err == nil && old.Manifest == w.entry.Manifest {
 			continue
 		}
-		todo = append(todo, w)
-	}
-	refs := make([]cas.Ref, len(todo))
-	for i, w := range todo {
-		refs[i] = w.entry.Manifest
+		b.todo = append(b.todo, w)
+		refs = append(refs, w.entry.Manifest)
 	}
 	if err := t.objects(refs); err != nil {
-		return 0, err
+		return err
 	}
-	manifests := make([]cas.InstanceManifest, len(todo))
-	for i := range todo {
-		m, err := cas.LoadInstance(t.ctx, arriving{t.shelf(), t}, t.key, todo[i].entry.Manifest)
+	manifests := make([]cas.InstanceManifest, len(b.todo))
+	for i, w := range b.todo {
+		m, err := cas.LoadInstance(t.ctx, t.get(), t.key, w.entry.Manifest)
 		if err != nil {
+			return err
+		}
+		if m.UID != w.entry.UID || m.Size != w.entry.Size {
+			return errors.New("an instance manifest contradicts its series'")
+		}
+		manifests[i], b.todo[i].manifest = m, m
+	}
+	order := wantsOf(cas.ReadingOrder(manifests...))
+	if t.shared != nil {
+		return t.there(order)
+	}
+	for _, w := range order {
+		here, err := t.remote.has(t.ctx, w.CID)
+		if err != nil {
+			return err
+		}
+		if !here {
+			b.wants = append(b.wants, w)
+		}
+	}
+	b.leave = t.remote.draw.Ask(b.wants, t.priority)
+	return nil
+}
+
+// land waits until a batch is here and durable, and makes it visible.
+func (t *transfer) land(b batch) (conflicts int, err error) {
+	if t.shared == nil {
+		if err := t.remote.bring(t.ctx, b.wants, t.priority); err != nil {
 			return 0, err
 		}
-		if m.UID != todo[i].entry.UID || m.Size != todo[i].entry.Size {
-			return 0, errors.New("an instance manifest contradicts its series'")
+		if err := t.remote.land.settle(t.ctx); err != nil {
+			return 0, err
 		}
-		manifests[i], todo[i].manifest = m, m
 	}
-	order := cas.ReadingOrder(manifests...)
-	cids := make([]cid.Cid, len(order))
-	for i, b := range order {
-		cids[i] = b.CID
+	return t.commit(b.todo)
+}
+
+// objects has the blocks of manifests here.
+func (t *transfer) objects(refs []cas.Ref) error {
+	if t.shared == nil {
+		return t.remote.objects(t.ctx, refs, t.priority)
 	}
-	if err := t.blocks(cids); err != nil {
-		return 0, err
+	var wants []mesh.Want
+	for _, r := range refs {
+		if err := t.there([]mesh.Want{{CID: r.CID}}); err != nil {
+			return err
+		}
+		cids, err := r.Blocks(t.ctx, t.get(), t.key)
+		if err != nil {
+			return err
+		}
+		for _, c := range cids {
+			wants = append(wants, mesh.Want{CID: c})
+		}
 	}
-	return t.commit(todo)
+	return t.there(wants)
 }
 
 func (t *transfer) commit(list []wanted) (conflicts int, err error) {
@@ -586,133 +545,8 @@ func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
 	})
 }
 
-// bringManifests fetches the lists of a remote study's series and instances,
-// and nothing else. Several readers wait for one fetch.
-func (a *Archive) bringManifests(ctx context.Context, id sourceID, st index.Study) error {
-	done := a.listing.DoChan(id.keyName(), func() (any, error) {
-		a.lists.Add(1)
-		defer a.lists.Done()
-		ctx, cancel := context.WithTimeout(a.running, a.fetching().ReadThrough)
-		defer cancel()
-		done, err := a.writing(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		defer done()
-		ctx, end := a.erase.attend(ctx, id)
-		defer end()
-		if _, told := a.statementOf(id); !told {
-			return nil, errMoved
-		}
-		if a.erase.pending(id) {
-			return nil, errRetracted
-		}
-		streams, err := a.openHolders(ctx, id, st)
-		if err != nil {
-			return nil, err
-		}
-		defer closeAll(streams)
-		g := streams[0].Grant()
-		t := &transfer{a: a, ctx: ctx, id: id, st: st, ref: g.Manifest, streams: streams, key: g.Key}
-		study, err := t.studyManifest()
-		if err == nil {
-			_, err = t.seriesManifests(study)
-		}
-		return nil, err
-	})
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case r := <-done:
-		return r.Err
-	}
-}
-
 func closeAll(streams []*mesh.StudyStream) {
 	for _, s := range streams {
 		s.Close()
 	}
-}
-
-// objects brings the blocks of manifests: first the ones that the refs name,
-// then the parts of those that are chunked.
-func (t *transfer) objects(refs []cas.Ref) error {
-	roots := make([]cid.Cid, len(refs))
-	for i, r := range refs {
-		roots[i] = r.CID
-	}
-	if err := t.blocks(roots); err != nil {
-		return err
-	}
-	var parts []cid.Cid
-	for _, r := range refs {
-		cids, err := r.Blocks(t.ctx, arriving{t.shelf(), t}, t.key)
-		if err != nil {
-			return err
-		}
-		parts = append(parts, cids[1:]...) // the first is the root
-	}
-	return t.blocks(parts)
-}
-
-// blocks brings those blocks that are not here. What has arrived when it
-// fails stays.
-func (t *transfer) blocks(cids []cid.Cid) error {
-	if t.shared != nil {
-		return t.there(cids)
-	}
-	a := t.a
-	var need []cid.Cid
-	seen := make(map[cid.Cid]bool, len(cids))
-	for _, c := range cids {
-		if seen[c] {
-			continue
-		}
-		seen[c] = true
-		has, err := t.shelf().Has(t.ctx, c)
-		if err != nil {
-			return err
-		}
-		if !has {
-			need = append(need, c)
-		}
-	}
-	if len(need) == 0 {
-		return nil
-	}
-	var (
-		mu   sync.Mutex
-		buf  []cas.Block
-		size int
-	)
-	flush := func() error {
-		if len(buf) == 0 {
-			return nil
-		}
-		err := t.shelf().Put(t.ctx, buf...)
-		buf, size = nil, 0
-		return err
-	}
-	missing, err := a.transfers.FetchBlocks(t.ctx, t.streams, need, func(b cas.Block) error {
-		mu.Lock()
-		defer mu.Unlock()
-		buf = append(buf, b)
-		size += len(b.Data)
-		if size < putBytes {
-			return nil
-		}
-		return flush()
-	})
-	mu.Lock()
-	defer mu.Unlock()
-	if ferr := flush(); ferr != nil {
-		return ferr
-	}
-	if err != nil {
-		return err
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf("no holder could supply %d of the study's blocks", len(missing))
-	}
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
 )
 
 // Found is one study, whoever says it.
@@ -216,7 +217,11 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 			continue
 		}
 		id := v.id
-		entries, err := a.entries(ctx, id, ref, bring)
+		p := mesh.Push{}
+		if bring {
+			p.Depth = mesh.PushLists
+		}
+		entries, err := a.entries(ctx, id, ref, p)
 		if err != nil && versions[0].own && !v.own && ctx.Err() == nil {
 			continue // what was received here is listed whoever else is out of reach
 		}

@@ -11,22 +11,78 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/ipfs/go-cid"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
 )
 
 // Ref names a study, a series of it or an instance of that.
 type Ref struct{ Study, Series, Instance dicom.UID }
 
-// Object is one instance that is here.
+// Object is one instance: here, or with those who hold it and read from there.
 type Object struct {
 	a      *Archive
 	id     sourceID
 	series string
 	sop    string
 	rec    instance
+	away   *away // nil: it is here
+}
+
+// away reads an instance that is not all here where it is held.
+type away struct {
+	a  *Archive
+	id sourceID
+	st index.Study
+	p  mesh.Push // what comes along when nobody has the study open yet
+	m  cas.InstanceManifest
+}
+
+// read returns a block, and asks for those behind it that will be read next: not
+// for those behind the header, whoever reads that may want nothing else.
+func (w *away) read(ctx context.Context, c cid.Cid) ([]byte, error) {
+	r, done, err := w.a.remote(ctx, w.id, w.st, w.p)
+	if errors.Is(err, errMoved) && w.m.UID == "" {
+		return nil, err
+	}
+	if err != nil {
+		return nil, w.a.cannotBring(ctx, w.id.Study, err)
+	}
+	defer done()
+	var next []mesh.Want
+	if i := slices.IndexFunc(w.m.Blocks, func(b cas.BlockRef) bool { return b.CID == c }); i >= len(headerOf(w.m)) {
+		ahead := int64(0)
+		for _, b := range w.m.Blocks[i+1:] {
+			if ahead += b.Len; ahead > readAhead {
+				break
+			}
+			next = append(next, wantsOf([]cas.BlockRef{b})...)
+		}
+	}
+	data, err := r.read(ctx, c, next)
+	if err != nil {
+		return nil, w.a.cannotBring(ctx, w.id.Study, err)
+	}
+	return data, nil
+}
+
+// cannotBring says in a reader's words why something did not come.
+func (a *Archive) cannotBring(ctx context.Context, study string, err error) error {
+	var gone *Unavailable
+	if ctx.Err() != nil || errors.As(err, &gone) {
+		return err
+	}
+	if t, ok := a.queue.get(study); ok && t.State == Refused {
+		return a.refused(t)
+	}
+	return &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and could not be brought: %s. It stays queued and is tried again by itself", err), RetryAfter: a.fetching().RetryMin}
+}
+
+func (a *Archive) refused(t TaskStatus) error {
+	return &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and was refused: %s. Ask the trust, then read it again", t.LastError), RetryAfter: a.fetching().RetryMax}
 }
 
 // UIDs place the instance.
@@ -64,7 +120,10 @@ func (o *Object) load(ctx context.Context) (m cas.InstanceManifest, get cas.Gett
 			return m, nil, key, err
 		}
 		ref := o.rec.Manifest
-		get = o.a.reading(o.id, key, damage{Series: o.series, SOP: o.sop, Of: &ref}, true, true)
+		get = reading{o.a.shelf(o.id, key), o.a, o.id, damage{Series: o.series, SOP: o.sop, Of: &ref}, o.away == nil, true, o.away}
+		if o.away != nil && o.away.m.UID != "" {
+			return o.away.m, get, key, nil
+		}
 		if m, err = cas.LoadInstance(ctx, get, key, ref); err == nil {
 			return m, get, key, nil
 		}
@@ -91,6 +150,16 @@ type entry struct {
 // Where the study, or an older revision of it, is here already, a trust that
 // cannot be reached keeps nothing of that back; Caveats says what is missing.
 func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error] {
+	return a.objects(ctx, ref, mesh.PushManifests)
+}
+
+// Headers is Objects for whoever reads nothing but the headers: those of a remote
+// study come in one piece.
+func (a *Archive) Headers(ctx context.Context, ref Ref) iter.Seq2[*Object, error] {
+	return a.objects(ctx, ref, mesh.PushHeaders)
+}
+
+func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.Seq2[*Object, error] {
 	return func(yield func(*Object, error) bool) {
 		versions, err := a.versions(string(ref.Study))
 		if err != nil {
@@ -109,7 +178,11 @@ func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error
 			if v.stranger {
 				continue
 			}
-			entries, err := a.entries(ctx, v.id, ref, true)
+			p := mesh.Push{Depth: depth, Series: string(ref.Series), Instance: string(ref.Instance)}
+			entries, err := a.entries(ctx, v.id, ref, p)
+			if err == nil {
+				err = a.manifests(ctx, v, entries, p)
+			}
 			if versions[0].own && !v.own && errors.As(err, &gone) {
 				continue
 			}
@@ -121,7 +194,7 @@ func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error
 				if given[e.inst.UID] {
 					continue
 				}
-				o, err := a.object(ctx, e)
+				o, err := a.object(ctx, e, p)
 				if errors.Is(err, errKeptOut) {
 					gone = &Unavailable{Reason: "this instance exists at another trust and is kept out here: its SOP Instance UID is taken by other bytes; `priormesh status` lists it", RetryAfter: a.fetching().RetryMax}
 					continue
@@ -283,7 +356,8 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 // that is here goes before a newer one that is not, unless what is asked for is
 // only in the newer. If the list of a remote study is not here yet it is brought
 // first, or the error is ErrNotListed.
-func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, bring bool) ([]entry, error) {
+func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, p mesh.Push) ([]entry, error) {
+	bring := p.Depth != mesh.PushNothing
 	if id.Origin == a.Self {
 		return a.ownEntries(id, ref)
 	}
@@ -312,7 +386,7 @@ func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, bring bool)
 	if !bring {
 		return nil, ErrNotListed
 	}
-	if err := a.bringManifests(ctx, id, st); err != nil {
+	if err := a.bringLists(ctx, id, st, p); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -399,10 +473,33 @@ func (a *Archive) ownEntries(id sourceID, ref Ref) ([]entry, error) {
 
 var errKeptOut = errors.New("kept out: its UID is taken here by other bytes")
 
-// object is an entry's instance, waited for if it is on its way.
-func (a *Archive) object(ctx context.Context, e entry) (*Object, error) {
+// manifests has those of entries that are not here brought, all at once, and
+// their headers if p says so.
+func (a *Archive) manifests(ctx context.Context, v version, entries []entry, p mesh.Push) error {
+	if v.own || !v.behind() {
+		return nil
+	}
+	for _, e := range entries {
+		rec, err := a.instanceOf(e.id, e.series.UID, e.inst.UID)
+		if err == nil && rec.Manifest == e.inst.Manifest {
+			continue
+		}
+		if err != nil && !errors.Is(err, errNoRecord) {
+			return err
+		}
+		if err := a.bringLists(ctx, v.id, v.said, p); err != nil && !errors.Is(err, errMoved) {
+			return a.cannotBring(ctx, v.id.Study, err)
+		}
+		return nil
+	}
+	return nil
+}
+
+// object is an entry's instance. One that is not all here is read where it is
+// held.
+func (a *Archive) object(ctx context.Context, e entry, p mesh.Push) (*Object, error) {
 	o := &Object{a: a, id: e.id, series: e.series.UID, sop: e.inst.UID}
-	err := a.await(ctx, e.id.Study, func() (bool, error) {
+	here := func() (bool, error) {
 		rec, err := a.instanceOf(e.id, e.series.UID, e.inst.UID)
 		if err == nil {
 			o.rec = rec
@@ -416,8 +513,45 @@ func (a *Archive) object(ctx context.Context, e entry) (*Object, error) {
 			err = errKeptOut
 		}
 		return false, err
+	}
+	if ok, err := here(); ok || err != nil {
+		return o, err
+	}
+	if st, told := a.statementOf(e.id); told && e.id.Origin != a.Self && !a.sibling(e.id.Origin) {
+		o.rec = instance{Manifest: e.inst.Manifest}
+		o.away = &away{a: a, id: e.id, st: st, p: p}
+		m, err := o.Manifest(ctx)
+		if err == nil && (m.UID != e.inst.UID || m.Size != e.inst.Size) {
+			err = errors.New("an instance manifest contradicts its series'")
+		}
+		if err == nil {
+			var taken bool
+			if taken, err = a.takenByOther(e.id, m); taken && err == nil {
+				err = errKeptOut
+			}
+		}
+		if !errors.Is(err, errMoved) {
+			o.away.m = m
+			o.rec = instance{Class: m.Class, TransferSyntax: m.TransferSyntax, Size: m.Size, SHA256: m.SHA256[:], Manifest: e.inst.Manifest, Attrs: e.inst.Attrs}
+			return o, err
+		}
+		o.away = nil // the holder is ahead of the index: what it has is on its way
+	}
+	return o, a.await(ctx, e.id.Study, here)
+}
+
+// takenByOther says whether an instance of a copy will be kept out because its
+// UID is taken here by other bytes; see transfer.commit.
+func (a *Archive) takenByOther(id sourceID, m cas.InstanceManifest) (taken bool, err error) {
+	err = a.db.View(func(txn *badger.Txn) error {
+		first, err := getRecord[sop](txn, append([]byte{tableSOP}, m.UID...))
+		taken = err == nil && !bytes.Equal(first.SHA256, m.SHA256[:]) && first.source() != id
+		if errors.Is(err, errNoRecord) {
+			return nil
+		}
+		return err
 	})
-	return o, err
+	return taken, err
 }
 
 // await waits until done says so. It makes sure that the study is being
@@ -439,7 +573,7 @@ func (a *Archive) await(ctx context.Context, study string, done func() (bool, er
 		}
 		switch {
 		case queued && t.State == Refused:
-			return &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and was refused: %s. Ask the trust, then read it again", t.LastError), RetryAfter: a.fetching().RetryMax}
+			return a.refused(t)
 		case !queued:
 			reason := "the study is listed, but what was asked for is not in what its origin gave; ask again shortly"
 			if a.queue.cancelled(study) {

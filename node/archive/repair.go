@@ -292,7 +292,7 @@ func (r *repair) open() {
 			ctx, cancel := context.WithTimeout(r.ctx, openTimeout)
 			defer cancel()
 			var err error
-			if streams[i], err = a.transfers.OpenStudy(ctx, h, mesh.StudyRequest{Study: r.id.Study, Origin: r.id.Origin, Purpose: string(access.DirectCare)}); err != nil {
+			if streams[i], err = a.transfers.OpenStudy(ctx, h, mesh.StudyRequest{Study: r.id.Study, Origin: r.id.Origin, Purpose: string(access.DirectCare), Priority: Interactive.onLine()}); err != nil {
 				streams[i], errs[i] = nil, a.explain(h, err)
 			}
 		})

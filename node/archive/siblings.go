@@ -11,6 +11,7 @@ import (
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
 )
 
 // Siblings are the other nodes of this trust. With Space.Shared they keep what
@@ -122,7 +123,7 @@ func (a *Archive) adopt(ctx context.Context, id sourceID, st index.Study) error 
 	}
 	t := &transfer{a: a, ctx: ctx, id: id, st: st, ref: ref, key: key, shared: make(map[cid.Cid]bool)}
 	// Asked for all at once: one by one would be a request for each block.
-	if err := t.shelf().Enumerate(ctx, cid.Undef, func(c cid.Cid, _ int64) error {
+	if err := a.shelf(id, key).Enumerate(ctx, cid.Undef, func(c cid.Cid, _ int64) error {
 		t.shared[c] = true
 		return nil
 	}); err != nil {
@@ -135,23 +136,11 @@ func (a *Archive) adopt(ctx context.Context, id sourceID, st index.Study) error 
 	return err
 }
 
-// sharedManifest is studyManifest where the key is the origin's own.
-func (t *transfer) sharedManifest() (cas.StudyManifest, error) {
-	if err := t.objects([]cas.Ref{t.ref}); err != nil {
-		return cas.StudyManifest{}, err
-	}
-	m, err := cas.LoadStudy(t.ctx, t.shelf(), t.key, t.ref)
-	if err == nil && m.UID != t.id.Study {
-		err = errors.New("the manifest that the origin announced is of another study")
-	}
-	return m, err
-}
-
 // there says ErrNotFound unless the shared store has all of the blocks.
-func (t *transfer) there(cids []cid.Cid) error {
-	for _, c := range cids {
-		if !t.shared[c] {
-			return fmt.Errorf("%w: %s of study %s", cas.ErrNotFound, c, dicom.UID(t.id.Study).Short())
+func (t *transfer) there(wants []mesh.Want) error {
+	for _, w := range wants {
+		if !t.shared[w.CID] {
+			return fmt.Errorf("%w: %s of study %s", cas.ErrNotFound, w.CID, dicom.UID(t.id.Study).Short())
 		}
 	}
 	return nil

@@ -261,14 +261,22 @@ func (h *house) carry(from *house, study string, listOnly bool) error {
 	if err := h.Keys.Add(id.keyName(), key); err != nil || listOnly {
 		return err
 	}
-	t := &transfer{a: h.Archive, ctx: ctx, id: id, st: st, ref: ref, key: key}
+	shared := make(map[cid.Cid]bool)
+	for c := range want {
+		shared[c] = true
+	}
+	t := &transfer{a: h.Archive, ctx: ctx, id: id, st: st, ref: ref, key: key, shared: shared}
 	series, err := t.seriesManifests(m)
 	if err != nil {
 		return err
 	}
 	for _, se := range series {
 		for _, e := range se.Instances {
-			if _, err := t.batch([]wanted{{series: se.UID, entry: e}}); err != nil {
+			b := batch{list: []wanted{{series: se.UID, entry: e}}}
+			if err := t.ask(&b); err != nil {
+				return err
+			}
+			if _, err := t.land(b); err != nil {
 				return err
 			}
 		}
