@@ -279,3 +279,80 @@ func TestDiskFullDuringFetch(t *testing.T) {
 	a.serves(t, uid, sums(files))
 	a.light(t, "a full disk")
 }
+
+// Fifty studies are wanted at once and come over a narrow line; an emergency
+// that is asked for in the middle goes before all that have not begun. Each
+// study is served as it was sent in, and mixed with none.
+func TestFiftyTransfersAndAnEmergency(t *testing.T) {
+	const instances, size = 2, 128 << 10
+	studies := times(50, 200)
+	members, places := placed(t, nil, "RAA", "RBB")
+	a, b := members[0], members[1]
+	dir := t.TempDir()
+	files := map[string][]file{}
+	var order []string
+	for i := range studies + 1 {
+		list := synthesize(t, dir, uint64(600+i), instances, size)
+		files[list[0].study] = list
+		order = append(order, list[0].study)
+	}
+	b.take(t, dir)
+	eventually(t, runDeadline, "all studies are known", func() error {
+		whole := 0
+		for _, st := range a.find(t, "--limit", "1000").Studies {
+			if st.Instances == instances {
+				whole++
+			}
+		}
+		if whole != len(order) {
+			return fmt.Errorf("%d of %d", whole, len(order))
+		}
+		return nil
+	})
+	narrow := link.Line{Rate: link.Mbit(20), Delay: 5 * time.Millisecond}
+	places["RAA"].Set(narrow, narrow)
+	urgent := order[studies]
+	here := func() (n int) {
+		for _, uid := range order[:studies] {
+			if a.operator(t, http.MethodGet, "/fetches/"+uid, nil).State == "here" {
+				n++
+			}
+		}
+		return n
+	}
+	for _, uid := range order[:studies] {
+		a.operator(t, http.MethodPost, "/fetches", map[string]string{"study": uid, "priority": "background"})
+	}
+	eventually(t, runDeadline, "some are here", func() error {
+		if here() < 2 {
+			return errors.New("fewer than two")
+		}
+		return nil
+	})
+	a.operator(t, http.MethodPost, "/fetches", map[string]string{"study": urgent, "priority": "emergency"})
+	before := here()
+	eventually(t, runDeadline, "the emergency is here", func() error {
+		if f := a.operator(t, http.MethodGet, "/fetches/"+urgent, nil); f.State != "here" {
+			return fmt.Errorf("%+v", f)
+		}
+		return nil
+	})
+	// Those that came between are what was under way, and what comes while this
+	// test looks; in its turn the emergency would have been the last.
+	if after := here(); after > before+(studies-before)/2 {
+		t.Errorf("%d of %d studies were here when the emergency was, %d when it was asked for", after, studies, before)
+	} else {
+		t.Logf("%d of %d were here when the emergency was asked for, %d when it was", before, studies, after)
+	}
+	eventually(t, runDeadline, "all are here", func() error {
+		if n := here(); n != studies {
+			return fmt.Errorf("%d of %d", n, studies)
+		}
+		return nil
+	})
+	for uid, list := range files {
+		a.serves(t, uid, sums(list))
+	}
+	a.light(t, "fifty transfers at once")
+	b.light(t, "fifty transfers at once")
+}
