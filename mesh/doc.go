@@ -71,8 +71,9 @@
 //
 // # /priormesh/study/2
 //
-// One stream is one study at one holder. Frames of CBOR arrays; the first
-// element is the type:
+// One stream is one study at one holder. A node speaks this version alone, and
+// says of a holder that does not that it runs another (ErrVersion). Frames of CBOR
+// arrays; the first element is the type:
 //
 //	1  Request  [1, study, origin, purpose, priority, depth, series, instance]
 //	                                                     requester, once, first

@@ -11,6 +11,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
@@ -26,6 +28,8 @@ var (
 	// ErrExpired says the grant has run out by the holder's clock: open the
 	// study again.
 	ErrExpired = errors.New("the grant has expired")
+	// ErrVersion says the holder gives studies by another version of the protocol.
+	ErrVersion = errors.New("it runs a version of Priormesh that gives studies in another way; both nodes have to run the same")
 	// ErrIdle says the other side made no progress for too long.
 	ErrIdle = errors.New("no progress for too long")
 	// ErrBadGrant says a grant is not signed by its holder or is not what was
@@ -109,7 +113,7 @@ type StudyStream struct {
 
 // OpenStudy asks a holder for a study. The stream ends with Close, when the
 // grant expires, or when it rests for too long; ctx bounds only the opening.
-// Errors: ErrRefused, ErrBusy, ErrNotConnected, ErrIdle, ErrBadGrant,
+// Errors: ErrRefused, ErrBusy, ErrVersion, ErrNotConnected, ErrIdle, ErrBadGrant,
 // ErrBadMessage, ErrClosed.
 func (m *Mesh) OpenStudy(ctx context.Context, holder index.NodeID, req StudyRequest) (*StudyStream, error) {
 	request, err := encodeRequest(req)
@@ -213,6 +217,7 @@ func (m *Mesh) openError(ctx context.Context, holder index.NodeID, err error) er
 		}
 	}
 	var se *network.StreamError
+	var other multistream.ErrNotSupported[protocol.ID]
 	switch {
 	case m.ctx.Err() != nil:
 		return ErrClosed
@@ -220,6 +225,8 @@ func (m *Mesh) openError(ctx context.Context, holder index.NodeID, err error) er
 		return ctx.Err()
 	case errors.As(err, &se) && se.Remote && se.ErrorCode == network.StreamResourceLimitExceeded:
 		return fmt.Errorf("node %s: %w", holder, ErrBusy)
+	case errors.As(err, &other):
+		return fmt.Errorf("node %s: %w", holder, ErrVersion)
 	}
 	return fmt.Errorf("%w %s: %w", ErrNotConnected, holder, err)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/network"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
@@ -128,6 +129,23 @@ func TestRefusalsAreAlike(t *testing.T) {
 	cancel()
 	if _, err := a.mesh.OpenStudy(gone, b.id, ask(b.id)); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v, want the context's error", err)
+	}
+}
+
+// A holder that gives studies by another version of the protocol is not taken for
+// one that is away.
+func TestHolderOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	r := newRegion(t, 2)
+	me, old := r.nodes[0], r.nodes[1]
+	me.start()
+	h := rawHost(t, old.key)
+	h.SetStreamHandler("/priormesh/study/1", func(s network.Stream) { _ = s.Reset() })
+	must(t, dial(t, h, me))
+	eventually(t, "the node has a connection to it", func() bool { return me.mesh.Counters().ConnectedNow == 1 })
+	_, err := me.mesh.OpenStudy(context.Background(), old.id, ask(old.id))
+	if !errors.Is(err, mesh.ErrVersion) || errors.Is(err, mesh.ErrNotConnected) {
+		t.Fatalf("got %v, want ErrVersion", err)
 	}
 }
 

@@ -178,7 +178,7 @@ type Fetch struct {
 type Giver struct {
 	Trust string `json:"trust"`
 	Node  string `json:"node"`
-	State string `json:"state"` // "asked", "gives", "refused", "away"; "full": as many studies come from it as may
+	State string `json:"state"` // "asked", "gives", "refused", "away"; "full": as many studies come from it as may; "version": its version gives studies in another way
 	Bytes int64  `json:"bytes"` // that came from it, sealed
 }
 

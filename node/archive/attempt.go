@@ -58,6 +58,7 @@ type giver struct {
 	granted bool
 	refused []Refusal // of this attempt
 	away    bool      // it cannot be reached
+	other   bool      // it gives studies in another way, as other versions do
 	full    bool      // as many studies come from it as may
 	counted bool      // among those that come from it
 }
@@ -168,6 +169,8 @@ func (at *attempt) seen(now time.Time) (rate float64, givers []Giver) {
 			s.State = "refused"
 		case g.away:
 			s.State = "away"
+		case g.other:
+			s.State = "version"
 		case g.full:
 			s.State = "full"
 		}
@@ -329,21 +332,24 @@ func (a *Archive) outcome(at *attempt, err error) outcome {
 	}
 	away := at.which(func(g *giver) bool { return g.away })
 	full := at.which(func(g *giver) bool { return g.full })
+	other := at.which(func(g *giver) bool { return g.other })
 	gave := at.which(func(g *giver) bool { return g.granted })
 	switch {
 	case errors.Is(err, cas.ErrDiskFull):
 		o.why = "there is no room on this node's disk"
 	case len(gave) > 0:
 		o.why = "the transfer broke off"
-		o.on = append(gave, away...)
+		o.on = slices.Concat(gave, away, other)
 	case len(full) > 0:
 		o.free, o.on, o.place, o.why = true, full, true, fmt.Sprintf("as many studies come from %s as may at once (fetch.peer_transfers)", a.trustsOf(full))
 	case len(away) > 0:
-		o.on, o.why = away, fmt.Sprintf("%s cannot be reached now; tried when it is back", a.trustsOf(away))
+		o.on, o.why = slices.Concat(away, other), fmt.Sprintf("%s cannot be reached now; tried when it is back", a.trustsOf(away))
+	case len(other) > 0:
+		o.on, o.why = other, fmt.Sprintf("%s runs a version of Priormesh that gives studies in another way; tried when it has been updated", a.trustsOf(other))
 	case len(at.which(func(g *giver) bool { return len(g.refused) > 0 })) > 0:
 		o.why = "it was refused; asked again in case that was trouble at the holder"
 	}
-	if len(gave)+len(full)+len(away) == 0 {
+	if len(gave)+len(full)+len(away)+len(other) == 0 {
 		o.refused = a.refusedByAll(at.Study, o.refusals)
 	}
 	return o

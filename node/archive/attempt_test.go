@@ -116,6 +116,17 @@ func TestRefusedIsNotAway(t *testing.T) {
 		b.Back(a.Self)
 	}
 
+	// It runs another version.
+	d.answers[a.Self] = fmt.Errorf("node %s: %w", a.Self, mesh.ErrVersion)
+	try()
+	state(Waiting, "RAA runs a version")
+	b.Back(b.Self)
+	if begins(t, b.queue) != nil {
+		t.Fatal("somebody else is back, and it is tried")
+	}
+	b.Back(a.Self)
+	d.answers[a.Self] = fmt.Errorf("%w %s", mesh.ErrNotConnected, a.Self)
+
 	// One place for what comes from a node and nobody waits for.
 	other := newAttempt(t.Context(), Task{Study: "1.2.4", Priority: Background}, clock.now())
 	if !b.comings.enter(other, a.Self, 1) {

@@ -203,7 +203,9 @@ func (r *remote) attach(at *attempt) error {
 		}
 	}
 	for h, known := range r.asked {
-		at.with(h, func(g *giver) { g.granted, g.away, g.refused = known.granted, known.away, known.refused })
+		at.with(h, func(g *giver) {
+			g.granted, g.away, g.other, g.refused = known.granted, known.away, known.other, known.refused
+		})
 	}
 	r.at = at
 	return nil
@@ -437,6 +439,8 @@ func (r *remote) ask(ctx context.Context, h index.NodeID, p mesh.Push, moved fun
 			g.refused = append(g.refused, Refusal{Holder: h, Origin: r.id.Origin, Revision: r.st.Revision, Times: 1})
 		case errors.Is(err, mesh.ErrNotConnected):
 			g.away = true
+		case errors.Is(err, mesh.ErrVersion):
+			g.other = true
 		}
 	})
 	if err != nil {
