@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -15,6 +16,9 @@ const (
 	landingLeast = 2 << 20  // what one study may have, however many come at once
 	landingWrite = 16 << 20 // written together: what one sync of the disk covers
 )
+
+// errLanded says that a landing takes nothing more.
+var errLanded = errors.New("nobody brings the study any more")
 
 // landing is where blocks come down that others send: with readers at once, and
 // on the disk in batches, while the next ones come. It makes nobody wait, but
@@ -33,9 +37,9 @@ type landing struct {
 	full    bool
 	taken   uint64        // blocks so far
 	durable uint64        // of these
-	changed chan struct{} // closed and replaced when durable or err changes
+	changed chan struct{} // closed and replaced when durable, full or err changes
 	work    chan struct{} // a token says that there is something to write
-	err     error
+	err     error         // why it takes nothing more
 }
 
 func newLanding(shelf cas.Shelf, most func() int, hold func(bool)) *landing {
@@ -93,7 +97,8 @@ func (l *landing) get(c cid.Cid) []byte {
 	return l.fresh[c]
 }
 
-// run writes until ctx ends, and then what is left, or until it cannot.
+// run writes until ctx ends, and then what is left, or until it cannot. What
+// comes after that is refused: nobody would write it.
 func (l *landing) run(ctx context.Context) error {
 	for {
 		select {
@@ -102,10 +107,32 @@ func (l *landing) run(ctx context.Context) error {
 		}
 		for l.write(ctx) {
 		}
-		if err := l.failed(); err != nil || ctx.Err() != nil {
+		if err := l.failed(); err != nil {
 			return err
 		}
+		if ctx.Err() != nil && l.end() {
+			return nil
+		}
 	}
+}
+
+// end ends it, unless something has come meanwhile.
+func (l *landing) end() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) > 0 {
+		return false
+	}
+	l.err = errLanded
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return true
+}
+
+func (l *landing) failed() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
 }
 
 // write writes one batch; false: there is none.
@@ -153,11 +180,24 @@ func (l *landing) settle(ctx context.Context) error {
 	l.mu.Lock()
 	upto := l.taken
 	l.mu.Unlock()
+	return l.until(ctx, func() bool { return l.durable >= upto })
+}
+
+// room returns when it has not too much, for those who can wait.
+func (l *landing) room(ctx context.Context) error {
+	return l.until(ctx, func() bool { return l.err == nil && !l.full })
+}
+
+// until waits for something that is so while mu is held.
+func (l *landing) until(ctx context.Context, so func() bool) error {
 	for {
 		l.mu.Lock()
-		done, err, changed := l.durable >= upto, l.err, l.changed
+		done, err, changed := so(), l.err, l.changed
 		l.mu.Unlock()
-		if done || err != nil {
+		if done {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		select {

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ const (
 	lingerFor   = 5 * time.Second // that holders stay open after the last use
 	maxIdle     = 4               // studies that stay open so: a holder has few streams for a node
 	readAhead   = 2 << 20         // bytes of an instance that are asked for with what is read of it
+	bringRun    = landingWrite    // bytes that are brought before it is looked whether the disk keeps up
 )
 
 // remote is one version of a study at those who hold it, for as long as somebody
@@ -515,7 +517,10 @@ func (g *pushed) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 		g.before = append(g.before, b)
 		return b.Data, nil
 	}
-	return b.Data, g.r.land.take(b)
+	if err := g.r.land.take(b); err != nil {
+		return nil, err
+	}
+	return b.Data, g.r.land.room(ctx)
 }
 
 func (g *pushed) opened(ctx context.Context, key cas.Key) error {
@@ -601,7 +606,7 @@ func (r *remote) fetch(ctx context.Context, wants []mesh.Want, priority uint8) e
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if lerr := r.land.failed(); lerr != nil {
+		if lerr := r.land.failed(); lerr != nil && !errors.Is(lerr, errLanded) {
 			return lerr
 		}
 		if r.ctx.Err() != nil {
@@ -631,12 +636,6 @@ func cmpErr(first, second error) error {
 		return first
 	}
 	return second
-}
-
-func (l *landing) failed() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
 }
 
 // has says whether a block is here, durable or not.
@@ -704,10 +703,22 @@ func (r *remote) bring(ctx context.Context, wants []mesh.Want, priority uint8) e
 			need = append(need, w)
 		}
 	}
-	if len(need) == 0 {
-		return nil
+	for len(need) > 0 {
+		n, size := 0, 0
+		for n < len(need) && size < bringRun {
+			size += cmp.Or(need[n].Size, cas.MaxBlock)
+			n++
+		}
+		if err := r.fetch(ctx, need[:n], priority); err != nil {
+			return err
+		}
+		if need = need[n:]; len(need) > 0 {
+			if err := r.land.room(ctx); err != nil {
+				return err
+			}
+		}
 	}
-	return r.fetch(ctx, need, priority)
+	return nil
 }
 
 // objects has manifests here: first what the refs name, then the parts of those
