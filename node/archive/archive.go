@@ -208,7 +208,7 @@ func (a *Archive) Close() error {
 	}
 	a.stop()
 	err := a.group.Wait()
-	a.remotes.runs.Wait()
+	a.remotes.end()
 	return errors.Join(err, a.refusals.end(a.Audit.Append))
 }
 

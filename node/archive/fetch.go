@@ -222,7 +222,7 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study, 
 
 // auditDone writes down from whom a study was brought.
 func (a *Archive) auditDone(r *remote) error {
-	for _, h := range r.draw.Holders() {
+	for _, h := range r.gave() {
 		trust, _ := a.Index.Roster().Allowed(h)
 		if err := a.Audit.Append(audit.Event{Event: "fetch.done", Node: h.String(), Trust: string(trust), Study: short(r.id.Study), Purpose: string(access.DirectCare)}); err != nil {
 			return err

@@ -67,7 +67,17 @@ type remotes struct {
 	mu   sync.Mutex
 	of   map[remoteID]*remote
 	left uint64 // counts those that were left
+	over bool   // no more are opened
 	runs sync.WaitGroup
+}
+
+// end waits for those that are open, whose context has ended, and keeps others
+// from being opened.
+func (rs *remotes) end() {
+	rs.mu.Lock()
+	rs.over = true
+	rs.mu.Unlock()
+	rs.runs.Wait()
 }
 
 // leave notes that nobody uses one any more. mu is held.
@@ -108,7 +118,9 @@ func (a *Archive) remote(ctx context.Context, id sourceID, st index.Study, p mes
 		return nil, nil, err
 	}
 	for {
-		r, done = a.useRemote(ctx, id, st, ref, p)
+		if r, done = a.useRemote(ctx, id, st, ref, p); r == nil {
+			return nil, nil, mesh.ErrClosed
+		}
 		if err = r.attach(attemptOf(ctx)); err == nil {
 			select {
 			case <-r.ready:
@@ -129,7 +141,7 @@ func (a *Archive) remote(ctx context.Context, id sourceID, st index.Study, p mes
 
 // useRemote counts one more user of what is open, or begins to open it. What is
 // still being opened while nobody waited comes with the share of the line of that,
-// so it is opened anew for who does wait.
+// so it is opened anew for who does wait. nil: the node ends.
 func (a *Archive) useRemote(ctx context.Context, id sourceID, st index.Study, ref cas.Ref, p mesh.Push) (r *remote, done func()) {
 	at, priority := attemptOf(ctx), mesh.Urgent
 	if at != nil {
@@ -138,12 +150,15 @@ func (a *Archive) useRemote(ctx context.Context, id sourceID, st index.Study, re
 	k := remoteID{id, ref.CID}
 	a.remotes.mu.Lock()
 	defer a.remotes.mu.Unlock()
+	if a.remotes.over {
+		return nil, nil
+	}
 	r = a.remotes.of[k]
 	if r != nil && priority < mesh.Unattended && r.priority >= mesh.Unattended && !r.opened() {
 		r.stop(errOvertaken)
 	}
 	if r == nil || r.ctx.Err() != nil {
-		r = &remote{a: a, id: id, st: st, ref: ref, priority: priority, ready: make(chan struct{}), asked: make(map[index.NodeID]*giver)}
+		r = &remote{a: a, id: id, st: st, ref: ref, priority: priority, at: at, ready: make(chan struct{}), asked: make(map[index.NodeID]*giver)}
 		r.ctx, r.stop = context.WithCancelCause(a.running)
 		a.remotes.of[k] = r
 		a.remotes.runs.Go(func() { r.run(p, at) })
@@ -252,9 +267,23 @@ func (r *remote) enter(h index.NodeID) bool {
 func (r *remote) took(h index.NodeID, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.asked[h].bytes += int64(n)
 	if r.at != nil {
 		r.at.took(h, n, r.a.Now())
 	}
+}
+
+// gave lists those from whom something came.
+func (r *remote) gave() (out []index.NodeID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for h, g := range r.asked {
+		if g.bytes > 0 {
+			out = append(out, h)
+		}
+	}
+	slices.SortFunc(out, index.NodeID.Compare)
+	return out
 }
 
 // closeRemotes ends those of a source at once, unless somebody uses them.
@@ -272,8 +301,8 @@ func (a *Archive) closeRemotes(id sourceID) {
 func (r *remote) run(p mesh.Push, at *attempt) {
 	a := r.a
 	err := r.whileOpen(p, at)
-	if errors.Is(context.Cause(r.ctx), errOvertaken) {
-		err = errOvertaken
+	if why := r.stopped(); why != nil {
+		err = why
 	}
 	a.remotes.mu.Lock()
 	if k := (remoteID{r.id, r.ref.CID}); a.remotes.of[k] == r {
@@ -301,7 +330,7 @@ func (r *remote) whileOpen(p mesh.Push, at *attempt) error {
 	defer leave()
 	ctx, end := a.erase.attend(r.ctx, r.id)
 	defer end()
-	defer context.AfterFunc(ctx, func() { r.stop(nil) })()
+	defer context.AfterFunc(ctx, func() { r.stop(context.Cause(ctx)) })()
 	if _, told := a.statementOf(r.id); !told {
 		return errMoved
 	}
@@ -374,16 +403,22 @@ func (r *remote) open(ctx context.Context, p mesh.Push, at *attempt) error {
 		case an := <-answers:
 			waiting--
 			if an.err == nil {
-				r.mu.Lock()
-				r.spare, r.failures = holders[asked:], failures
-				r.mu.Unlock()
 				r.draw.Add(an.stream)
 				cancel()
-				for ; waiting > 0; waiting-- { // whoever was as fast is welcome too
-					if an := <-answers; an.err == nil {
+				spare := slices.Clone(holders[asked:])
+				for ; waiting > 0; waiting-- {
+					switch an := <-answers; {
+					case an.err == nil: // whoever was as fast is welcome too
 						r.draw.Add(an.stream)
+					case errors.Is(an.err, context.Canceled): // and who was slow may help yet
+						spare = append(spare, an.holder)
+					default:
+						failures = append(failures, a.explain(an.holder, an.err))
 					}
 				}
+				r.mu.Lock()
+				r.spare, r.failures = spare, failures
+				r.mu.Unlock()
 				return nil
 			}
 			ahead = ahead || errors.Is(an.err, errMoved)
@@ -609,6 +644,9 @@ func (r *remote) fetch(ctx context.Context, wants []mesh.Want, priority uint8) e
 		if lerr := r.land.failed(); lerr != nil && !errors.Is(lerr, errLanded) {
 			return lerr
 		}
+		if why := r.stopped(); why != nil {
+			return why
+		}
 		if r.ctx.Err() != nil {
 			return cmpErr(err, r.ctx.Err())
 		}
@@ -629,6 +667,15 @@ func (r *remote) fetch(ctx context.Context, wants []mesh.Want, priority uint8) e
 		}
 		wants = slices.DeleteFunc(slices.Clone(wants), func(w mesh.Want) bool { return !slices.Contains(missing, w.CID) })
 	}
+}
+
+// stopped says why it was ended, if there is a reason that says more than that it
+// was.
+func (r *remote) stopped() error {
+	if why := context.Cause(r.ctx); why != nil && !errors.Is(why, context.Canceled) {
+		return why
+	}
+	return nil
 }
 
 func cmpErr(first, second error) error {

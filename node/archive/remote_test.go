@@ -56,6 +56,9 @@ func TestAReaderDoesNotWaitForWhatIsOpenedInTheBackground(t *testing.T) {
 		tried <- err
 	}()
 	<-s.first
+	if n := b.comings.of[a.Self]; n != 1 {
+		t.Fatalf("%d studies are counted that come from the holder", n)
+	}
 	if _, _, err := b.remote(t.Context(), id, st, mesh.Push{Depth: mesh.PushLists}); err == nil || errors.Is(err, errOvertaken) {
 		t.Fatalf("the reader is told %v", err)
 	}
@@ -68,9 +71,12 @@ func TestAReaderDoesNotWaitForWhatIsOpenedInTheBackground(t *testing.T) {
 	if got := at.refuses(); len(got) != 1 || got[0].Times != 1 {
 		t.Fatalf("the attempt knows of the refusals %v", got)
 	}
-	b.remotes.runs.Wait()
+	b.remotes.end()
 	if len(b.remotes.of) != 0 {
 		t.Fatal("what could not be opened is left")
+	}
+	if _, _, err := b.remote(t.Context(), id, st, mesh.Push{}); !errors.Is(err, mesh.ErrClosed) {
+		t.Fatalf("at the end of the node it says %v", err)
 	}
 }
 
