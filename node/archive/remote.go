@@ -51,6 +51,7 @@ type remote struct {
 
 	draw  *mesh.Draw
 	tasks sync.WaitGroup
+	came  atomic.Int64 // bytes; that it grows is what readers look for
 
 	mu       sync.Mutex
 	key      cas.Key
@@ -122,12 +123,14 @@ func (a *Archive) remote(ctx context.Context, id sourceID, st index.Study, p mes
 			return nil, nil, mesh.ErrClosed
 		}
 		if err = r.attach(attemptOf(ctx)); err == nil {
-			select {
-			case <-r.ready:
-				err = r.err
-			case <-ctx.Done():
-				err = ctx.Err()
-			}
+			err = r.patiently(ctx, func(ctx context.Context) error {
+				select {
+				case <-r.ready:
+					return r.err
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
 		}
 		if err == nil {
 			return r, done, nil
@@ -191,6 +194,48 @@ func (r *remote) opened() bool {
 	default:
 		return false
 	}
+}
+
+// patiently runs f for somebody who waits, with a context that ends when nothing
+// has come for as long as a reader is to wait: then the error is *Unavailable. An
+// attempt of the queue has other patience.
+func (r *remote) patiently(ctx context.Context, f func(context.Context) error) error {
+	if attemptOf(ctx) != nil {
+		return f(ctx)
+	}
+	set := r.a.fetching()
+	quiet := &Unavailable{
+		Reason:     fmt.Sprintf("the study is held elsewhere and nothing of it arrived for %s. It stays queued and is tried again by itself", set.ReadThrough),
+		RetryAfter: set.RetryMin,
+	}
+	waits, cancel := context.WithCancelCause(ctx)
+	looks := make(chan struct{})
+	go func() {
+		defer close(looks)
+		timer := time.NewTimer(set.ReadThrough)
+		defer timer.Stop()
+		for seen := r.came.Load(); ; {
+			select {
+			case <-waits.Done():
+				return
+			case <-timer.C:
+			}
+			now := r.came.Load()
+			if now == seen {
+				cancel(quiet)
+				return
+			}
+			seen = now
+			timer.Reset(set.ReadThrough)
+		}
+	}()
+	err := f(waits)
+	cancel(nil)
+	<-looks
+	if err != nil && ctx.Err() == nil && context.Cause(waits) == error(quiet) {
+		return quiet
+	}
+	return err
 }
 
 // begin lets the users begin, unless it is being opened anew.
@@ -265,6 +310,7 @@ func (r *remote) enter(h index.NodeID) bool {
 
 // took counts what came from a holder.
 func (r *remote) took(h index.NodeID, n int) {
+	r.came.Add(int64(n))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked[h].bytes += int64(n)
@@ -338,7 +384,10 @@ func (r *remote) whileOpen(p mesh.Push, at *attempt) error {
 		return errRetracted
 	}
 	r.draw = a.transfers.Draw(
-		func(b cas.Block) error { return r.land.take(b) },
+		func(b cas.Block) error {
+			r.came.Add(int64(len(b.Data))) // also what bitswap brings
+			return r.land.take(b)
+		},
 		func(c cid.Cid) bool { return r.land.has(c) })
 	defer r.tasks.Wait()
 	defer r.draw.Close()
@@ -713,7 +762,7 @@ func (r *remote) read(ctx context.Context, c cid.Cid, next []mesh.Want) ([]byte,
 		}
 		wants := []mesh.Want{{CID: c}}
 		r.draw.Ask(append(wants, ahead...), mesh.Urgent) // and not taken back: it is little
-		if err := r.fetch(ctx, wants, mesh.Urgent); err != nil {
+		if err := r.patiently(ctx, func(ctx context.Context) error { return r.fetch(ctx, wants, mesh.Urgent) }); err != nil {
 			return nil, err
 		}
 		r.a.news.tell(r.id.Study)
@@ -846,14 +895,12 @@ func wantsOf(blocks []cas.BlockRef) []mesh.Want {
 
 // bringLists has a remote study's lists here, and as much more as p says.
 func (a *Archive) bringLists(ctx context.Context, id sourceID, st index.Study, p mesh.Push) error {
-	ctx, cancel := context.WithTimeout(ctx, a.fetching().ReadThrough)
-	defer cancel()
 	r, done, err := a.remote(ctx, id, st, p)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if err := r.lists(ctx, p); err != nil {
+	if err := r.patiently(ctx, func(ctx context.Context) error { return r.lists(ctx, p) }); err != nil {
 		return err
 	}
 	return r.land.settle(ctx)

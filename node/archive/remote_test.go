@@ -3,8 +3,10 @@ package archive
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/priormesh/priormesh/index"
@@ -78,6 +80,57 @@ func TestAReaderDoesNotWaitForWhatIsOpenedInTheBackground(t *testing.T) {
 	if _, _, err := b.remote(t.Context(), id, st, mesh.Push{}); !errors.Is(err, mesh.ErrClosed) {
 		t.Fatalf("at the end of the node it says %v", err)
 	}
+}
+
+// Whoever waits for an answer that does not come is told after a while; as long as
+// something comes he goes on waiting.
+func TestAReaderDoesNotWaitForEver(t *testing.T) {
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	a := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
+	b := newHouse(t, t.TempDir(), "RBB", clock, "RAA", "RBB")
+	b.SetFetching(Fetching{Workers: 1, ReadThrough: 10 * time.Millisecond})
+	const study = "1.2.3"
+	if err := a.take(image(study, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	a.publishAll()
+	b.hear(a)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	b.transfers, b.running = &slow{first: make(chan struct{})}, ctx
+	st, _ := b.statementOf(a.id(study))
+	_, _, err := b.remote(t.Context(), a.id(study), st, mesh.Push{Depth: mesh.PushLists})
+	if gone := new(Unavailable); !errors.As(err, &gone) || !strings.Contains(gone.Reason, "nothing of it arrived") {
+		t.Fatalf("a reader of what does not come is told %v", err)
+	}
+	cancel()
+	b.remotes.end()
+
+	synctest.Test(t, func(t *testing.T) {
+		r := &remote{a: b.Archive}
+		err := r.patiently(t.Context(), func(ctx context.Context) error {
+			for range 10 {
+				time.Sleep(9 * time.Millisecond)
+				r.came.Add(1)
+			}
+			if ctx.Err() != nil {
+				t.Error("it is given up while something comes")
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		if gone := new(Unavailable); !errors.As(err, &gone) {
+			t.Errorf("when nothing comes any more it says %v", err)
+		}
+		if err := r.patiently(t.Context(), func(context.Context) error { return errNobody }); !errors.Is(err, errNobody) {
+			t.Errorf("got %v", err)
+		}
+		at := newAttempt(t.Context(), Task{}, time.Now())
+		defer at.stop(nil)
+		if err := r.patiently(at.ctx, func(ctx context.Context) error { time.Sleep(time.Hour); return ctx.Err() }); err != nil {
+			t.Errorf("an attempt of the queue: %v", err)
+		}
+	})
 }
 
 // An attempt that joins what a reader has open is told what the holders did and
