@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -255,9 +256,7 @@ func (d *Draw) Ask(wants []Want, priority uint8) (leave func()) {
 		}
 	}
 	d.assignAll()
-	for _, it := range items {
-		d.settle(it)
-	}
+	d.settle(items)
 	return sync.OnceFunc(func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -297,9 +296,7 @@ func (d *Draw) fetch(ctx context.Context, wants []Want, priority uint8, bitswap 
 		return nil, nil
 	}
 	d.assignAll()
-	for _, it := range items {
-		d.settle(it)
-	}
+	d.settle(items)
 	d.mu.Unlock()
 
 	select {
@@ -537,30 +534,30 @@ func (s *StudyStream) inOrder() []owed {
 	return out
 }
 
-// settle tells those who wait for a block that nobody can give it, if so.
-func (d *Draw) settle(it *item) {
-	if it.taken || it.asked > 0 || d.items[it.CID] != it {
-		return
-	}
-	for _, s := range d.from {
-		if !s.out.lacks[it.CID] {
-			return
+// settle tells those who wait for blocks that nobody can give them, if so.
+func (d *Draw) settle(items []*item) {
+	var lost []*item
+	for _, it := range items {
+		if !d.hopeless(it) {
+			continue
 		}
+		for _, c := range it.calls {
+			c.lost = append(c.lost, it.CID)
+			c.end(it.CID)
+		}
+		it.calls, it.kept = nil, 0
+		lost = append(lost, it)
 	}
-	calls := it.calls
-	it.calls, it.kept = nil, 0
-	d.sweep([]*item{it})
-	for _, c := range calls {
-		c.lost = append(c.lost, it.CID)
-		c.end(it.CID)
-	}
+	d.sweep(lost)
 }
 
-func (d *Draw) settleAll() {
-	for _, it := range d.items {
-		d.settle(it)
-	}
+// hopeless says that a block is wanted which every holder lacks.
+func (d *Draw) hopeless(it *item) bool {
+	return !it.taken && it.asked == 0 && d.items[it.CID] == it &&
+		!slices.ContainsFunc(d.from, func(s *StudyStream) bool { return !s.out.lacks[it.CID] })
 }
+
+func (d *Draw) settleAll() { d.settle(slices.Collect(maps.Values(d.items))) }
 
 // lose goes on without a stream.
 func (d *Draw) lose(s *StudyStream, err error) {
@@ -770,7 +767,7 @@ func (d *Draw) answered(s *StudyStream, a answer, size int) error {
 		if open && it.asked == 0 {
 			d.again([]*item{it})
 			d.assignAll()
-			d.settle(it)
+			d.settle([]*item{it})
 		}
 		d.assign(s)
 		d.mu.Unlock()

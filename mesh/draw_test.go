@@ -212,8 +212,8 @@ func TestHoldersAreAddedAndLost(t *testing.T) {
 	blocks := blocksOf(50, 20000)
 	a.give(me, blocks[:30]...)
 	b.give(me, blocks...)
-	var basket basket
-	d := me.mesh.Draw(basket.got, nil)
+	var first, second basket
+	d := me.mesh.Draw(first.got, nil)
 	defer d.Close()
 	if missing, _ := d.Fetch(context.Background(), wantsOf(blocks[:2]), 1); len(missing) != 2 {
 		t.Fatalf("with no holder %d are missing, want 2", len(missing))
@@ -230,7 +230,15 @@ func TestHoldersAreAddedAndLost(t *testing.T) {
 	if len(missing) > 0 {
 		t.Fatalf("%d are missing", len(missing))
 	}
-	basket.check(t, blocks)
+	first.check(t, blocks)
+	twice := me.open(b)
+	defer twice.Close()
+	missing, err = me.mesh.FetchBlocks(context.Background(), []*mesh.StudyStream{twice, twice}, cidsOf(blocks), second.got)
+	must(t, err)
+	if len(missing) > 0 {
+		t.Fatalf("from a stream that is named twice %d are missing", len(missing))
+	}
+	second.check(t, blocks)
 	d.Close()
 	if missing, err := d.Fetch(context.Background(), wantsOf(blocks[:1]), 1); len(missing) != 1 || !errors.Is(err, mesh.ErrClosed) {
 		t.Fatalf("a closed draw says %v", err)

@@ -42,7 +42,8 @@ func (m *Mesh) fetch(ctx context.Context, streams []*StudyStream, cids []cid.Cid
 	// for each other.
 	ordered := slices.Clone(streams)
 	slices.SortFunc(ordered, func(a, b *StudyStream) int { return cmp.Compare(a.id, b.id) })
-	for _, s := range slices.Compact(ordered) {
+	ordered = slices.Compact(ordered)
+	for _, s := range ordered {
 		select {
 		case <-s.turn:
 			defer func() { s.turn <- struct{}{} }()
@@ -56,7 +57,7 @@ func (m *Mesh) fetch(ctx context.Context, streams []*StudyStream, cids []cid.Cid
 		given[b.CID] = err == nil
 		return err
 	}, nil)
-	for _, s := range streams {
+	for _, s := range ordered {
 		d.Add(s)
 	}
 	wants := make([]Want, len(cids))
