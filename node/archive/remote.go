@@ -23,7 +23,8 @@ import (
 const (
 	maxHolders  = 3               // drawn from at once
 	openTimeout = 5 * time.Second // for one holder to answer with a grant
-	openHedge   = 2 * time.Second // without a byte from those asked: the next is asked too
+	openHedge   = 2 * time.Second // nothing from those asked: the next is asked too
+	openSlow    = 5               // times that long, and they are slow: so is the next
 	lingerFor   = 5 * time.Second // that holders stay open after the last use
 	maxIdle     = 4               // studies that stay open so: a holder has few streams for a node
 	readAhead   = 2 << 20         // bytes of an instance that are asked for with what is read of it
@@ -444,7 +445,7 @@ func (r *remote) open(ctx context.Context, p mesh.Push, at *attempt) error {
 	ask()
 	hedge := time.NewTicker(openHedge)
 	defer hedge.Stop()
-	seen := int64(0)
+	var late lateness
 	var failures []error
 	ahead := false
 	for waiting > 0 {
@@ -474,10 +475,9 @@ func (r *remote) open(ctx context.Context, p mesh.Push, at *attempt) error {
 			failures = append(failures, a.explain(an.holder, an.err))
 			ask()
 		case <-hedge.C:
-			if now := moved.Load(); now == seen && waiting < maxHolders {
+			if late.look(moved.Load()) && waiting < maxHolders {
 				ask()
 			}
-			seen = moved.Load()
 		}
 	}
 	if ahead {
@@ -487,6 +487,22 @@ func (r *remote) open(ctx context.Context, p mesh.Push, at *attempt) error {
 		return ctx.Err()
 	}
 	return fmt.Errorf("no holder of the study can give it now: %w", errors.Join(failures...))
+}
+
+// lateness says, looked at every openHedge, when those that were asked keep
+// somebody waiting: nothing moves, or, for all that does, it is not done.
+type lateness struct {
+	moved int64
+	looks int // since somebody was late
+}
+
+func (l *lateness) look(moved int64) (late bool) {
+	l.looks++
+	late = moved == l.moved || l.looks == openSlow
+	if l.moved = moved; late {
+		l.looks = 0
+	}
+	return late
 }
 
 // holders lists the nodes to ask, the best first: those that never sent wrong

@@ -133,6 +133,19 @@ func TestAReaderDoesNotWaitForEver(t *testing.T) {
 	})
 }
 
+// A holder that gives nothing, or a little now and then, does not keep others from
+// being asked.
+func TestASlowOpeningIsHelped(t *testing.T) {
+	var l lateness
+	late := ""
+	for _, moved := range []int64{1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11, 11, 12} {
+		late += map[bool]string{true: "x", false: "."}[l.look(moved)]
+	}
+	if want := ".x....x....xxx."; late != want {
+		t.Fatalf("others are asked at %s, want %s", late, want)
+	}
+}
+
 // An attempt that joins what a reader has open is told what the holders did and
 // do, and is held to the limits of what comes from them.
 func TestAnAttemptJoinsWhatAReaderHasOpen(t *testing.T) {
