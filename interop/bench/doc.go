@@ -16,7 +16,10 @@
 // the same questions over HTTP. Each node, and each peer, is a process of its own,
 // this program started again, so that memory and CPU time are its own.
 //
-//	go run ./interop/bench index [-studies 10000000] [-only NAME,…] [-dir DIR]
+//	go run ./interop/bench index [-studies 10000000] [-only NAME,…] [-dir DIR] [-kept DIR]
+//
+// With -kept what was loaded stays in that folder, and another run asks it
+// again without loading.
 //
 // A transfer is a study of many instances, and one instance of many frames, from
 // one node to another that has nothing of it, until it is there and durable:

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -96,7 +99,7 @@ func (b *indexBench) run(ctx context.Context) error {
 		if b.has("query") && b.small > 0 && b.small < b.region.Studies {
 			opt := b.region
 			opt.Studies = b.small
-			n, err := b.load(ctx, "small", opt, "")
+			n, err := b.load(ctx, filepath.Join(b.dir, "small"), opt, "")
 			if err != nil {
 				return err
 			}
@@ -151,32 +154,54 @@ func (b *indexBench) run(ctx context.Context) error {
 
 // large loads the region, unless an index of it was kept.
 func (b *indexBench) large(ctx context.Context) (*filled, error) {
-	home := filepath.Join(b.kept, "index")
-	if b.kept != "" {
-		switch _, err := os.Stat(home); {
-		case err == nil:
-			fmt.Fprintf(b.out, "\nNot loaded: the index in %s is used again\n", b.kept)
-			return &filled{region: b.region, home: home}, nil
-		case !errors.Is(err, fs.ErrNotExist):
+	if b.kept == "" {
+		n, err := b.load(ctx, filepath.Join(b.dir, "large"), b.region, b.profile)
+		if err != nil {
 			return nil, err
 		}
-		if err := os.MkdirAll(b.kept, 0o755); err != nil {
-			return nil, err
-		}
+		return n, b.printLoad(ctx, n)
 	}
-	n, err := b.load(ctx, "large", b.region, b.profile)
+	want, err := json.Marshal(b.region)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.printLoad(ctx, n); err != nil || b.kept == "" {
-		return n, err
+	switch said, err := os.ReadFile(filepath.Join(b.kept, keptRegion)); {
+	case err == nil && !bytes.Equal(said, want):
+		return nil, fmt.Errorf("-kept: the index in %s is of another region, %s; asked for is %s", b.kept, said, want)
+	case err == nil:
+		fmt.Fprintf(b.out, "\nNot loaded: the index in %s is used again\n", b.kept)
+		return filledIn(b.kept, b.region), nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
 	}
-	if err := os.Rename(n.home, home); err != nil {
-		return nil, fmt.Errorf("keeping the index (the folder of -kept has to be on the disk of -dir): %w", err)
+	if err := os.Remove(b.kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("-kept: there is no index that this command left, but something else: %w", err)
 	}
-	n.home = home
-	return n, nil
+	dir, err := os.MkdirTemp(filepath.Dir(b.kept), filepath.Base(b.kept)+"-")
+	if err != nil {
+		return nil, err
+	}
+	n, err := b.load(ctx, dir, b.region, b.profile)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, keptRegion), want, 0o644)
+	}
+	if err == nil {
+		err = os.Rename(dir, b.kept)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	at := filledIn(b.kept, b.region)
+	n.logs, n.home, n.profile = at.logs, at.home, cmp.Or(b.profile, filepath.Join(b.kept, "cpu"))
+	return n, b.printLoad(ctx, n)
 }
+
+// The folder of a filled index.
+const (
+	logsFolder = "logs"
+	homeFolder = "index"
+	keptRegion = "region.json" // whose it is; in a folder of -kept
+)
 
 // filled is a node's index on disk, and how it came there.
 type filled struct {
@@ -195,9 +220,13 @@ type filled struct {
 	asklimit string
 }
 
-func (b *indexBench) load(ctx context.Context, name string, opt synthetic.Options, profile string) (*filled, error) {
-	dir := filepath.Join(b.dir, name)
-	n := &filled{region: opt, logs: filepath.Join(dir, "logs"), home: filepath.Join(dir, "index"), profile: profile}
+func filledIn(dir string, opt synthetic.Options) *filled {
+	return &filled{region: opt, logs: filepath.Join(dir, logsFolder), home: filepath.Join(dir, homeFolder)}
+}
+
+func (b *indexBench) load(ctx context.Context, dir string, opt synthetic.Options, profile string) (*filled, error) {
+	n := filledIn(dir, opt)
+	n.profile = profile
 	r, err := synthetic.New(opt)
 	if err != nil {
 		return nil, err
@@ -236,7 +265,7 @@ func (b *indexBench) load(ctx context.Context, name string, opt synthetic.Option
 	if n.disk, err = onDisk(n.home); err != nil {
 		return nil, err
 	}
-	if b.has("disk") && name == "large" {
+	if b.has("disk") && opt.Studies == b.region.Studies {
 		rest, err := b.start(ctx, "index-rest", part{Region: opt, Home: n.home}, false)
 		if err != nil {
 			return nil, err

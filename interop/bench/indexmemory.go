@@ -119,6 +119,14 @@ func (p peaks) String() string {
 
 // warm reads the files of a folder, so that the page cache has what it has room for.
 func warm(dir string) error {
+	return eachFile(dir, func(f *os.File) error {
+		_, err := io.Copy(io.Discard, f)
+		return err
+	})
+}
+
+// eachFile opens the files of a folder, one after the other.
+func eachFile(dir string, fn func(*os.File) error) error {
 	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -127,7 +135,6 @@ func warm(dir string) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(io.Discard, f)
-		return errors.Join(err, f.Close())
+		return errors.Join(fn(f), f.Close())
 	})
 }
