@@ -177,7 +177,7 @@ func (a *Archive) Start(t Transfers) {
 	a.group = new(errgroup.Group)
 	a.group.Go(func() error { a.pub.run(ctx); return nil })
 	a.group.Go(func() error {
-		if _, err := a.recoverLost(ctx); err != nil && ctx.Err() == nil {
+		if _, err := a.RecoverLost(ctx); err != nil && ctx.Err() == nil {
 			a.Log.Error("what the catalogue may have lost could not be looked for; a verification does it again", "error", err)
 		}
 		return nil

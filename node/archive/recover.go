@@ -88,15 +88,11 @@ func (a *Archive) checkIndex() error {
 // IndexDamaged says that the last look at the index's files found damage.
 func (a *Archive) IndexDamaged() bool { return a.indexDamaged.Load() }
 
-// RecoverLost is for before Start, when the index is known to have lost what it
-// had: it stores again, and tells at once, the own studies that are lacking.
+// RecoverLost finds own studies, and instances of them, that the catalogue has
+// lost, stores them again and tells of them. It returns how many instances came
+// back. It may be called before Start too, when the index is known to have lost
+// what it had.
 func (a *Archive) RecoverLost(ctx context.Context) (instances int, err error) {
-	return a.recoverLost(ctx)
-}
-
-// recoverLost finds own studies, and instances of them, that the catalogue has
-// lost, and stores them again. It returns how many instances came back.
-func (a *Archive) recoverLost(ctx context.Context) (instances int, err error) {
 	var lost []sourceID
 	if err := a.Keys.Shelves(ctx, func(name string, _ cas.ShelfID) error {
 		id, ok := parseKeyName(name)

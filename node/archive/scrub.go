@@ -88,7 +88,7 @@ func (a *Archive) Verify(ctx context.Context, o VerifyOptions) (VerifyReport, er
 		return VerifyReport{}, err
 	}
 	if o.Study == "" && a.stop != nil { // the node runs
-		n, err := a.recoverLost(ctx)
+		n, err := a.RecoverLost(ctx)
 		if err != nil {
 			return VerifyReport{}, err
 		}
@@ -647,7 +647,7 @@ func (a *Archive) scrubRound(ctx context.Context) (time.Duration, error) {
 	if err := a.checkIndex(); err != nil {
 		return 0, err
 	}
-	if _, err := a.recoverLost(ctx); err != nil {
+	if _, err := a.RecoverLost(ctx); err != nil {
 		return 0, err
 	}
 	v := a.newVerification(VerifyOptions{Rate: a.ScrubRate, limit: a.scrubLimit})
