@@ -108,3 +108,37 @@ func TestManyWords(t *testing.T) {
 		t.Errorf("%d found by a name that nobody has", n)
 	}
 }
+
+// A query passes over so many rows and no more, in however many walks.
+func TestAllWalksOfAQueryShareOneBound(t *testing.T) {
+	x := openTest(t, "RAA", foundRegion("RAA"))
+	for i := range 20 {
+		say(t, x, mustStudy(t, Study{UID: uidOf(i), Date: "20240101"}))
+	}
+	m, err := x.matcher(Query{Description: "NOTHING"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		left, walks int
+		complete    bool
+	}{{100, 4, true}, {21, 3, true}, {12, 2, true}, {12, 3, false}, {7, 2, false}, {3, 1, false}} {
+		err := x.db.View(func(txn *badgerTxn) error {
+			s := m.search(txn)
+			s.walked = maxWalked - c.left
+			v := s.visiting(func(found) (bool, error) { return true, nil })
+			for range c.walks {
+				if _, err := v.walkSome(m.plans()[0].rows[0], nil, 5); err != nil {
+					return err
+				}
+			}
+			if v.complete != c.complete {
+				t.Errorf("%+v: complete %v", c, v.complete)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -18,7 +18,7 @@ import (
 // Studies are found in two ways. Rows of the query tables lie in the order of answers and can be walked until a page is full. Or rows, or
 // the rows of persons, are collected, sorted and read. Which is cheaper is found out by counting: each way is followed for a while, then
 // for longer, and the first that comes to its end is taken. If none does, studies are walked by date, and of each the person is looked at
-// before the study is.
+// before the study is; where a name and dates are asked for that is tried already before the last round of counting.
 type search struct {
 	m        *matcher
 	runs     *runCache
@@ -652,8 +652,7 @@ func (v *visiting) inOrder(rows []placed) error {
 // walk goes along rows that are in the order of answers. Of rows that name a person only those are read whose person is one of persons,
 // or matches.
 func (v *visiting) walk(sp span, persons map[personKey]bool) error {
-	ended, err := v.walkSome(sp, persons, maxWalked)
-	v.complete = v.complete && ended
+	_, err := v.walkSome(sp, persons, maxWalked)
 	return err
 }
 
@@ -677,6 +676,10 @@ func (v *visiting) walkSome(sp span, persons map[personKey]bool, most int) (ende
 	}
 	full := false
 	err = s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
+		if s.walked++; s.walked > maxWalked {
+			v.complete = false // the end for this query, however its rows are shared out
+			return false, nil
+		}
 		if most--; most < 0 {
 			ended = false
 			return false, nil
