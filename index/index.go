@@ -955,6 +955,19 @@ func (x *Index) Lags() []Lag {
 	return out
 }
 
+// Behind says whether a node's key has signed heads that have not come, since it began the newest epoch of which something has: what a
+// restored node lost of an earlier one comes no more.
+func (x *Index) Behind(node NodeID) (behind bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for e := Epoch(1); e <= MaxEpoch; e++ {
+		if st, ok := x.logs[logID{node, e}]; ok {
+			behind = st.heard.Seq > st.last.head.Seq || behind && st.last.head.Seq == 0
+		}
+	}
+	return behind
+}
+
 // Watch calls fn for every fact, own or foreign, after it is durable and applied, in order for each log.
 // fn may call the index, Append included, but must not block long: it holds up whoever brought the fact.
 func (x *Index) Watch(fn func(Fact)) (stop func()) {

@@ -178,28 +178,16 @@ func (g *logSync) told(from index.NodeID, msg index.Message) {
 	default:
 		return
 	}
-	if g.claims(from) {
-		return
-	}
 	now := g.m.cfg.Now()
+	behind := g.m.deps.Index.Behind(from)
 	g.m.peers.with(from, func(c *contact) {
-		c.inStep = now
+		if !behind {
+			c.inStep = now
+		}
 		if agreed {
 			c.agreed = now
 		}
 	})
-}
-
-// claims says whether a node's key has signed heads that have not come, since
-// it began the newest epoch of which something has: what a restored node lost
-// of an earlier one comes no more.
-func (g *logSync) claims(id index.NodeID) (behind bool) {
-	for _, l := range g.m.deps.Index.Lags() { // by epoch
-		if l.Node == id {
-			behind = l.Heard > l.Applied || behind && l.Applied == 0
-		}
-	}
-	return behind
 }
 
 // Bootstraps says how far the snapshots of nodes' logs that are being taken up

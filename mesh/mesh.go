@@ -89,7 +89,7 @@ type Blocks interface {
 type Logs interface {
 	index.Logs
 	Head(index.NodeID) (index.Head, bool)
-	Lags() []index.Lag
+	Behind(index.NodeID) bool
 	Watch(func(index.Fact)) (stop func())
 }
 

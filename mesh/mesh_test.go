@@ -510,13 +510,17 @@ func TestHeadsThatNeverComeAreLacking(t *testing.T) {
 	eventually(t, "the claim is heard", func() bool {
 		return slices.ContainsFunc(me.index.Lags(), func(l index.Lag) bool { return l.Node == other.id && l.Heard == claim.Seq })
 	})
-	before := me.peer(other).InStep
+	told := me.peer(other)
 	send(digest)
 	forged := claim
 	forged.Seq++
 	send(index.Heads{Heads: []index.Head{forged}})
 	ends(t, s) // all before it has been looked at
-	if after := me.peer(other).InStep; !after.Equal(before) {
-		t.Fatalf("a peer that claims facts which did not come is in step since %v, before %v", after, before)
+	after := me.peer(other)
+	if !after.InStep.Equal(told.InStep) {
+		t.Errorf("a peer that claims facts which did not come is in step since %v, before %v", after.InStep, told.InStep)
+	}
+	if !after.Agreed.After(told.Agreed) {
+		t.Errorf("a peer that claims facts which did not come no longer tells what it has of this node's log: %v, before %v", after.Agreed, told.Agreed)
 	}
 }
