@@ -2,6 +2,7 @@ package index
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -51,6 +52,7 @@ func TestMain(m *testing.M) {
 	case raced:
 		if flag.Lookup("test.run").Value.String() == "" {
 			unlessSet("test.skip", patternOf(oneThread))
+			fmt.Printf("left out with the race detector: %d tests of one thread; PRIORMESH_ONE_THREAD=1 go test runs them\n", len(oneThread))
 		}
 		unlessSet("rapid.checks", triesRaced)
 	}
