@@ -617,6 +617,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		Studies: api.StudyCounts{Own: own, Copies: copies, Region: region},
 		Trusts:  n.hearing.trusts(), Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.Silence(),
 	}
+	st.Doubts = api.Doubts(n.priors.Doubts())
 	st.Peers = n.Peers()
 	if c := n.mesh.Counters(); n.home.Config.Network.Relay {
 		st.Relay = &api.Relay{Circuits: c.CircuitsNow, Bytes: c.RelayedBytes}

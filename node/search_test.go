@@ -273,7 +273,9 @@ func TestWhatMayBeThePatientsIsShown(t *testing.T) {
 	slip.Name, elsewhere.PatientID = "Hopper^Grece", "B7"
 	r[0].imports(study("1.2.3.1", grace, "20240101", 1)...)
 	r[0].imports(study("1.2.3.2", slip, "20240102", 1)...)
-	r[0].imports(study("1.2.3.3", elsewhere, "20240103", 1)...)
+	if code, b := r[0].stow(study("1.2.3.3", elsewhere, "20240103", 1)...); code != 200 {
+		t.Fatal(code, string(b))
+	}
 	r[0].imports(study("1.2.3.4", ada, "20240104", 1)...)
 	r[0].wait("all are found", func() (bool, string) {
 		got := r[0].searched("")
@@ -289,6 +291,10 @@ func TestWhatMayBeThePatientsIsShown(t *testing.T) {
 			t.Errorf("%s: possible %q, want %q; warned %q", query, got, want, f.Warnings)
 		}
 	}
+	r[0].wait("status counts the one that arrived", func() (bool, string) {
+		d := r[0].status().Doubts
+		return d == api.Doubts{Possible: 1}, fmt.Sprintf("%+v", d)
+	})
 	res, _ := r[0].get("/dicom-web/studies?StudyInstanceUID=1.2.3.1", "application/dicom+json")
 	if said := strings.Join(res.Header.Values("Warning"), " "); !strings.Contains(said, "2 further studies may be of a patient of this answer") || !strings.Contains(said, "received by RX1") {
 		t.Errorf("QIDO-RS warns %q", said)

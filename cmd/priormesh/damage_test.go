@@ -60,10 +60,11 @@ func TestVerifySaysWhatItFound(t *testing.T) {
 			}
 		})
 	}
-	s := api.Status{Trust: "RX1", Damage: []api.Damage{left}, Damaged: 3}
+	s := api.Status{Trust: "RX1", Damage: []api.Damage{left}, Damaged: 3, Doubts: api.Doubts{Possible: 2, Limited: 1}}
 	var out bytes.Buffer
 	statusText(&out, s, time.Now())
-	if got := out.String(); !strings.Contains(got, "damaged: study 1.2.3 (copy of RX2's): 1 block of 2 instances damaged or missing, found ") || !strings.Contains(got, "no other trust holds a copy") || !strings.Contains(got, "damaged: 2 studies more") {
+	if got := out.String(); !strings.Contains(got, "damaged: study 1.2.3 (copy of RX2's): 1 block of 2 instances damaged or missing, found ") || !strings.Contains(got, "no other trust holds a copy") || !strings.Contains(got, "damaged: 2 studies more") ||
+		!strings.Contains(got, "in doubt: of the studies that arrived lately 2 have studies that only may be the patient's, 1 have more") {
 		t.Errorf("status: %s", got)
 	}
 }

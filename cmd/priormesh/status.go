@@ -19,7 +19,7 @@ Of each other trust:
 
   HEARD      when one of its nodes last said anything; "silent" when that is too long ago, and every answer then names the trust
   WAY        how its nodes are connected: "tcp", "quic", "tcp by RX2" through a relay of RX2; "-": they are not
-  LACKING    what it has said and this node does not show: "12 on the way" come by themselves; "3 without contents" were lost on the way and are asked for; "2 unread" need a newer version of this program. "-": nothing
+  LACKING    what it has said and this node does not show: "12 on the way" come by themselves (if they do not and HEARD is fresh, that node may have lost them, or never said them: ask the trust); "3 without contents" were lost on the way and are asked for; "2 unread" need a newer version of this program. "-": nothing
   ALL KNOWN  when this node last had all that the trust had said. Long ago while HEARD is fresh: see LACKING. "no": a node of it is quarantined
   LOG        how far this node has read what each node of the trust says: epoch (it grows when a node is restored) and position
   STUDIES    how many studies it has received
@@ -77,6 +77,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 		}
 		w.Flush()
 	}
+	doubtText(out, s.Doubts)
 	if len(s.Fetches) > 0 {
 		fmt.Fprintf(out, "\nbringing %s:\n", plural(len(s.Fetches), "study", "studies"))
 		for _, f := range s.Fetches {
@@ -107,6 +108,23 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 	snapshotText(out, s.Snapshot, now)
 	for _, text := range s.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", plain(text))
+	}
+}
+
+// doubtText says for how many studies that arrived lately a person has to look.
+func doubtText(out io.Writer, d api.Doubts) {
+	var what []string
+	if d.Possible > 0 {
+		what = append(what, fmt.Sprintf("%d have studies that only may be the patient's", d.Possible))
+	}
+	if d.Crowded > 0 {
+		what = append(what, fmt.Sprintf("%d are of a number that more people bear than one can be", d.Crowded))
+	}
+	if d.Limited > 0 {
+		what = append(what, fmt.Sprintf("%d have more studies than are brought by themselves", d.Limited))
+	}
+	if len(what) > 0 {
+		fmt.Fprintf(out, "in doubt: of the studies that arrived lately %s: not brought, for a person decides. The log names them; `priormesh find --study` lists what there is\n", list(what))
 	}
 }
 

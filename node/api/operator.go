@@ -222,6 +222,7 @@ type Status struct {
 	Peers     []Peer        `json:"peers"`
 	Relay     *Relay        `json:"relay,omitempty"` // absent: this node is none
 	Fetches   []Fetch       `json:"fetches"`
+	Doubts    Doubts        `json:"arrivals_in_doubt"`
 	Settings  Settings      `json:"settings"`
 	Damage    []Damage      `json:"damage"`    // what is stored here is not whole and not repaired yet; the first hundred
 	Damaged   int           `json:"damaged"`   // versions of studies that are damaged, in all
@@ -232,6 +233,14 @@ type Status struct {
 	Taking    []Bootstrap   `json:"taking"`    // snapshots of other nodes' logs that are being taken up
 	Basis     []Basis       `json:"rests_on"`
 	Warnings  []string      `json:"warnings"`
+}
+
+// Doubts counts the studies that arrived within priors.window and for which not
+// all that may be a prior was brought. One may be in several.
+type Doubts struct {
+	Possible int `json:"possible"`       // there are studies that may be the patient's
+	Crowded  int `json:"crowded_number"` // more people bear a number of the patient's than one can be
+	Limited  int `json:"limit"`          // not all was looked at, or is brought
 }
 
 // Settings is what is in force of config.toml. Rates are in bytes a second; 0: no
