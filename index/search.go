@@ -275,13 +275,37 @@ func (s *search) collectPersons(spans []span, limit int) (out map[personKey]bool
 	return out, true, nil
 }
 
-// ofPersons collects the statements about persons; all is false when there are more than limit.
+// ofPersons collects the statements about persons, side by side if they are many; all is false when there are more than limit.
 func (s *search) ofPersons(persons map[personKey]bool, limit int) (out []placed, all bool, err error) {
 	keys := make([]personKey, 0, len(persons))
 	for k := range persons {
 		keys = append(keys, k)
 	}
 	slices.SortFunc(keys, func(a, b personKey) int { return bytes.Compare(a[:], b[:]) })
+	var (
+		share [readers][]placed
+		ended [readers]bool
+		errs  [readers]error
+		wg    sync.WaitGroup
+	)
+	read := func(n, of int) {
+		share[n], ended[n], errs[n] = s.ofSome(keys[n*len(keys)/of:(n+1)*len(keys)/of], limit)
+	}
+	if len(keys) <= fewRows {
+		read(0, 1)
+		return share[0], ended[0], errs[0]
+	}
+	for n := 1; n < readers; n++ {
+		wg.Go(func() { read(n, readers) })
+	}
+	read(0, readers)
+	wg.Wait()
+	out = slices.Concat(share[:]...)
+	return out, len(out) <= limit && !slices.Contains(ended[:], false), errors.Join(errs[:]...)
+}
+
+// ofSome is ofPersons for some of them, in the order of their keys.
+func (s *search) ofSome(keys []personKey, limit int) (out []placed, all bool, err error) {
 	it := s.runs.txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tabOf}})
 	defer it.Close()
 	for _, k := range keys {
