@@ -18,7 +18,7 @@ import (
 // Studies are found in two ways. Rows of the query tables lie in the order of answers and can be walked until a page is full. Or rows, or
 // the rows of persons, are collected, sorted and read. Which is cheaper is found out by counting: each way is followed for a while, then
 // for longer, and the first that comes to its end is taken. If none does, studies are walked by date, and of each the person is looked at
-// before the study is; where a name and dates are asked for that is tried already before the last round of counting.
+// before the study is.
 type search struct {
 	m        *matcher
 	runs     *runCache
@@ -42,7 +42,7 @@ var rounds = []int{128, 2048, 16384}
 
 const (
 	keptPersons   = 1 << 16 // persons remembered as matching or not
-	rowsPerPerson = 20      // walking so many rows costs as much as looking up one person's studies
+	rowsPerPerson = 14      // walking so many rows costs as much as looking up one person's studies beside others'
 	fewRows       = 64      // so many studies are read without looking for something better
 	maxCommon     = 1 << 17 // rows of persons collected for what several ways have in common
 )
@@ -380,14 +380,11 @@ func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err
 		err := v.walk(last.rows[0], nil)
 		return v.complete, err
 	}
-	ways := plans
 	for i, round := range rounds {
+		ways := plans
 		if i == len(rounds)-1 && s.m.begins != "" && s.m.date.set() && !s.all {
-			// Of a name that many bear a page is soon full. Where others are passed over unread, walking costs no more than counting.
-			if ended, err := v.walkSome(last.rows[0], nil, round); err != nil || ended {
-				return v.complete, err
-			}
-			ways = plans[:len(plans)-1] // that one has been followed
+			// Of a name that more bear than are counted a page is full before so many studies have been walked: how many the dates hold does not matter.
+			ways = plans[:len(plans)-1]
 		}
 		c, err := s.count(ways, round)
 		if err != nil {
@@ -440,15 +437,8 @@ func (s *search) counted(v *visiting, c counts, dated span) error {
 		}
 		return v.inOrder(c.rows)
 	}
-	most := rowsPerPerson * len(c.persons)
-	switch walk := s.toWalk(c); {
-	case walk < most && (!s.all || c.dated >= 0):
+	if s.toWalk(c) < rowsPerPerson*len(c.persons) && (!s.all || c.dated >= 0) {
 		return v.walk(dated, c.persons)
-	case c.dated < 0 && s.m.date.set():
-		// Nobody knows how many studies the dates hold: they are walked for as long as looking the persons up would take.
-		if ended, err := v.walkSome(dated, c.persons, most); err != nil || ended {
-			return err
-		}
 	}
 	rows, all, err := s.ofPersons(c.persons, maxCandidates)
 	if err != nil {
@@ -676,18 +666,7 @@ func (v *visiting) inOrder(rows []placed) error {
 // walk goes along rows that are in the order of answers. Of rows that name a person only those are read whose person is one of persons,
 // or matches.
 func (v *visiting) walk(sp span, persons map[personKey]bool) error {
-	_, err := v.walkSome(sp, persons, maxWalked)
-	return err
-}
-
-// walkSome walks at most so many rows; ended is false if there are more and they are wanted, and what is visited next goes on from there.
-func (v *visiting) walkSome(sp span, persons map[personKey]bool, most int) (ended bool, err error) {
-	if most < 1 {
-		return false, nil
-	}
 	s := v.s
-	ended = true
-	var last placed
 	look := sp.prefix[0] == tabDate && s.m.ofPerson()
 	if a := v.after; a != nil {
 		if at := a.append(bytes.Clone(sp.prefix)); s.m.q.Oldest {
@@ -699,20 +678,14 @@ func (v *visiting) walkSome(sp span, persons map[personKey]bool, most int) (ende
 		}
 	}
 	full := false
-	err = s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
+	err := s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
 		if s.walked++; s.walked > maxWalked {
-			v.complete = false // the end for this query, however its rows are shared out
-			return false, nil
-		}
-		if most--; most < 0 {
-			ended = false
+			v.complete = false
 			return false, nil
 		}
 		if len(k) < len(sp.prefix)+placedSize {
 			return false, errDamaged("a query table")
 		}
-		c := readPlaced(k)
-		last = c
 		if look {
 			var pk personKey
 			if err := item.Value(func(b []byte) error {
@@ -735,18 +708,14 @@ func (v *visiting) walkSome(sp span, persons map[personKey]bool, most int) (ende
 				return err == nil, err
 			}
 		}
-		more, err := v.visit(c)
+		more, err := v.visit(readPlaced(k))
 		full = !more
 		return more, err
 	})
 	if err != nil || full {
-		return true, err
+		return err
 	}
-	if !ended {
-		v.after = &last
-	}
-	more, err := v.flush()
-	return ended || !more, err
+	return v.rest()
 }
 
 // visit takes a place, and when some are together gives fn what is there. After more is false nothing may be visited.
