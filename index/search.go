@@ -42,7 +42,9 @@ var rounds = []int{128, 2048, 16384}
 
 const (
 	keptPersons   = 1 << 16 // persons remembered as matching or not
-	rowsPerPerson = 14      // walking so many rows costs as much as looking up one person's studies beside others'
+	rowsPerPerson = 8       // walking so many rows costs as much as looking up one person's studies beside others'
+	nearRows      = 32      // whose name begins alike are next to each other: so many rows are passed before their place is sought
+	farRows       = 4       // and so many after it had to be
 	fewRows       = 64      // so many studies are read without looking for something better
 	maxCommon     = 1 << 17 // rows of persons collected for what several ways have in common
 )
@@ -308,9 +310,24 @@ func (s *search) ofPersons(persons map[personKey]bool, limit int) (out []placed,
 func (s *search) ofSome(keys []personKey, limit int) (out []placed, all bool, err error) {
 	it := s.runs.txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tabOf}})
 	defer it.Close()
+	ahead := farRows
 	for _, k := range keys {
 		sp := s.m.dated(append([]byte{tabOf}, k[:]...))
-		for it.Seek(sp.start); it.ValidForPrefix(sp.prefix); it.Next() {
+		reached := false
+		for range ahead {
+			if !it.Valid() {
+				break
+			}
+			if reached = bytes.Compare(it.Item().Key(), sp.start) >= 0; reached {
+				break
+			}
+			it.Next()
+		}
+		if ahead = nearRows; !reached {
+			ahead = farRows
+			it.Seek(sp.start)
+		}
+		for ; it.ValidForPrefix(sp.prefix); it.Next() {
 			key := it.Item().Key()
 			if sp.end != nil && bytes.Compare(key, sp.end) >= 0 {
 				break
