@@ -42,7 +42,8 @@ var rounds = []int{128, 2048, 16384}
 
 const (
 	keptPersons   = 1 << 16 // persons remembered as matching or not
-	rowsPerPerson = 8       // walking so many rows costs as much as looking up one person's studies beside others'
+	rowsPerPerson = 24      // walking so many rows costs as much as looking up one person's studies beside others'
+	rowsPerNamed  = 8       // and if they all bear one name
 	nearRows      = 32      // whose name begins alike are next to each other: so many rows are passed before their place is sought
 	farRows       = 4       // and so many after it had to be
 	fewRows       = 64      // so many studies are read without looking for something better
@@ -454,7 +455,11 @@ func (s *search) counted(v *visiting, c counts, dated span) error {
 		}
 		return v.inOrder(c.rows)
 	}
-	if s.toWalk(c) < rowsPerPerson*len(c.persons) && (!s.all || c.dated >= 0) {
+	each := rowsPerPerson
+	if s.m.begins != "" {
+		each = rowsPerNamed
+	}
+	if s.toWalk(c) < each*len(c.persons) && (!s.all || c.dated >= 0) {
 		return v.walk(dated, c.persons)
 	}
 	rows, all, err := s.ofPersons(c.persons, maxCandidates)
