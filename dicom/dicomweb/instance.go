@@ -9,6 +9,9 @@ import (
 	"github.com/priormesh/priormesh/dicom"
 )
 
+// sequenceDelimiter is the length of what ends a value of undefined length, PS3.5 7.5.
+const sequenceDelimiter = 8
+
 // one is the instance that ref names.
 func (s *server) one(ctx context.Context, ref Ref) (Object, error) {
 	for o, err := range s.archive.Objects(ctx, ref) {
@@ -22,6 +25,7 @@ func (s *server) one(ctx context.Context, ref Ref) (Object, error) {
 type instance struct {
 	io.Closer
 	uids   dicom.UIDs
+	size   int64 // of what was received
 	limits Limits
 	src    io.ReadSeeker
 	layout *Layout
@@ -40,7 +44,7 @@ func (s *server) open(ctx context.Context, o Object) (_ *instance, err error) {
 			rc.Close()
 		}
 	}()
-	in := &instance{Closer: rc, uids: o.UIDs(), limits: s.Limits, src: rc}
+	in := &instance{Closer: rc, uids: o.UIDs(), size: o.Size(), limits: s.Limits, src: rc}
 	syntax := in.uids.TransferSyntax
 	if !syntax.Deflated() && !syntax.BigEndian() {
 		if in.layout = o.Layout(); in.layout != nil {
@@ -73,9 +77,15 @@ func (in *instance) header() (dicom.Dataset, error) {
 	}
 	if in.layout.Pixels {
 		in.cut = dicom.Range{Off: in.layout.HeaderLen, Len: in.layout.Value.End() - in.layout.HeaderLen}
-		if in.layout.Encapsulated {
+		switch rest := in.size - in.layout.Value.End(); {
+		case !in.layout.Encapsulated || rest <= 0:
+		case rest == sequenceDelimiter:
+			// Nothing comes behind the value but what ends it: to read that would be
+			// to read the block that it is in, which holds the last of the frames.
+			in.cut.Len += rest
+		default:
 			// The value ends before its sequence delimiter.
-			var b [8]byte
+			var b [sequenceDelimiter]byte
 			if n, err := in.readAt(b[:], in.cut.End()); err != nil && n < len(b) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 				return dicom.Dataset{}, err
 			}
