@@ -17,7 +17,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/multiformats/go-multiaddr"
 )
 
@@ -61,10 +60,10 @@ func newHost(o hostOptions) (host.Host, error) {
 	h, err := libp2p.New(
 		libp2p.Identity(identity),
 		libp2p.NoListenAddrs, // see listenOn
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
+		libp2p.Transport(newTCP),
 		libp2p.Transport(quic.NewTransport),
 		libp2p.Security(tls.ID, tls.New),
-		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.Muxer(yamux.ID, newMuxer()),
 		libp2p.ConnectionGater(o.gate),
 		libp2p.ConnectionManager(conns),
 		libp2p.ResourceManager(limits),

@@ -26,9 +26,9 @@ const (
 	maxDialsPerSecond  = 5 // from one address, after a burst of maxConnsPerAddress; loopback is exempt
 	maxStreams         = 8192
 	maxStreamsPerPeer  = 512
-	maxUnnamed         = 8 * maxStreamsPerPeer / 2 // streams that have not said their protocol: more than a few peers can fill
-	maxMemory          = 1 << 30
-	maxMemoryPerPeer   = 256 << 20
+	maxUnnamed         = 8 * maxStreamsPerPeer / 2                    // streams that have not said their protocol: more than a few peers can fill
+	maxMemory          = 2 << 30                                      // reserved, not used: the windows of all streams
+	maxMemoryPerPeer   = maxStreamsPerPeer / 2 * streamWindow * 3 / 2 // what may come in, what has not been accepted, and what this node opens
 	maxFiles           = 1024
 
 	maxSlots          = 256      // nodes that wait for circuits at this relay

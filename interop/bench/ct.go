@@ -188,13 +188,16 @@ func (m model) writeMultiframe(path string, s, n int) (study, error) {
 	}
 }
 
+// fragment is how many bytes a frame has that does not compress.
+const fragment = 256 << 10
+
 // encapsulated is an instance whose pixels do not compress any more: one
 // fragment of random bytes, as a coder's output looks from outside.
 func (m model) encapsulated(s, i int) []byte {
 	key := [32]byte{}
 	binary.LittleEndian.PutUint64(key[:], uint64(s)<<32|uint64(i))
-	fragment := make([]byte, 256<<10)
-	rand.NewChaCha8(key).Read(fragment)
+	random := make([]byte, fragment)
+	rand.NewChaCha8(key).Read(random)
 	h := m.header(s, i, patient(s))
 	cut := bytes.LastIndex(h, []byte{0xE0, 0x7F, 0x10, 0x00, 'O', 'W'})
 	h = replace(h[:cut], 0x00020010, "UI", func(old int) string { return "1.2.840.10008.1.2.4.90" })
@@ -206,7 +209,7 @@ func (m model) encapsulated(s, i int) []byte {
 	h = append(h, 0xE0, 0x7F, 0x10, 0x00, 'O', 'B', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF) // undefined length, PS3.5 A.4
 	h = append(h, 0xFE, 0xFF, 0x00, 0xE0, 0, 0, 0, 0)                             // empty offset table
 	h = append(h, 0xFE, 0xFF, 0x00, 0xE0)
-	h = append(binary.LittleEndian.AppendUint32(h, uint32(len(fragment))), fragment...)
+	h = append(binary.LittleEndian.AppendUint32(h, fragment), random...)
 	return append(h, 0xFE, 0xFF, 0xDD, 0xE0, 0, 0, 0, 0)
 }
 
@@ -236,9 +239,15 @@ func uidsOf(path string) (dicom.UIDs, error) {
 	return uids, nil
 }
 
+func studyUID(path string) (string, error) {
+	uids, err := uidsOf(path)
+	return string(uids.Study), err
+}
+
 // A study is a folder of instances.
 type study struct {
 	dir   string
+	uid   string // Study Instance UID; empty where nobody asks for it
 	files []string
 	bytes int64
 }

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	transferParts = "loopback,profile"
+	transferParts = "loopback,profile,line"
 
 	studySlices = 190 // of 0.53 MB: 100 MB
 	fileFrames  = 572 // of 0.52 MB: 300 MB
@@ -42,8 +42,12 @@ type transferBench struct {
 	rounds int
 	parts  []string
 	ways   string
-	slices int // of the study
-	frames int // of the one file
+	slices int    // of the study
+	frames int    // of the one file
+	lineMB int    // of the study over a line
+	lineOf string // lines to measure, by the words in their names; empty: all
+	tries  int    // of a first frame over it
+	few    int    // instances of a study of which a frame is asked for
 	keep   string
 	out    io.Writer
 	next   int // number of the next study
@@ -51,7 +55,7 @@ type transferBench struct {
 
 func measureTransfer(ctx context.Context, args []string) (err error) {
 	set := flag.NewFlagSet("transfer", flag.ContinueOnError)
-	b := &transferBench{out: os.Stdout, next: 1}
+	b := &transferBench{out: os.Stdout, next: 1, tries: 5, few: 20}
 	var (
 		dir  = set.String("dir", os.TempDir(), "`folder` on the disk to measure; about 3 GB a round are used and given back")
 		only = set.String("only", transferParts, "`parts` to run: "+transferParts)
@@ -62,6 +66,8 @@ func measureTransfer(ctx context.Context, args []string) (err error) {
 	set.StringVar(&b.ways, "ways", "", "`ways` of the loopback part to run, by the words in their names; empty: all")
 	set.IntVar(&b.slices, "slices", studySlices, "instances of 0.5 MB in the study")
 	set.IntVar(&b.frames, "frames", fileFrames, "frames of 0.5 MB in the one file")
+	set.IntVar(&b.lineMB, "line-mb", lineMB, "MB of the study that is brought over a line")
+	set.StringVar(&b.lineOf, "lines", "", "`lines` of the line part to run, by the words in their names; empty: all")
 	set.StringVar(&b.keep, "cpuprofile", "", "keep the CPU profiles of both sides in this `folder`")
 	if err := set.Parse(args); err != nil {
 		return err
@@ -72,8 +78,8 @@ func measureTransfer(ctx context.Context, args []string) (err error) {
 			return fmt.Errorf("there is no part %q, only %s", p, transferParts)
 		}
 	}
-	if b.rounds < 1 || b.slices < 1 || b.frames < 2 {
-		return errors.New("want a round, an instance, and two frames at least")
+	if b.rounds < 1 || b.slices < 1 || b.frames < 2 || b.lineMB < thirdShare {
+		return fmt.Errorf("want a round, an instance, two frames, and %d MB for a line at least", thirdShare)
 	}
 	if b.dir, err = os.MkdirTemp(*dir, "priormesh-transfer-"); err != nil {
 		return err
@@ -99,7 +105,7 @@ func (b *transferBench) run(ctx context.Context) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"loopback", b.loopback}, {"profile", b.profile}} {
+	}{{"loopback", b.loopback}, {"profile", b.profile}, {"line", b.lines}} {
 		if !slices.Contains(b.parts, part.name) {
 			continue
 		}
