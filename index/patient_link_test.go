@@ -401,7 +401,8 @@ func TestPatientsDoNotDependOnTheOrder(t *testing.T) {
 			switch rapid.IntRange(0, 4).Draw(rt, "kind") {
 			case 0, 1:
 				s := Study{
-					UID: rapid.SampledFrom(uids).Draw(rt, "uid"), Name: rapid.SampledFrom([]string{"", "DOE^JANE", "DOE^ANNA", "ROE^JANE", "DOE", "POE^EDGAR"}).Draw(rt, "name"),
+					UID: rapid.SampledFrom(uids).Draw(rt, "uid"), Name: rapid.SampledFrom([]string{"", "DOE^JANE", "DOE^ANNA", "ROE^JANE", "DOE", "POE^EDGAR", "DOE JANE", "ANNA DOE", "DOE, JANE", "DOE^BABY GIRL", "DOE BABYBOY"}).Draw(rt, "name"),
+					Sex:       rapid.SampledFrom([]string{"", "", "M", "F", "O"}).Draw(rt, "sex"),
 					BirthDate: rapid.SampledFrom([]string{"", "19700203", "19700302", "19880909", "19800101", "19000101"}).Draw(rt, "born"),
 					Date:      rapid.SampledFrom([]string{"", "20240101", "20230101"}).Draw(rt, "date"), Mixed: rapid.IntRange(0, 9).Draw(rt, "mixed") == 0,
 				}
