@@ -27,6 +27,7 @@ type writing struct {
 	events   []Fact
 	votes    []voteRow // that came to be looked at, or are not any more
 	nodes    []nodeWord
+	revoked  []heardRevocation
 	epoch    Epoch // the own log's, when it moves
 	careful  bool  // it must not come to be too large
 }
@@ -479,7 +480,16 @@ func (w *writing) apply(id logID, a author, at loc, s Statement, trust TrustID, 
 	if trust != a.trust {
 		r.trust = trust
 	}
+	if v, ok := body.(Revocation); ok {
+		w.revoked = append(w.revoked, heardRevocation{id.Node, v})
+	}
 	return w.set(key, r.encode())
+}
+
+// heardRevocation is a revocation and who says it.
+type heardRevocation struct {
+	author NodeID
+	Revocation
 }
 
 // voteRow is a vote that has a row, or has lost it.
@@ -583,11 +593,14 @@ func (w *writing) commit() error {
 			x.hearVote(r.vote)
 		}
 	}
+	for _, v := range w.revoked {
+		x.hearRevocation(v.author, v.Revocation)
+	}
 	for _, n := range w.nodes {
 		x.hearNode(n)
 	}
 	x.mu.Unlock()
-	if len(w.votes)+len(w.nodes) > 0 {
+	if len(w.votes)+len(w.nodes)+len(w.revoked) > 0 {
 		x.elect()
 	}
 	x.mu.Lock()
@@ -675,6 +688,9 @@ func (x *Index) takeOne(w **writing, v Verified, flush func() error) (brought bo
 	trust, err := x.certified(id.Node)
 	if err != nil {
 		return false, err
+	}
+	if end, ok := x.ended(id.Node); ok && (Position{id.Epoch, v.link.first}).compare(end) > 0 {
+		return false, &UncertifiedError{Node: id.Node}
 	}
 	st := (*w).state(id)
 	if st.fork != nil {

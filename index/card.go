@@ -138,6 +138,7 @@ type Invitation struct {
 	RegionName string
 	Votes      []Vote
 	Nodes      []NodeFact
+	Revoked    []Revocation // nodes of members that are let in no more
 }
 
 type wireInvitation struct {
@@ -145,6 +146,7 @@ type wireInvitation struct {
 	Name   string   `cbor:"2,keyasint"`
 	Votes  [][]byte `cbor:"3,keyasint"`
 	Nodes  [][]byte `cbor:"4,keyasint,omitempty"`
+	Gone   [][]byte `cbor:"5,keyasint,omitempty"`
 }
 
 // String returns the text form, "priormesh-invitation-1:...".
@@ -155,6 +157,9 @@ func (i Invitation) String() string {
 	}
 	for _, n := range i.Nodes {
 		w.Nodes = append(w.Nodes, encode(n))
+	}
+	for _, v := range i.Revoked {
+		w.Gone = append(w.Gone, encode(v))
 	}
 	return writeText("invitation", deflate(encode(w)))
 }
@@ -212,6 +217,13 @@ func ParseInvitation(s string) (Invitation, error) {
 		}
 		i.Nodes = append(i.Nodes, n)
 	}
+	for _, raw := range w.Gone {
+		v, err := decodeRevocation(raw)
+		if err != nil {
+			return Invitation{}, err
+		}
+		i.Revoked = append(i.Revoked, v)
+	}
 	return i, nil
 }
 
@@ -222,7 +234,7 @@ func VerifyInvitation(inv Invitation, card Card) (Roster, error) {
 	for _, n := range inv.Nodes {
 		certs = append(certs, n.Cert)
 	}
-	r := EvalRoster(inv.Region, inv.Votes, certs)
+	r := EvalRoster(inv.Region, inv.Votes, certs, inv.Revoked...)
 	if len(r.Members) == 0 {
 		return Roster{}, &InvitationError{Trust: card.Trust, Why: "the founding vote of its region is not in it: ask for a new invitation"}
 	}
@@ -277,7 +289,7 @@ func readText(kind, s string, limit int) ([]byte, error) {
 	}
 	name, version, _ := strings.Cut(rest, "-")
 	if name != kind {
-		if name == "card" || name == "invitation" {
+		if name == "card" || name == "invitation" || name == "revocation" {
 			return malformed("this is a" + article(name) + " " + name + ", not a" + article(kind) + " " + kind)
 		}
 		return malformed("it begins with priormesh-" + kind + "-1: and this does not")

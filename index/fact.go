@@ -21,6 +21,7 @@ const (
 	KindLink       Kind = "link"       // Link
 	KindReport     Kind = "report"     // Report
 	KindOffer      Kind = "offer"      // Offer
+	KindRevocation Kind = "revocation" // Revocation
 )
 
 // Fact is one statement of one node.

@@ -76,7 +76,7 @@ func foundRegion(trusts ...TrustID) *region {
 	return r
 }
 
-func (r *region) roster() Roster { return evalRoster(r.id, r.votes, nil, r.checked) }
+func (r *region) roster() Roster { return evalRoster(r.id, r.votes, nil, nil, r.checked) }
 
 // admit lets every member vote for a card, on the roster as it was before the first of them.
 func (r *region) admit(card Card) {

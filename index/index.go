@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -19,13 +20,14 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Options configure an Index. All but Region, Votes, Nodes, Room and Spoken are required.
+// Options configure an Index. All but Region, Votes, Nodes, Revoked, Room and Spoken are required.
 type Options struct {
 	Self       ed25519.PrivateKey     // this node's key: signs its log
 	Trust      TrustID                // this node's trust
 	Region     RegionID               // zero before the trust has founded or joined one
 	Votes      []Vote                 // votes known from elsewhere: the founding vote, an invitation's
 	Nodes      []NodeFact             // nodes known from elsewhere: an invitation's
+	Revoked    []Revocation           // revocations known from elsewhere
 	FoldName   func(string) string    // comparable form of a name component: case, accents, padding
 	NamesAgree func(a, b string) bool // whether two DICOM names can be one person's: a group of the one has, folded, the family name of a group of the other
 	Now        func() time.Time       // dates the proofs of forks, and decides nothing
@@ -75,9 +77,11 @@ type Index struct {
 	nodes    map[NodeID][]nodeWord
 	words    map[NodeID]int         // how many nodes an author speaks of
 	votes    map[[32]byte]heardVote // by the hash of their whole encoding
-	bases    map[NodeID]Position    // up to where snapshots cover
-	blocks   map[authorNo]bool      // those some of whose facts lie in blocks
-	counted  SnapshotCounts         // of the own log, when what holds was last counted
+	revoked  map[[32]byte]Revocation
+	revokes  map[NodeID]int      // of how many revocations an author speaks
+	bases    map[NodeID]Position // up to where snapshots cover
+	blocks   map[authorNo]bool   // those some of whose facts lie in blocks
+	counted  SnapshotCounts      // of the own log, when what holds was last counted
 	watchers map[int]func(Fact)
 	watchID  int
 	events   []Fact
@@ -165,12 +169,16 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 		checked: signatures{}, epoch: 1, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
 		bases: map[NodeID]Position{}, blocks: map[authorNo]bool{},
 		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]heardVote{}, maxVotes: maxLogVotes,
+		revoked: map[[32]byte]Revocation{}, revokes: map[NodeID]int{},
 	}
 	for _, v := range opt.Votes {
 		x.hearVote(v)
 	}
 	for _, n := range opt.Nodes {
 		x.hearNode(nodeWord{fact: n})
+	}
+	for _, v := range opt.Revoked {
+		x.hearRevocation(NodeID{}, v)
 	}
 	if err := x.openMeta(); err != nil {
 		return nil, err
@@ -700,6 +708,10 @@ func (x *Index) Heard(h Head) (after Seq, behind bool, err error) {
 	if st.fork != nil {
 		return 0, false, &ForkError{Fork: *st.fork}
 	}
+	if end, ok := x.ended(h.Node); ok && (Position{h.Epoch, h.Seq}).compare(end) > 0 {
+		// A peer has taken more of a revoked node's log before it knew; what counts of it ends earlier.
+		return st.last.head.Seq, h.Epoch == end.Epoch && st.last.head.Seq < end.Seq, nil
+	}
 	if x.covered(id, h.Seq) && !st.last.head.same(h) {
 		if st.base.Seq != h.Seq || st.base.same(h) {
 			return 0, false, nil
@@ -772,10 +784,20 @@ func (x *Index) certified(n NodeID) (TrustID, error) {
 	if n == x.self {
 		return x.opt.Trust, nil
 	}
-	if t, ok := x.Roster().Allowed(n); ok {
+	r := x.Roster()
+	if t, ok := r.Allowed(n); ok {
 		return t, nil
 	}
+	if v, ok := r.Revocation(n); ok && v.Seq > 0 {
+		return v.Trust, nil
+	}
 	return "", &UncertifiedError{Node: n}
+}
+
+// ended is where the log of a node ends that its trust has revoked.
+func (x *Index) ended(n NodeID) (Position, bool) {
+	v, ok := x.Roster().Revocation(n)
+	return Position{v.Epoch, v.Seq}, ok && n != x.self
 }
 
 func (x *Index) chain(id logID, st logState) chain {
@@ -1155,7 +1177,31 @@ func (x *Index) loadRoster(txn *badger.Txn) error {
 	if err != nil {
 		return err
 	}
-	prefix := append(append([]byte{tabFact}, KindNode...), 0)
+	if err := x.loadFacts(txn, KindNode, func(author NodeID, trust TrustID, body []byte) error {
+		n, err := decodeNode(body)
+		if err != nil {
+			return errDamaged("a node")
+		}
+		if trust == n.Cert.Trust {
+			x.hearNode(nodeWord{author: author, fact: n})
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return x.loadFacts(txn, KindRevocation, func(author NodeID, _ TrustID, body []byte) error {
+		v, err := decodeRevocation(body)
+		if err != nil {
+			return errDamaged("a revocation")
+		}
+		x.hearRevocation(author, v)
+		return nil
+	})
+}
+
+// loadFacts calls fn for everybody's current facts of a kind.
+func (x *Index) loadFacts(txn *badger.Txn, kind Kind, fn func(author NodeID, trust TrustID, body []byte) error) error {
+	prefix := append(append([]byte{tabFact}, kind...), 0)
 	c := x.reading(txn)
 	return scan(txn, prefix, prefix, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 		v, err := value()
@@ -1178,15 +1224,18 @@ func (x *Index) loadRoster(txn *badger.Txn) error {
 		if err != nil {
 			return false, err
 		}
-		n, err := decodeNode(body)
-		if err != nil {
-			return false, errDamaged("a node")
-		}
-		if or(r.trust, a.trust) == n.Cert.Trust {
-			x.hearNode(nodeWord{author: a.node, fact: n})
-		}
-		return true, nil
+		return true, fn(a.node, or(r.trust, a.trust), body)
 	})
+}
+
+// hearRevocation notes a revocation, which verifies, and who says it. The caller holds mu, or is Open.
+func (x *Index) hearRevocation(author NodeID, v Revocation) {
+	h := sha256.Sum256(encode(v))
+	if _, known := x.revoked[h]; known || x.revokes[author] >= maxWords && !author.IsZero() {
+		return
+	}
+	x.revokes[author]++
+	x.revoked[h] = v
 }
 
 // heardVote is a vote and from how many it was heard: from how many authors, and from outside the logs.
@@ -1241,7 +1290,8 @@ func (x *Index) elect() {
 			certs = append(certs, w.fact.Cert)
 		}
 	}
+	revoked := slices.Collect(maps.Values(x.revoked))
 	x.mu.RUnlock()
-	r := evalRoster(x.opt.Region, votes, certs, x.checked)
+	r := evalRoster(x.opt.Region, votes, certs, revoked, x.checked)
 	x.roster.Store(&r)
 }

@@ -96,7 +96,7 @@ func (m *memoryLogs) join() {
 			}
 		}
 	}
-	m.roster = evalRoster(m.region.id, votes, nil, m.region.checked)
+	m.roster = evalRoster(m.region.id, votes, nil, nil, m.region.checked)
 }
 
 func (m *memoryLogs) facts() []Fact {

@@ -14,6 +14,7 @@ import (
 const (
 	OpFound = "found"
 	OpAdmit = "admit"
+	OpExpel = "expel"
 )
 
 // Limits on a region.
@@ -22,6 +23,7 @@ const (
 	MaxNodes   = 64      // nodes of a trust
 	MaxSerial  = 1 << 16 // votes of a trust
 	maxVote    = 32 << 10
+	maxTurns   = 1 << 10 // trusts that were expelled once; and changes of one seat
 )
 
 // Vote is one trust's signed word on who belongs to the region.
@@ -34,6 +36,14 @@ type Vote struct {
 	By     TrustID   `cbor:"6,keyasint"`
 	Serial uint64    `cbor:"7,keyasint"`           // 1, 2, 3, … for each author
 	Sig    []byte    `cbor:"8,keyasint,omitempty"` // by By's trust key
+	Turns  []Turn    `cbor:"9,keyasint,omitempty"` // sorted: the part of the basis that is about those who were expelled once
+}
+
+// Turn is how often a trust's seat has changed hands with the region: 1 after its admission, 2 after its expulsion, 3 after it was
+// admitted again. In a basis a trust that is seated and not among the turns is at 1, and one that is in neither at 0.
+type Turn struct {
+	Trust TrustID `cbor:"1,keyasint"`
+	N     uint64  `cbor:"2,keyasint"`
 }
 
 func (v Vote) signed() []byte {
@@ -64,11 +74,14 @@ func (v Vote) check() error {
 	if err := v.form(); err != nil {
 		return err
 	}
-	if v.Op != OpFound && v.Op != OpAdmit {
+	if !v.about() {
 		return nil
 	}
 	return v.Card.Verify()
 }
+
+// about says whether the vote is of an operation that this version knows.
+func (v Vote) about() bool { return v.Op == OpFound || v.Op == OpAdmit || v.Op == OpExpel }
 
 func (v Vote) form() error {
 	malformed := func(why string) error { return &MalformedError{What: "vote", Why: why} }
@@ -85,6 +98,8 @@ func (v Vote) form() error {
 		return malformed("the region's name is too long or not plain text")
 	case len(v.Basis) > MaxMembers:
 		return &LimitError{What: "trusts in a vote's basis", Got: len(v.Basis), Limit: MaxMembers}
+	case len(v.Turns) > maxTurns:
+		return &LimitError{What: "turns in a vote's basis", Got: len(v.Turns), Limit: maxTurns}
 	}
 	for i, t := range v.Basis {
 		if !t.Valid() {
@@ -94,14 +109,28 @@ func (v Vote) form() error {
 			return malformed("basis is not sorted, each trust once")
 		}
 	}
+	for i, t := range v.Turns {
+		switch {
+		case !t.Trust.Valid():
+			return badTrust
+		case i > 0 && v.Turns[i-1].Trust >= t.Trust:
+			return malformed("turns are not sorted, each trust once")
+		case t.N < 2 || t.N > maxTurns || contains(v.Basis, t.Trust) != (t.N%2 == 1):
+			return malformed("a turn of its basis cannot be")
+		}
+	}
 	switch v.Op {
 	case OpFound:
-		if v.By != v.Card.Trust || len(v.Basis) > 0 || v.Serial != 1 || !v.Region.IsZero() || v.Name == "" {
+		if v.By != v.Card.Trust || len(v.Basis)+len(v.Turns) > 0 || v.Serial != 1 || !v.Region.IsZero() || v.Name == "" {
 			return malformed("a founding vote is its author's first, of its own card, names the region, and rests on nothing")
 		}
 	case OpAdmit:
 		if v.Region.IsZero() || v.Name != "" || !contains(v.Basis, v.By) || contains(v.Basis, v.Card.Trust) {
 			return malformed("a vote to admit names a region, and its basis holds its author but not whom it admits")
+		}
+	case OpExpel:
+		if v.Region.IsZero() || v.Name != "" || !contains(v.Basis, v.By) || !contains(v.Basis, v.Card.Trust) {
+			return malformed("a vote to expel names a region, and its basis holds its author and whom it expels")
 		}
 	}
 	return nil
@@ -155,16 +184,60 @@ func Admit(trustKey ed25519.PrivateKey, roster Roster, card Card, serial uint64)
 	if len(roster.Members) >= MaxMembers {
 		return Vote{}, &LimitError{What: "members of a region", Got: len(roster.Members), Limit: MaxMembers}
 	}
-	hash, basis := card.Hash(), roster.basis()
-	for _, v := range roster.counted {
-		if v.By == by && v.Card.Hash() == hash && slices.Equal(v.Basis, basis) {
-			return v, nil
+	return roster.cast(trustKey, by, OpAdmit, card, serial)
+}
+
+// Expel makes the vote of trustKey's trust to expel a member, on the basis of roster, as Admit makes one to admit. A trust may vote for
+// its own expulsion: so it leaves. On one roster a trust's vote to expel one member is its only one to expel: so whoever has been
+// expelled by a majority, and a few others with him, cannot expel that majority on the roster that he was still on.
+func Expel(trustKey ed25519.PrivateKey, roster Roster, trust TrustID, serial uint64) (Vote, error) {
+	refuse := func(why string) (Vote, error) { return Vote{}, &VoteError{Trust: trust, Why: why} }
+	pub := trustKey.Public().(ed25519.PublicKey)
+	var by TrustID
+	for _, m := range roster.Members {
+		if bytes.Equal(m.TrustKey, pub) && !m.Disputed {
+			by = m.Trust
 		}
 	}
-	if next := roster.NextSerial(by); serial != next {
-		return refuse(fmt.Sprintf("serial %d is not the next of %s, which is %d", serial, by, next))
+	m, ok := roster.Member(trust)
+	switch {
+	case by == "":
+		return refuse("this trust is not on the roster itself, so its vote would not count")
+	case !ok:
+		return refuse("it is no member")
+	case len(roster.Members) == 1:
+		return refuse("it is the only member")
 	}
-	return Vote{Region: roster.Region, Op: OpAdmit, Card: card, Basis: basis, By: by, Serial: serial}.sign(trustKey)
+	for _, v := range roster.counted {
+		if v.By == by && v.Op == OpExpel && v.Card.Trust != trust && v.at().equal(roster.basis()) {
+			return refuse(fmt.Sprintf("on this roster %s has voted to expel %s already; it can vote again to expel when the roster has changed", by, v.Card.Trust))
+		}
+	}
+	return roster.cast(trustKey, by, OpExpel, m.Card, serial)
+}
+
+// cast signs the next vote of by on the present roster, or returns the one that it has given.
+func (r Roster) cast(key ed25519.PrivateKey, by TrustID, op string, card Card, serial uint64) (Vote, error) {
+	if v, ok := r.Cast(by, op, card); ok {
+		return v, nil
+	}
+	if next := r.NextSerial(by); serial != next {
+		return Vote{}, &VoteError{Trust: card.Trust, Why: fmt.Sprintf("serial %d is not the next of %s, which is %d", serial, by, next)}
+	}
+	b := r.basis()
+	return Vote{Region: r.Region, Op: op, Card: card, Basis: b.seated, Turns: b.turns, By: by, Serial: serial}.sign(key)
+}
+
+// Cast returns the vote that a trust has given about a card on the roster as it is. One that rests on an older roster may have to be
+// cast again.
+func (r Roster) Cast(by TrustID, op string, card Card) (Vote, bool) {
+	hash, basis := card.Hash(), r.basis()
+	for _, v := range r.counted {
+		if v.By == by && v.Op == op && (v.Card.Hash() == hash || op == OpExpel && v.Card.Trust == card.Trust) && v.at().equal(basis) {
+			return v, true
+		}
+	}
+	return Vote{}, false
 }
 
 // VoteError says why a vote about a trust is not given.
@@ -183,6 +256,16 @@ type Member struct {
 	Card     Card // the newest seen
 	Founder  bool
 	Disputed bool // admitted under two keys: it keeps its seat, but none of its nodes is let in
+	// Suspended says that it would be expelled if votes voided by a second vote under the same serial still counted: it keeps its seat,
+	// but none of its nodes is let in.
+	Suspended bool
+}
+
+// Expulsion is a member whom some want to be expelled, but not enough.
+type Expulsion struct {
+	Trust      TrustID
+	Have, Need int
+	By         []TrustID
 }
 
 // Candidate is a trust that has votes, but not enough.
@@ -206,6 +289,9 @@ type Roster struct {
 	Members    []Member    // sorted by Trust
 	Candidates []Candidate // sorted by trust
 	Faults     []Fault     // sorted by author and serial
+	Expulsions []Expulsion // sorted by trust
+	Expelled   []TrustID   // sorted: no members any more
+	Revoked    []NodeID    // sorted: nodes of members that their own trust's key has revoked
 
 	// Unseated are trusts that would be members if votes voided by a second vote under the same serial still counted. None of
 	// their nodes is let in, but an answer that lacks their word must say so.
@@ -215,6 +301,8 @@ type Roster struct {
 	counted []Vote       // sorted by author and serial
 	signed  []Vote       // by members, void ones included; sorted by author and serial
 	next    map[TrustID]uint64
+	turns   map[TrustID]uint64    // of everybody who was ever admitted
+	revoked map[NodeID]Revocation // of members, verified
 }
 
 type rosterNode struct {
@@ -267,17 +355,35 @@ func majority(n int) int { return n/2 + 1 }
 // Standing says how many votes a card has, how many it needs, and whose they are: on the basis that brings it closest,
 // or on the present roster when none has been given.
 func (r Roster) Standing(cardHash [32]byte) (have, need int, by []TrustID) {
+	return r.standing(func(v Vote) bool {
+		// Votes for an admission that an expulsion has ended do not count for the next.
+		return v.Op == OpAdmit && v.Card.Hash() == cardHash && v.at().count(v.Card.Trust) == r.turns[v.Card.Trust]&^1
+	})
+}
+
+// StandingOfExpulsion is Standing for the expulsion of a member.
+func (r Roster) StandingOfExpulsion(trust TrustID) (have, need int, by []TrustID) {
+	turn := r.turns[trust]
+	if turn > 0 && turn%2 == 0 {
+		turn-- // it is done
+	}
+	return r.standing(func(v Vote) bool {
+		return v.Op == OpExpel && v.Card.Trust == trust && v.at().count(trust) == turn
+	})
+}
+
+func (r Roster) standing(about func(Vote) bool) (have, need int, by []TrustID) {
 	perBasis := map[string][]TrustID{}
-	size := map[string]int{}
+	size, seats := map[string]uint64{}, map[string]int{}
 	for _, v := range r.counted {
-		if v.Op == OpAdmit && v.Card.Hash() == cardHash {
-			k := basisKey(v.Basis)
-			perBasis[k], size[k] = append(perBasis[k], v.By), len(v.Basis)
+		if about(v) {
+			k := v.at().key()
+			perBasis[k], size[k], seats[k] = append(perBasis[k], v.By), v.at().size(), len(v.Basis)
 		}
 	}
 	have, need, best := 0, r.Quorum(), ""
 	for k, voters := range perBasis {
-		h, n := len(voters), majority(size[k])
+		h, n := len(voters), majority(seats[k])
 		if d := cmp.Or(cmp.Compare(need-have, n-h), cmp.Compare(size[k], size[best]), cmp.Compare(best, k)); by == nil || d > 0 {
 			have, need, by, best = h, n, voters, k
 		}
@@ -289,12 +395,78 @@ func (r Roster) Standing(cardHash [32]byte) (have, need int, by []TrustID) {
 // NextSerial is the serial of t's next vote, as far as the votes known tell.
 func (r Roster) NextSerial(t TrustID) uint64 { return max(r.next[t], 1) }
 
-func (r Roster) basis() []TrustID {
-	out := make([]TrustID, len(r.Members))
-	for i, m := range r.Members {
-		out[i] = m.Trust
+func (r Roster) basis() basis {
+	var b basis
+	for _, m := range r.Members {
+		b.seated = append(b.seated, m.Trust)
 	}
-	return out
+	for t, n := range r.turns {
+		if n > 1 {
+			b.turns = append(b.turns, Turn{t, n})
+		}
+	}
+	slices.SortFunc(b.turns, func(a, b Turn) int { return cmp.Compare(a.Trust, b.Trust) })
+	return b
+}
+
+// basis is a roster as a vote sees it.
+type basis struct {
+	seated []TrustID // sorted
+	turns  []Turn    // sorted
+}
+
+func (v Vote) at() basis { return basis{v.Basis, v.Turns} }
+
+// count is how often a trust's seat has changed.
+func (b basis) count(t TrustID) uint64 {
+	if i, ok := slices.BinarySearchFunc(b.turns, t, func(a Turn, t TrustID) int { return cmp.Compare(a.Trust, t) }); ok {
+		return b.turns[i].N
+	}
+	if contains(b.seated, t) {
+		return 1
+	}
+	return 0
+}
+
+// all calls fn for everybody whose seat has ever changed.
+func (b basis) all(fn func(TrustID, uint64) bool) bool {
+	for _, t := range b.turns {
+		if !fn(t.Trust, t.N) {
+			return false
+		}
+	}
+	for _, t := range b.seated {
+		if n := b.count(t); n == 1 && !fn(t, n) {
+			return false
+		}
+	}
+	return true
+}
+
+// size is how many changes of seats it rests on: of a basis that another rests on it is less.
+func (b basis) size() (n uint64) {
+	b.all(func(_ TrustID, c uint64) bool { n += c; return true })
+	return n
+}
+
+// within says whether all that b knows of is known in o.
+func (b basis) within(o basis) bool {
+	return b.all(func(t TrustID, n uint64) bool { return o.count(t) >= n })
+}
+
+func (b basis) equal(o basis) bool {
+	return slices.Equal(b.seated, o.seated) && slices.Equal(b.turns, o.turns)
+}
+
+func (b basis) key() string {
+	var s strings.Builder
+	for _, t := range b.seated {
+		s.WriteString(string(t) + " ")
+	}
+	for _, t := range b.turns {
+		fmt.Fprintf(&s, "%s=%d ", t.Trust, t.N)
+	}
+	return s.String()
 }
 
 // EvalRoster computes the roster of region from votes and the node certificates known beside the cards. It depends on
@@ -303,19 +475,24 @@ func (r Roster) basis() []TrustID {
 // The rules:
 //
 //  1. The founding vote is the one whose hash is region. Its author is the founder.
-//  2. A basis is legitimate when the founder is in it and every other trust in it has been admitted on a legitimate
-//     basis that is a strict subset of it.
-//  3. A trust is admitted on a legitimate basis when a majority of the basis voted, on it, for the same card.
+//  2. A basis says of each trust how often its seat has changed (Turn); odd: it is seated. The basis is legitimate when
+//     each of these changes, but the founder's first, was decided on a legitimate basis that is within it: one that says of no trust more,
+//     and of that trust one less.
+//  3. A trust that is not seated is admitted on a legitimate basis when a majority of those seated voted, on it, for the same card;
+//     one that is seated is expelled when a majority voted, on it, to expel it, whatever the card.
 //  4. A vote counts when it is signed by the key under which its author was admitted to its basis, and its author's
 //     serials up to it are all there, and it is not void. Void are: two different votes at one serial, both; a vote whose basis
-//     lacks a trust that was in a basis of an earlier vote of its author, or that its author had admitted alone
-//     (the founder's first admission). So nobody goes back to a smaller roster to find a majority there.
-//  5. The roster is the founder and all admitted. A trust admitted under two cards keeps its seat but is disputed.
+//     lacks a change of a seat that was in a basis of an earlier vote of its author, or that its author had decided alone
+//     (the founder's first admission); and a vote to expel whose author has an earlier one on the same basis to expel another. So nobody
+//     goes back to an older roster to find a majority there, and on one basis at most one trust is expelled.
+//  5. The roster is those whose seat has changed an odd number of times, by the furthest decision. A trust admitted under two cards
+//     keeps its seat but is disputed.
+//  6. A node is let in when a member's key certifies it and has not revoked it.
 //
 // Signatures, voidness and serials depend on one key's votes alone, and rules 2 and 3 look only at strictly smaller bases,
 // so one pass over the bases by size decides everything.
-func EvalRoster(region RegionID, votes []Vote, certs []NodeCert) Roster {
-	return evalRoster(region, votes, certs, signatures{})
+func EvalRoster(region RegionID, votes []Vote, certs []NodeCert, revoked ...Revocation) Roster {
+	return evalRoster(region, votes, certs, revoked, signatures{})
 }
 
 // signatures remembers which signatures were checked, and with what result.
@@ -345,22 +522,26 @@ func (s signatures) card(c Card) bool {
 	return s.once(sha256.Sum256(append([]byte("card"), encode(c)...)), func() bool { return c.Verify() == nil })
 }
 
+func (s signatures) revocation(v Revocation) bool {
+	return s.once(sha256.Sum256(append([]byte("revocation"), encode(v)...)), func() bool { return v.Verify() == nil })
+}
+
 func (s signatures) cert(c NodeCert, key ed25519.PublicKey) bool {
 	return s.once(sha256.Sum256(slices.Concat([]byte("cert"), key, encode(c))), func() bool { return c.Verify(key) == nil })
 }
 
 // evalRoster is EvalRoster with a memory of signatures.
-func evalRoster(region RegionID, votes []Vote, certs []NodeCert, checked signatures) Roster {
+func evalRoster(region RegionID, votes []Vote, certs []NodeCert, revoked []Revocation, checked signatures) Roster {
 	e := election{region: region, signatures: checked, by: map[TrustID][]Vote{}, keys: map[string]*voter{}}
 	if !e.open(votes) {
 		return Roster{Region: region}
 	}
 	e.run()
-	r := e.roster(certs)
 	lenient := election{region: region, signatures: checked, by: e.by, founding: e.founding, keys: map[string]*voter{}, lenient: true}
 	lenient.run()
-	for t := range lenient.admitted {
-		if _, ok := r.Member(t); !ok {
+	r := e.roster(certs, revoked, lenient.turns)
+	for t, n := range lenient.turns {
+		if n%2 == 1 && e.turns[t]%2 == 0 {
 			r.Unseated = append(r.Unseated, t)
 		}
 	}
@@ -375,14 +556,22 @@ type election struct {
 	founding Vote
 	by       map[TrustID][]Vote // well-formed votes of the region, by who they say their author is
 	keys     map[string]*voter
-	admitted map[TrustID]map[[32]byte]*admission
+	admitted map[change]map[[32]byte]*admission
+	expelled map[change][]basis
+	turns    map[TrustID]uint64 // the furthest change of each seat
 	counted  map[[32]byte]Vote
+}
+
+// change is the n-th change of a trust's seat.
+type change struct {
+	trust TrustID
+	n     uint64
 }
 
 // admission is a card's way onto the roster.
 type admission struct {
 	card  Card
-	bases [][]TrustID
+	bases []basis
 }
 
 // voter is one key's votes.
@@ -400,7 +589,7 @@ func (e *election) open(votes []Vote) bool {
 	found := false
 	for _, v := range votes {
 		switch {
-		case v.form() != nil || (v.Op == OpFound || v.Op == OpAdmit) && !e.card(v.Card):
+		case v.form() != nil || v.about() && !e.card(v.Card):
 		case v.Op == OpFound:
 			if !found && v.Hash() == e.region && e.vote(v, v.Card.TrustKey) {
 				e.founding, found = v, true
@@ -413,68 +602,77 @@ func (e *election) open(votes []Vote) bool {
 }
 
 func (e *election) run() {
-	e.admitted = map[TrustID]map[[32]byte]*admission{}
+	e.admitted, e.expelled = map[change]map[[32]byte]*admission{}, map[change][]basis{}
+	e.turns = map[TrustID]uint64{e.founder(): 1}
 	e.counted = map[[32]byte]Vote{e.founding.Hash(): e.founding}
-	onBasis := map[string][]Vote{}
-	var bases [][]TrustID
+	type cast struct {
+		basis
+		size  uint64
+		key   string
+		votes []Vote
+	}
+	onBasis := map[string]*cast{}
+	var bases []*cast
 	for _, vs := range e.by {
 		for _, v := range vs {
-			if v.Op != OpAdmit {
+			if v.Op != OpAdmit && v.Op != OpExpel {
 				continue
 			}
-			k := basisKey(v.Basis)
+			k := v.at().key()
 			if onBasis[k] == nil {
-				bases = append(bases, v.Basis)
+				onBasis[k] = &cast{basis: v.at(), size: v.at().size(), key: k}
+				bases = append(bases, onBasis[k])
 			}
-			onBasis[k] = append(onBasis[k], v)
+			onBasis[k].votes = append(onBasis[k].votes, v)
 		}
 	}
-	slices.SortFunc(bases, func(a, b []TrustID) int {
-		return cmp.Or(cmp.Compare(len(a), len(b)), slices.Compare(a, b))
-	})
+	slices.SortFunc(bases, func(a, b *cast) int { return cmp.Or(cmp.Compare(a.size, b.size), cmp.Compare(a.key, b.key)) })
 	for _, b := range bases {
-		if e.legitimate(b) {
-			e.count(b, onBasis[basisKey(b)])
+		if e.legitimate(b.basis) {
+			e.count(b.basis, b.votes)
 		}
 	}
 }
 
 func (e *election) founder() TrustID { return e.founding.By }
 
-func (e *election) legitimate(basis []TrustID) bool {
-	if !contains(basis, e.founder()) {
+func (e *election) legitimate(b basis) bool {
+	if b.count(e.founder()) == 0 {
 		return false
 	}
-	for _, t := range basis {
-		if t != e.founder() && len(e.cardsBefore(t, basis)) == 0 {
-			return false
+	return b.all(func(t TrustID, n uint64) bool {
+		if n%2 == 1 {
+			return len(e.cardsBefore(t, b)) > 0
 		}
-	}
-	return true
+		return slices.ContainsFunc(e.expelled[change{t, n}], func(o basis) bool { return o.within(b) })
+	})
 }
 
-// cardsBefore lists the cards under which t was admitted on subsets of basis: strict ones, for t is in none that admitted it.
-func (e *election) cardsBefore(t TrustID, basis []TrustID) []Card {
-	if t == e.founder() {
+// cardsBefore lists the cards under which t got the seat that it has in a basis, on bases within it: strictly, for in those t has none.
+func (e *election) cardsBefore(t TrustID, b basis) []Card {
+	n := b.count(t)
+	if t == e.founder() && n == 1 {
 		return []Card{e.founding.Card}
 	}
 	var out []Card
-	for _, a := range e.admitted[t] {
-		for _, b := range a.bases {
-			if subset(b, basis) {
-				out = append(out, a.card)
-				break
-			}
+	for _, a := range e.admitted[change{t, n}] {
+		if slices.ContainsFunc(a.bases, func(o basis) bool { return o.within(b) }) {
+			out = append(out, a.card)
 		}
 	}
 	return out
 }
 
-func (e *election) count(basis []TrustID, votes []Vote) {
-	seats := map[[32]byte]map[TrustID]bool{}
-	cards := map[[32]byte]Card{}
+func (e *election) count(b basis, votes []Vote) {
+	type matter struct {
+		expel bool
+		trust TrustID
+		card  [32]byte // of one to admit
+	}
+	seats := map[matter]map[TrustID]bool{}
+	cards := map[matter]Card{}
 	for _, v := range votes {
-		for _, card := range e.cardsBefore(v.By, basis) {
+		for _, card := range e.cardsBefore(v.By, b) {
 			w := e.voter(v.By, card.TrustKey)
 			h := v.Hash()
 			if !w.hash[h] || w.void[h] != "" || !e.vote(v, card.TrustKey) {
@@ -483,29 +681,37 @@ func (e *election) count(basis []TrustID, votes []Vote) {
 			if _, ok := e.counted[h]; !ok {
 				e.counted[h] = v
 			}
-			c := v.Card.Hash()
-			if seats[c] == nil {
-				seats[c] = map[TrustID]bool{}
+			m := matter{expel: v.Op == OpExpel, trust: v.Card.Trust}
+			if !m.expel {
+				m.card = v.Card.Hash()
 			}
-			seats[c][v.By] = true
-			cards[c] = newer(cards[c], v.Card)
+			if seats[m] == nil {
+				seats[m] = map[TrustID]bool{}
+			}
+			seats[m][v.By] = true
+			cards[m] = newer(cards[m], v.Card)
 		}
 	}
-	for c, by := range seats {
-		if len(by) < majority(len(basis)) {
+	for m, by := range seats {
+		if len(by) < majority(len(b.seated)) {
 			continue
 		}
-		t := cards[c].Trust
-		if e.admitted[t] == nil {
-			e.admitted[t] = map[[32]byte]*admission{}
+		to := change{m.trust, b.count(m.trust) + 1}
+		e.turns[to.trust] = max(e.turns[to.trust], to.n)
+		if m.expel {
+			e.expelled[to] = append(e.expelled[to], b)
+			continue
 		}
-		a := e.admitted[t][c]
+		if e.admitted[to] == nil {
+			e.admitted[to] = map[[32]byte]*admission{}
+		}
+		a := e.admitted[to][m.card]
 		if a == nil {
-			a = &admission{card: cards[c]}
-			e.admitted[t][c] = a
+			a = &admission{card: cards[m]}
+			e.admitted[to][m.card] = a
 		}
-		a.card = newer(a.card, cards[c])
-		a.bases = append(a.bases, basis)
+		a.card = newer(a.card, cards[m])
+		a.bases = append(a.bases, b)
 	}
 }
 
@@ -537,8 +743,9 @@ func (e *election) voter(t TrustID, key ed25519.PublicKey) *voter {
 	for _, v := range w.all {
 		w.next = max(w.next, v.Serial+1)
 	}
-	floor := map[TrustID]bool{}
-	unbroken := uint64(0) // serials 1 to this are all there
+	floor := map[TrustID]uint64{}
+	expels := map[string]TrustID{} // by basis: whom it has voted to expel
+	unbroken := uint64(0)          // serials 1 to this are all there
 	for i := 0; i < len(w.all); {
 		s := w.all[i].Serial
 		same := serials[s]
@@ -552,51 +759,68 @@ func (e *election) voter(t TrustID, key ed25519.PublicKey) *voter {
 				w.void[v.Hash()] = fmt.Sprintf("its author's vote %d has not come yet", unbroken+1)
 			case len(same) > 1 && !e.lenient:
 				w.void[v.Hash()] = "its author signed another vote with the same serial: both are void, vote again"
-			case !holds(v.Basis, floor) && v.Op != OpFound:
+			case !v.at().holds(floor) && v.Op != OpFound:
 				w.void[v.Hash()] = "its basis goes back behind an earlier vote of its author"
+			case v.Op == OpExpel && expels[v.at().key()] != "" && expels[v.at().key()] != v.Card.Trust:
+				w.void[v.Hash()] = "its author has voted before to expel another, on the same roster"
 			}
 		}
 		for _, v := range same {
-			for _, m := range v.Basis {
-				floor[m] = true
+			b := v.at()
+			b.all(func(t TrustID, n uint64) bool { floor[t] = max(floor[t], n); return true })
+			if (v.Op == OpAdmit || v.Op == OpExpel) && len(v.Basis) == 1 {
+				floor[v.Card.Trust] = max(floor[v.Card.Trust], b.count(v.Card.Trust)+1)
 			}
-			if v.Op == OpAdmit && len(v.Basis) == 1 {
-				floor[v.Card.Trust] = true
+			if v.Op == OpExpel && len(same) == 1 && w.void[v.Hash()] == "" {
+				expels[b.key()] = v.Card.Trust
 			}
 		}
 	}
 	return w
 }
 
-func (e *election) roster(certs []NodeCert) Roster {
+func (e *election) roster(certs []NodeCert, revoked []Revocation, lenient map[TrustID]uint64) Roster {
 	f := e.founding
-	r := Roster{Region: e.region, Name: f.Name, next: map[TrustID]uint64{}}
-	keys := map[TrustID][]Card{f.By: {f.Card}}
-	for t, cards := range e.admitted {
-		for _, a := range cards {
-			keys[t] = append(keys[t], a.card)
+	r := Roster{Region: e.region, Name: f.Name, next: map[TrustID]uint64{}, turns: e.turns, revoked: map[NodeID]Revocation{}}
+	cardsOf := func(c change) (out []Card) {
+		if c == (change{f.By, 1}) {
+			out = append(out, f.Card)
 		}
-		slices.SortFunc(keys[t], compareCards)
+		for _, a := range e.admitted[c] {
+			out = append(out, a.card)
+		}
+		slices.SortFunc(out, compareCards)
+		return out
 	}
-	for t, cards := range keys {
-		m := Member{Trust: t, Name: cards[0].Name, TrustKey: cards[0].TrustKey, Card: cards[0], Founder: t == f.By}
-		if m.Founder {
+	for t, n := range e.turns {
+		for k := uint64(1); k <= n; k += 2 { // the roster rests on what was signed in earlier seats, too
+			for _, c := range cardsOf(change{t, k}) {
+				w := e.voter(t, c.TrustKey)
+				if k == n {
+					r.next[t] = max(r.next[t], w.next)
+				}
+				for _, v := range w.all {
+					r.signed = append(r.signed, v)
+					if why := w.void[v.Hash()]; why != "" && n%2 == 1 {
+						r.Faults = append(r.Faults, Fault{By: t, Serial: v.Serial, Why: why})
+					}
+				}
+			}
+		}
+		if n%2 == 0 {
+			r.Expelled = append(r.Expelled, t)
+			continue
+		}
+		cards := cardsOf(change{t, n})
+		m := Member{Trust: t, Name: cards[0].Name, TrustKey: cards[0].TrustKey, Card: cards[0], Founder: t == f.By, Suspended: lenient[t] > n}
+		if m.Founder && n == 1 {
 			m.Card = f.Card
 		}
 		// Another name for the same key is no dispute.
 		m.Disputed = slices.ContainsFunc(cards, func(c Card) bool { return !bytes.Equal(c.TrustKey, m.TrustKey) })
 		r.Members = append(r.Members, m)
-		for _, c := range cards {
-			w := e.voter(t, c.TrustKey)
-			r.next[t] = max(r.next[t], w.next)
-			for _, v := range w.all {
-				r.signed = append(r.signed, v)
-				if why := w.void[v.Hash()]; why != "" {
-					r.Faults = append(r.Faults, Fault{By: t, Serial: v.Serial, Why: why})
-				}
-			}
-		}
 	}
+	slices.Sort(r.Expelled)
 	slices.SortFunc(r.Members, func(a, b Member) int { return cmp.Compare(a.Trust, b.Trust) })
 	slices.SortFunc(r.Faults, func(a, b Fault) int {
 		return cmp.Or(cmp.Compare(a.By, b.By), cmp.Compare(a.Serial, b.Serial), cmp.Compare(a.Why, b.Why))
@@ -608,13 +832,24 @@ func (e *election) roster(certs []NodeCert) Roster {
 	slices.SortFunc(r.counted, compareVotes)
 	slices.SortFunc(r.signed, compareVotes)
 	r.signed = slices.CompactFunc(r.signed, func(a, b Vote) bool { return a.Hash() == b.Hash() })
-	e.placeNodes(&r, certs)
+	e.placeNodes(&r, certs, revoked)
 	candidates := map[[32]byte]Card{}
+	expulsions := map[TrustID]bool{}
 	for _, v := range r.counted {
-		if _, ok := r.Member(v.Card.Trust); !ok {
+		t := v.Card.Trust
+		switch _, member := r.Member(t); {
+		case v.Op == OpAdmit && !member && v.at().count(t) == r.turns[t]:
 			candidates[v.Card.Hash()] = newer(candidates[v.Card.Hash()], v.Card)
+		case v.Op == OpExpel && member && v.at().count(t) == r.turns[t]:
+			expulsions[t] = true
 		}
 	}
+	for t := range expulsions {
+		x := Expulsion{Trust: t}
+		x.Have, x.Need, x.By = r.StandingOfExpulsion(t)
+		r.Expulsions = append(r.Expulsions, x)
+	}
+	slices.SortFunc(r.Expulsions, func(a, b Expulsion) int { return cmp.Compare(a.Trust, b.Trust) })
 	for h, card := range candidates {
 		c := Candidate{Card: card}
 		c.Have, c.Need, c.By = r.Standing(h)
@@ -628,7 +863,19 @@ func (e *election) roster(certs []NodeCert) Roster {
 
 // placeNodes finds the nodes members certify: those of cards, and those of certs. A node claimed by two trusts is of
 // neither; its own key signed both certificates, so it is no innocent's node.
-func (e *election) placeNodes(r *Roster, certs []NodeCert) {
+func (e *election) placeNodes(r *Roster, certs []NodeCert, revoked []Revocation) {
+	for _, v := range revoked {
+		m, ok := r.Member(v.Trust)
+		if ok && !m.Disputed && bytes.Equal(m.TrustKey, v.TrustKey) && e.revocation(v) {
+			if have, ok := r.revoked[v.Node]; !ok || v.before(have) {
+				r.revoked[v.Node] = v
+			}
+		}
+	}
+	for n := range r.revoked {
+		r.Revoked = append(r.Revoked, n)
+	}
+	slices.SortFunc(r.Revoked, NodeID.Compare)
 	addrs := map[NodeID][]string{}
 	certs = slices.Clone(certs)
 	certs = append(certs, e.founding.Card.NodeCert)
@@ -649,7 +896,7 @@ func (e *election) placeNodes(r *Roster, certs []NodeCert) {
 	count := map[TrustID]int{}
 	for _, c := range certs {
 		m, ok := r.Member(c.Trust)
-		if !ok || m.Disputed {
+		if !ok || m.Disputed || m.Suspended || r.revoked[c.Node].Trust == c.Trust {
 			continue
 		}
 		if p, ok := placed[c.Node]; ok {
@@ -690,35 +937,17 @@ func compareVotes(a, b Vote) int {
 	return cmp.Or(cmp.Compare(a.By, b.By), cmp.Compare(a.Serial, b.Serial), bytes.Compare(ha[:], hb[:]))
 }
 
-func basisKey(b []TrustID) string {
-	s := make([]string, len(b))
-	for i, t := range b {
-		s[i] = string(t)
-	}
-	return strings.Join(s, " ")
-}
-
 func contains(sorted []TrustID, t TrustID) bool {
 	_, ok := slices.BinarySearch(sorted, t)
 	return ok
 }
 
-// subset says whether every trust of a is in b; both are sorted.
-func subset(a, b []TrustID) bool {
-	for _, t := range a {
-		if !contains(b, t) {
+// holds says whether a basis knows of all that floor does.
+func (b basis) holds(floor map[TrustID]uint64) bool {
+	for t, n := range floor {
+		if b.count(t) < n {
 			return false
 		}
 	}
 	return true
-}
-
-func holds(basis []TrustID, floor map[TrustID]bool) bool {
-	n := 0
-	for _, t := range basis {
-		if floor[t] {
-			n++
-		}
-	}
-	return n == len(floor)
 }

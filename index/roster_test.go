@@ -238,7 +238,7 @@ func TestRosterAttacks(t *testing.T) {
 			return []Vote{r.cast("RBB", 1, evil, "RAA", "RBB")}
 		}, "RAA RBB", "another vote with the same serial"},
 		"an unknown operation, and the votes after it": {foundRegion("RAA", "RBB"), func(r *region) []Vote {
-			v := Vote{Region: r.id, Op: "expel", Card: cardOf("RBB"), Basis: []TrustID{"RAA", "RBB"}, By: "RAA", Serial: 3}
+			v := Vote{Region: r.id, Op: "rename", Card: cardOf("RBB"), Basis: []TrustID{"RAA", "RBB"}, By: "RAA", Serial: 3}
 			v.Sig = ed25519.Sign(trustKeyOf("RAA"), v.signed())
 			return []Vote{v, r.cast("RAA", 4, cardOf("RCC"), "RAA", "RBB"), r.cast("RBB", 1, cardOf("RCC"), "RAA", "RBB")}
 		}, "RAA RBB RCC", ""},
@@ -469,7 +469,7 @@ func TestHonestVotesOnlyAdd(t *testing.T) {
 					known = append(known, v)
 				}
 			}
-			roster := evalRoster(r.id, known, nil, r.checked)
+			roster := evalRoster(r.id, known, nil, nil, r.checked)
 			if v, err := Admit(trustKeyOf(by), roster, cardOf(rapid.SampledFrom(pool).Draw(t, "whom")), roster.NextSerial(by)); err == nil {
 				r.votes = append(r.votes, v)
 			}

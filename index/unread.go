@@ -15,8 +15,8 @@ type understanding struct {
 }
 
 func thisUnderstanding() understanding {
-	return understanding{number: 2, kinds: map[Kind]uint64{
-		KindStudy: 1, KindHolding: 1, KindNode: 1, KindVote: 1, KindRetraction: 1, KindLink: 1, KindReport: 1, KindOffer: 1, KindSnapshot: 1,
+	return understanding{number: 3, kinds: map[Kind]uint64{
+		KindStudy: 1, KindHolding: 1, KindNode: 1, KindVote: 1, KindRetraction: 1, KindLink: 1, KindReport: 1, KindOffer: 1, KindSnapshot: 1, KindRevocation: 1,
 	}}
 }
 
@@ -50,6 +50,8 @@ func (u understanding) understand(s Statement) (body any, err error) {
 		return decodeOffer(s.Subject, s.Body)
 	case KindSnapshot:
 		return decodeSnapshot(s.Subject, s.Body)
+	case KindRevocation:
+		return decodeRevocationFact(s.Subject, s.Body)
 	}
 	return nil, nil
 }

@@ -223,7 +223,7 @@ func (n *Node) openStores(ctx context.Context) error {
 	}
 	n.closers = append(n.closers, n.audit.Close)
 	opt := index.Options{
-		Self: key, Trust: h.Config.Trust, Region: region.Region, Votes: region.Votes, Nodes: region.Nodes,
+		Self: key, Trust: h.Config.Trust, Region: region.Region, Votes: region.Votes, Nodes: region.Nodes, Revoked: region.Revoked,
 		FoldName: dicom.FoldName, NamesAgree: dicom.NamesAgree, Now: n.Now, Rand: n.Rand, Log: n.Log,
 		Room: func(own bool) error {
 			if own && n.learning.Load() {
@@ -419,7 +419,7 @@ func (n *Node) heard(f index.Fact) {
 		n.archive.News(study)
 	case index.KindRetraction:
 		n.archive.Retracted(f.Author, f.Subject)
-	case index.KindVote, index.KindNode:
+	case index.KindVote, index.KindNode, index.KindRevocation:
 		n.mesh.Recheck()
 	}
 }
@@ -671,6 +671,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, what := range n.audit.Warnings() {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("the audit log was not as it was written when this node started (%s): see `priormesh audit --verify`, and keep a copy of the folder audit for whoever looks into it", what))
 	}
+	st.Warnings = append(st.Warnings, rosterWarnings(roster, n.home.Config.Trust, n.index.Self())...)
 	for _, f := range roster.Faults {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("a vote of %s (serial %d) does not count: %s", f.By, f.Serial, f.Why))
 	}
@@ -714,7 +715,7 @@ func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
 			return api.Admission{}, err
 		}
 		roster = n.index.Roster()
-	} else if !n.voted(roster, card) {
+	} else if _, voted := roster.Cast(me, index.OpAdmit, card); !voted {
 		key, err := n.home.TrustKey()
 		if err != nil {
 			return api.Admission{}, fmt.Errorf("%w: %w", api.ErrWrongUse, err)
@@ -741,7 +742,7 @@ func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
 		a.By = append(a.By, string(t))
 	}
 	if _, a.Admitted = roster.Member(card.Trust); a.Admitted {
-		inv := index.Invitation{Region: roster.Region, RegionName: roster.Name, Votes: n.index.Votes()}
+		inv := index.Invitation{Region: roster.Region, RegionName: roster.Name, Votes: n.index.Votes(), Revoked: roster.Revocations()}
 		for _, k := range n.index.Nodes() {
 			inv.Nodes = append(inv.Nodes, index.NodeFact{Cert: k.Cert, Addrs: k.Addrs})
 		}
@@ -765,22 +766,4 @@ func (n *Node) present(ctx context.Context, roster index.Roster, card index.Card
 	}
 	_, err = n.index.Append(ctx, st)
 	return err
-}
-
-// voted says whether this trust has endorsed a card on the roster as it is. A
-// vote that rests on an older roster may have to be cast again.
-func (n *Node) voted(roster index.Roster, card index.Card) bool {
-	for _, v := range n.index.Votes() {
-		if v.Op != index.OpAdmit || v.By != n.home.Config.Trust || v.Card.Hash() != card.Hash() || len(v.Basis) != len(roster.Members) {
-			continue
-		}
-		same := true
-		for i, m := range roster.Members {
-			same = same && v.Basis[i] == m.Trust
-		}
-		if same {
-			return true
-		}
-	}
-	return false
 }

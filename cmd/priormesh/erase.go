@@ -72,21 +72,32 @@ func (c *eraseCmd) Run(p *program) error {
 
 // confirm asks a person whether it is meant.
 func (c *eraseCmd) confirm(p *program, studies []api.Study) error {
-	if in, ok := p.stdin.(*os.File); !ok || !term.IsTerminal(int(in.Fd())) {
+	if !p.asked() {
 		return exit(exitWrongUse, "nobody is there to be asked whether it is meant: say --yes to erase the study without a question")
 	}
 	for _, s := range studies {
 		p.note("study %s: %s of %s, %s, received by %s", plain(s.Study), list(s.Modalities), or(dateText(s.Date)), plural(s.Instances, "instance", "instances"), list(s.Trusts))
 	}
-	fmt.Fprintf(p.stderr, "Everything that is kept here of study %s will be erased. This cannot be undone. Type \"erase\" to go on: ", plain(c.Study))
-	line, err := bufio.NewReader(p.stdin).ReadString('\n')
-	if strings.TrimSpace(line) == "erase" {
+	if p.types("erase", fmt.Sprintf("Everything that is kept here of study %s will be erased. This cannot be undone.", plain(c.Study))) {
 		return nil
 	}
+	return exit(exitFailed, "nothing was erased")
+}
+
+// asked reports whether a person is there to be asked.
+func (p *program) asked() bool {
+	in, ok := p.stdin.(*os.File)
+	return ok && term.IsTerminal(int(in.Fd()))
+}
+
+// types asks a person to type a word if something is meant.
+func (p *program) types(word, what string) bool {
+	fmt.Fprintf(p.stderr, "%s Type %q to go on: ", what, word)
+	line, err := bufio.NewReader(p.stdin).ReadString('\n')
 	if err != nil {
 		fmt.Fprintln(p.stderr)
 	}
-	return exit(exitFailed, "nothing was erased")
+	return strings.TrimSpace(line) == word
 }
 
 func erased(w io.Writer, e api.Erasure) {

@@ -52,6 +52,8 @@ type commands struct {
 	Init    initCmd    `cmd:"" help:"Make a node's home folder, and found a region if asked."`
 	Card    cardCmd    `cmd:"" help:"Print this trust's card, to give to a member of the region."`
 	Admit   admitCmd   `cmd:"" help:"Endorse a trust; prints an invitation once enough members have."`
+	Expel   expelCmd   `cmd:"" help:"Vote to expel a trust from the region."`
+	Revoke  revokeCmd  `cmd:"" help:"Shut out a node of this trust whose key was stolen or replaced."`
 	Join    joinCmd    `cmd:"" help:"Take an invitation: this node becomes part of the region."`
 	Run     runCmd     `cmd:"" help:"Run the node until SIGTERM or Ctrl-C."`
 	Import  importCmd  `cmd:"" help:"Store DICOM files and folders of them in the running node."`

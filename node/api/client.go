@@ -205,6 +205,16 @@ func (c *Client) Admit(ctx context.Context, card string) (Admission, error) {
 	return call[Admission](ctx, c, http.MethodPost, "/admissions", map[string]string{"card": card})
 }
 
+// Expel votes for the expulsion of a trust.
+func (c *Client) Expel(ctx context.Context, trust string) (Expulsion, error) {
+	return call[Expulsion](ctx, c, http.MethodPost, "/expulsions", map[string]string{"trust": trust})
+}
+
+// Revoke gives the node a trust's word that a node is not its own any more.
+func (c *Client) Revoke(ctx context.Context, revocation string) (Revocation, error) {
+	return call[Revocation](ctx, c, http.MethodPost, "/revocations", map[string]string{"revocation": revocation})
+}
+
 // Pin keeps the copies of a study from being evicted.
 func (c *Client) Pin(ctx context.Context, study, reason string) (Pin, error) {
 	return call[Pin](ctx, c, http.MethodPost, "/pins", map[string]string{"study": study, "reason": reason})

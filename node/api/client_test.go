@@ -59,6 +59,10 @@ func TestClientCalls(t *testing.T) {
 			"/api/v1/fetches/1.2%2F..", ""},
 		"status": {func(c *Client) (any, error) { return c.Status(ctx) }, `{"trust":"RX1","studies":{"own":3,"copies":1,"region":9}}`, "GET", "/api/v1/status", ""},
 		"peers":  {func(c *Client) (any, error) { return c.Peers(ctx) }, `[{"trust":"RX2","connected":true,"rtt_ns":1000}]`, "GET", "/api/v1/peers", ""},
+		"expel": {func(c *Client) (any, error) { return c.Expel(ctx, "RX2") }, `{"trust":"RX2","have":1,"need":2,"by":["RX1"],"expelled":false}`, "POST",
+			"/api/v1/expulsions", `{"trust":"RX2"}`},
+		"revoke": {func(c *Client) (any, error) { return c.Revoke(ctx, "text") }, `{"trust":"RX2","node":"n","known":false,"revocation":"text"}`, "POST",
+			"/api/v1/revocations", `{"revocation":"text"}`},
 		"admit": {func(c *Client) (any, error) { return c.Admit(ctx, "card") }, `{"trust":"RX2","have":1,"need":2,"by":["RX1"],"admitted":false}`, "POST",
 			"/api/v1/admissions", `{"card":"card"}`},
 	} {

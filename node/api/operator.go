@@ -19,6 +19,8 @@ import "time"
 //	POST /api/v1/backups       BackupRequest                               -> a line of JSON for each BackupLine; ends with the request
 //	GET  /api/v1/peers                                                     -> []Peer
 //	POST /api/v1/admissions    {"card": TEXT}                              -> Admission
+//	POST /api/v1/expulsions    {"trust": ODS}                              -> Expulsion
+//	POST /api/v1/revocations   {"revocation": TEXT}                        -> Revocation
 //	POST /api/v1/pins          {"study": UID, "reason": TEXT}              -> Pin
 //	GET  /api/v1/pins                                                      -> []Pin
 //	DELETE /api/v1/pins/{study}                                            -> Unpinned
@@ -503,4 +505,22 @@ type Admission struct {
 	By         []string `json:"by"`
 	Admitted   bool     `json:"admitted"`
 	Invitation string   `json:"invitation,omitempty"` // once admitted
+}
+
+// Expulsion answers POST expulsions.
+type Expulsion struct {
+	Trust    string   `json:"trust"`
+	Have     int      `json:"have"` // votes so far
+	Need     int      `json:"need"` // votes that make the quorum
+	By       []string `json:"by"`
+	Expelled bool     `json:"expelled"`
+}
+
+// Revocation answers POST revocations.
+type Revocation struct {
+	Trust string `json:"trust"`
+	Node  string `json:"node"`
+	Known bool   `json:"known"`          // it was known before
+	Self  bool   `json:"self,omitempty"` // it is of the node that was told
+	Text  string `json:"revocation"`     // to give to other nodes
 }

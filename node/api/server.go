@@ -41,6 +41,10 @@ type Node interface {
 	Peers() []Peer
 	// Admit endorses the trust that a card names. Its errors are for people.
 	Admit(ctx context.Context, card string) (Admission, error)
+	// Expel votes for the expulsion of a trust, and Revoke takes a trust's
+	// word that a node is not its own any more. Their errors are for people.
+	Expel(ctx context.Context, trust string) (Expulsion, error)
+	Revoke(ctx context.Context, revocation string) (Revocation, error)
 	// Silence has one text for each trust that was not heard from.
 	Silence() []string
 	// Basis is what answers rest on.
@@ -115,6 +119,8 @@ func New(o Options) http.Handler {
 		"GET /api/v1/status":             s.status,
 		"GET /api/v1/peers":              func(w http.ResponseWriter, _ *http.Request) error { return answer(w, 200, o.Node.Peers()) },
 		"POST /api/v1/admissions":        s.admit,
+		"POST /api/v1/expulsions":        s.expel,
+		"POST /api/v1/revocations":       s.revoke,
 		"POST /api/v1/verifications":     s.verify,
 		"POST /api/v1/backups":           s.backup,
 		"POST /api/v1/pins":              s.pin,
@@ -391,4 +397,38 @@ func (s *server) admit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, http.StatusOK, a)
+}
+
+func (s *server) expel(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		Trust string `json:"trust"`
+	}
+	if err := body(r, &in); err != nil {
+		return err
+	}
+	if in.Trust == "" {
+		return fmt.Errorf("%w: send {\"trust\": \"RX1\"}", ErrWrongUse)
+	}
+	x, err := s.Node.Expel(r.Context(), in.Trust)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, x)
+}
+
+func (s *server) revoke(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		Revocation string `json:"revocation"`
+	}
+	if err := body(r, &in); err != nil {
+		return err
+	}
+	if in.Revocation == "" {
+		return fmt.Errorf("%w: send {\"revocation\": \"priormesh-revocation-1:…\"}", ErrWrongUse)
+	}
+	v, err := s.Node.Revoke(r.Context(), in.Revocation)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, v)
 }

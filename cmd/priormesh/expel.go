@@ -1,0 +1,182 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node"
+	"github.com/priormesh/priormesh/node/api"
+)
+
+// Shutting out: a trust by the votes of the others, a node by its own trust.
+
+type expelCmd struct {
+	homeFlag
+	Yes   bool   `help:"Do not ask whether it is meant."`
+	Trust string `arg:"" help:"ODS code of the trust."`
+}
+
+func (expelCmd) Help() string {
+	return `A trust is expelled when more than half of the members, itself among them, have voted for it; in a region of two both have to. From that moment no node lets in a node of it: its connections end, and with them what it is being sent. What it said before is still found, and copies that trusts have of its studies stay. A trust leaves by voting for its own expulsion.
+
+The vote needs the trust key and cannot be taken back. On one roster a trust has one such vote: it can vote to expel another when that one is out, or when somebody was admitted. A trust that was expelled can be admitted again, with a new key or the old one, like any other (` + "`priormesh admit`" + `).
+
+If the key of a node was stolen, and not that of the trust, the trust revokes the node (` + "`priormesh revoke`" + `) and nobody has to be expelled.
+
+Exit code 6: the vote is given, and others are missing. Voting twice changes nothing; repeated, it says how many there are.
+
+Example:
+
+    priormesh expel --home /srv/priormesh RX3`
+}
+
+func (c *expelCmd) Run(p *program) error {
+	client, err := c.client(p.ctx)
+	if err != nil {
+		return err
+	}
+	if !c.Yes {
+		if !p.asked() {
+			return exit(exitWrongUse, "nobody is there to be asked whether it is meant: say --yes to vote without a question")
+		}
+		if !p.types("expel", fmt.Sprintf("This trust votes to expel %s from the region. The vote cannot be taken back.", plain(c.Trust))) {
+			return exit(exitFailed, "no vote was given")
+		}
+	}
+	x, err := client.Expel(p.ctx, c.Trust)
+	if err != nil {
+		return err
+	}
+	if err := p.result(x, func(w io.Writer) {
+		if x.Expelled {
+			fmt.Fprintf(w, "%s is expelled, by %s\n", plain(x.Trust), list(x.By))
+		}
+	}); err != nil || x.Expelled {
+		return err
+	}
+	return exit(exitNotYet, "%d of %d votes to expel %s are given; ask %s to run `priormesh expel`", x.Have, x.Need, plain(x.Trust), p.others(client, api.Admission{Have: x.Have, Need: x.Need, By: x.By}))
+}
+
+type revokeCmd struct {
+	homeFlag
+	TrustKey string `name:"trust-key" placeholder:"PATH" help:"The trust key, if it is not in the home folder. It is not copied."`
+	Until    string `placeholder:"EPOCH:NUMBER" help:"How far what the node has said is still this trust's word. Without it: as far as this node has heard, if it runs; else nothing more of it is taken."`
+	What     string `arg:"" help:"The peer ID of a node of this trust; or a revocation that was made elsewhere: its text, a file, or - for stdin."`
+}
+
+func (revokeCmd) Help() string {
+	return `Shuts out a node for good, because its key was stolen or another node has taken its place. The trust key signs it, so no vote is needed. It spreads like anything that nodes say; every node that hears of it ends the connections of the node at once and lets it in no more. It cannot be taken back, and no new certificate brings that key back: the node gets a new key, in a new home (` + "`priormesh init --trust-key`" + `).
+
+Made in the home of a running node it is in force at once. Where the trust key is kept on a machine without a node, take a copy of card.txt and config.toml of any node of the trust there as a home folder; the text that is printed is then given to any running node of the region, of this trust or another.
+
+What the node has said up to --until is still found and is this trust's word; what it says later is not taken. Without the flag that is as far as the node here has heard. If the thief may have said things in between, name the place: ` + "`priormesh status --json`" + ` has the positions under rests_on.
+
+Examples:
+
+    on a node of the trust that runs and has the trust key
+        priormesh revoke --home /srv/second 12D3KooWExample
+    with the trust key on a stick
+        priormesh revoke --home /srv/second --trust-key /media/safe/trust.key 12D3KooWExample
+    where the key is; and then anywhere
+        priormesh revoke --home /media/safe/card 12D3KooWExample --trust-key /media/safe/trust.key > stolen.revocation
+        priormesh revoke --home /srv/priormesh stolen.revocation`
+}
+
+func (c *revokeCmd) Run(p *program) error {
+	if _, err := index.ParseNodeID(c.What); err != nil {
+		return c.take(p)
+	}
+	home, err := node.OpenHome(c.Home)
+	if err != nil {
+		return err
+	}
+	_, err = home.Running()
+	running := err == nil
+	if err != nil && !errors.Is(err, node.ErrNotRunning) {
+		return err
+	}
+	var client *api.Client
+	var epoch, seq uint64
+	if running {
+		if client, err = c.client(p.ctx); err != nil {
+			return err
+		}
+		if epoch, seq, err = heardOf(p, client, c.What); err != nil {
+			return err
+		}
+	}
+	if c.Until != "" {
+		var rest string
+		if n, _ := fmt.Sscanf(c.Until+" ", "%d:%d%s", &epoch, &seq, &rest); n != 2 {
+			return exit(exitWrongUse, "--until is an epoch and a number, such as 1:2024")
+		}
+	}
+	v, err := home.RevokeNode(c.What, c.TrustKey, epoch, seq)
+	if err != nil {
+		return exitError{exitWrongUse, err}
+	}
+	out := api.Revocation{Trust: string(v.Trust), Node: v.Node.String(), Text: v.String()}
+	if running {
+		if out, err = client.Revoke(p.ctx, v.String()); err != nil {
+			return err
+		}
+		p.revoked(out)
+	} else if !p.json {
+		p.note("give this to a running node of the region: priormesh revoke --home DIR FILE")
+	}
+	return p.result(out, func(w io.Writer) { fmt.Fprintln(w, out.Text) })
+}
+
+// heardOf is how far a node has heard another.
+func heardOf(p *program, client *api.Client, id string) (epoch, seq uint64, err error) {
+	s, err := client.Status(p.ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, b := range s.Basis {
+		if i := slices.IndexFunc(b.Logs, func(l api.LogPosition) bool { return l.Node == id }); i >= 0 {
+			return b.Logs[i].Epoch, b.Logs[i].Seq, nil
+		}
+	}
+	return 0, 0, nil
+}
+
+func (p *program) revoked(v api.Revocation) {
+	switch {
+	case p.json:
+	case v.Self:
+		p.note("this node itself is revoked: no other lets it in any more")
+	case v.Known:
+		p.note("node %s of %s is revoked already", v.Node, v.Trust)
+	default:
+		p.note("node %s of %s is revoked; the region hears of it now", v.Node, v.Trust)
+	}
+}
+
+// take gives a running node a revocation that was made elsewhere.
+func (c *revokeCmd) take(p *program) error {
+	if c.TrustKey+c.Until != "" {
+		return exit(exitWrongUse, "%q is no peer ID; --trust-key and --until are for making a revocation", short(strings.TrimSpace(c.What), 60))
+	}
+	text, err := p.text("revocation", c.What, index.MaxRevocation)
+	if err != nil {
+		return err
+	}
+	if _, err := index.ParseRevocation(text); err != nil {
+		return exitError{exitWrongUse, err}
+	}
+	client, err := c.client(p.ctx)
+	if err != nil {
+		return err
+	}
+	v, err := client.Revoke(p.ctx, text)
+	if err != nil {
+		return err
+	}
+	p.revoked(v)
+	return p.result(v, func(io.Writer) {})
+}
