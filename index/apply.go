@@ -523,8 +523,8 @@ func (w *writing) applyVote(a author, trust TrustID, v Vote) error {
 	if err != nil {
 		return err
 	}
-	if v, err = DecodeVote(raw); err != nil {
-		return errDamaged("a vote")
+	if v, err = keptVote(raw); err != nil {
+		return err
 	}
 	w.votes = append(w.votes, voteRow{vote: v, gone: true})
 	return w.delete(last)
@@ -689,7 +689,7 @@ func (x *Index) takeOne(w **writing, v Verified, flush func() error) (brought bo
 	if err != nil {
 		return false, err
 	}
-	if end, ok := x.ended(id.Node); ok && (Position{id.Epoch, v.link.first}).compare(end) > 0 {
+	if end, ok := x.ended(id); ok && v.link.first > end {
 		return false, &UncertifiedError{Node: id.Node}
 	}
 	st := (*w).state(id)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dgraph-io/badger/v4"
 	"pgregory.net/rapid"
 )
 
@@ -255,9 +256,9 @@ func TestRevoking(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	revoke := func(by, trust TrustID, n NodeID, last Position) Revocation {
+	revoke := func(by, trust TrustID, n NodeID, ends ...LogEnd) Revocation {
 		t.Helper()
-		v, err := Revoke(trustKeyOf(by), trust, n, last)
+		v, err := Revoke(trustKeyOf(by), r.id, trust, n, ends...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,15 +273,20 @@ func TestRevoking(t *testing.T) {
 		_, ok := roster.Allowed(stolen)
 		return ok
 	}
-	true1 := revoke("RBB", "RBB", stolen, Position{})
+	elsewhere, err := Revoke(trustKeyOf("RBB"), RegionID{1}, "RBB", stolen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	true1 := revoke("RBB", "RBB", stolen)
 	for name, v := range map[string]Revocation{
-		"another member's key":     revoke("RAA", "RBB", stolen, Position{}),
-		"another member's word":    revoke("RAA", "RAA", stolen, Position{}),
-		"a stranger's":             revoke("RXX", "RXX", stolen, Position{}),
-		"a key of nobody":          revoke("RXX", "RBB", stolen, Position{}),
-		"of another node":          revoke("RBB", "RBB", nodeOf("RXX"), Position{}),
-		"with a signature moved":   {Trust: "RBB", TrustKey: true1.TrustKey, Node: stolen, Epoch: 1, Seq: 9, Sig: true1.Sig},
-		"with no signature at all": {Trust: "RBB", TrustKey: true1.TrustKey, Node: stolen, Sig: make([]byte, 64)},
+		"another member's key":     revoke("RAA", "RBB", stolen),
+		"another member's word":    revoke("RAA", "RAA", stolen),
+		"a stranger's":             revoke("RXX", "RXX", stolen),
+		"a key of nobody":          revoke("RXX", "RBB", stolen),
+		"of another node":          revoke("RBB", "RBB", nodeOf("RXX")),
+		"with a signature moved":   {Region: r.id, Trust: "RBB", TrustKey: true1.TrustKey, Node: stolen, Ends: []LogEnd{{1, 9}}, Sig: true1.Sig},
+		"with no signature at all": {Region: r.id, Trust: "RBB", TrustKey: true1.TrustKey, Node: stolen, Sig: make([]byte, 64)},
+		"made for another region":  elsewhere,
 	} {
 		if !allowed(v) {
 			t.Errorf("%s revokes the node", name)
@@ -294,12 +300,12 @@ func TestRevoking(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	early, late := revoke("RBB", "RBB", stolen, Position{1, 5}), revoke("RBB", "RBB", stolen, Position{1, 7})
+	early, late := revoke("RBB", "RBB", stolen, LogEnd{1, 5}), revoke("RBB", "RBB", stolen, LogEnd{1, 7})
 	roster := EvalRoster(r.id, r.votes, []NodeCert{again}, late, true1, early)
 	if _, ok := roster.Allowed(stolen); ok {
 		t.Fatal("a certificate brings it back")
 	}
-	if v, ok := roster.Revocation(stolen); !ok || v.Seq != 5 || !reflect.DeepEqual(roster, EvalRoster(r.id, r.votes, []NodeCert{again}, early, late, true1)) {
+	if v, ok := roster.Revocation(stolen); !ok || v.end(1) != 5 || !reflect.DeepEqual(roster, EvalRoster(r.id, r.votes, []NodeCert{again}, early, late, true1)) {
 		t.Fatalf("%+v: the order matters", v)
 	}
 	text := true1.String()
@@ -320,7 +326,7 @@ func TestLogOfARevokedNode(t *testing.T) {
 	copyLog(t, b, a, b.Self())
 	last := say(t, b, note("x", "what the thief says")) // RAA has heard of it
 	copyLog(t, b, a, b.Self())
-	v, err := Revoke(trustKeyOf("RBB"), "RBB", b.Self(), Position{end.Epoch, end.Seq})
+	v, err := Revoke(trustKeyOf("RBB"), r.id, "RBB", b.Self(), LogEnd{end.Epoch, end.Seq})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,6 +371,17 @@ func TestLogOfARevokedNode(t *testing.T) {
 	if h, _ := c.Head(b.Self()); h.Seq != end.Seq {
 		t.Fatalf("it ends at %d, not at %d", h.Seq, end.Seq)
 	}
+	// What the thief said is marked where it was taken before.
+	for subject, want := range map[string]bool{"x": true, "y": false} {
+		if got, err := a.Facts("note", subject); err != nil || len(got) != 1 || got[0].Quarantined != want {
+			t.Fatalf("%s: %+v, %v", subject, got, err)
+		}
+	}
+	// Nor does he go on in an epoch that is not named.
+	var uncertified *UncertifiedError
+	if _, err := c.Take(sealed(t, nodeKeyOf("RBB"), end.Epoch+1, []Statement{note("z", "1")})); !errors.As(err, &uncertified) {
+		t.Fatal(err)
+	}
 	// What was said after a start, and what an invitation brings, counts the same.
 	opt := testOptions("RBB", r)
 	opt.Self = testKey("another node")
@@ -377,5 +394,75 @@ func TestLogOfARevokedNode(t *testing.T) {
 	again := openIn(t, c.db, testOptions("RCC", r))
 	if _, ok := again.Roster().Allowed(b.Self()); ok {
 		t.Fatal("after a start the node is let in")
+	}
+}
+
+// A version that did not know the operation kept votes to expel without looking at their cards. Such a row does not keep the index shut.
+func TestAVoteKeptByAnOlderVersion(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	x := openTest(t, "RAA", r)
+	v := r.expels("RBB", 1, "RAA", nil, "RAA", "RBB")
+	v.Card.NodeCert.Sig = make([]byte, ed25519.SignatureSize)
+	v.Sig = ed25519.Sign(trustKeyOf("RBB"), v.signed())
+	if _, err := DecodeVote(v.Encode()); err == nil {
+		t.Fatal("its card holds")
+	}
+	if err := x.Update(func(txn *badger.Txn) error { return txn.Set(voteKey(0, false, v), v.Encode()) }); err != nil {
+		t.Fatal(err)
+	}
+	if got := membersOf(openIn(t, x.db, testOptions("RAA", r)).Roster()); got != "RAA RBB" {
+		t.Fatal(got)
+	}
+}
+
+// What the roster rests on is said again when nobody who is let in says it: a vote that only the log of an expelled trust has is not to
+// be had from others any more.
+func TestWhatAnExpelledTrustVotedIsSaidAgain(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC")
+	a, c := openTest(t, "RAA", r), openTest(t, "RBB", r)
+	gone := openTest(t, "RCC", r)
+	x := r.cast("RCC", 1, cardOf("RXX"), "RAA", "RBB", "RCC")
+	y := r.cast("RBB", r.roster().NextSerial("RBB"), cardOf("RXX"), "RAA", "RBB", "RCC")
+	statement := func(v Vote) Statement {
+		t.Helper()
+		st, err := VoteStatement(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	say(t, gone, statement(x))
+	copyLog(t, gone, a, gone.Self())
+	r.expel(t, "RCC", "RAA", "RBB")
+	for _, v := range r.votes[len(r.votes)-2:] {
+		say(t, a, statement(v))
+	}
+	copyLog(t, a, c, a.Self())
+	y.Serial = c.Roster().NextSerial("RBB")
+	y, err := y.sign(trustKeyOf("RBB"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, c, statement(y))
+	copyLog(t, c, a, c.Self())
+	if got := membersOf(a.Roster()); got != "RAA RBB RXX" {
+		t.Fatal(got)
+	}
+	if got := membersOf(c.Roster()); got != "RAA RBB" {
+		t.Fatalf("%s: it needs no vote that it has not heard", got)
+	}
+	again, err := a.Unspoken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, a, again...)
+	copyLog(t, a, c, a.Self())
+	if got := membersOf(c.Roster()); got != "RAA RBB RXX" {
+		t.Fatal(got)
+	}
+	for _, x := range []*Index{a, c} {
+		if again, err := x.Unspoken(); err != nil || len(again) > 0 {
+			t.Fatalf("%d, %v: it is said twice", len(again), err)
+		}
 	}
 }

@@ -49,7 +49,7 @@ type Authored[T any] struct {
 	Trust       TrustID // the author's trust when the fact was accepted
 	Epoch       Epoch
 	Seq         Seq
-	Quarantined bool // the author signed two histories: see Index.Forks
+	Quarantined bool // the author signed two histories (see Index.Forks), or its trust has revoked it and vouches for less
 	Value       T
 }
 

@@ -708,9 +708,9 @@ func (x *Index) Heard(h Head) (after Seq, behind bool, err error) {
 	if st.fork != nil {
 		return 0, false, &ForkError{Fork: *st.fork}
 	}
-	if end, ok := x.ended(h.Node); ok && (Position{h.Epoch, h.Seq}).compare(end) > 0 {
+	if end, ok := x.ended(id); ok && h.Seq > end {
 		// A peer has taken more of a revoked node's log before it knew; what counts of it ends earlier.
-		return st.last.head.Seq, h.Epoch == end.Epoch && st.last.head.Seq < end.Seq, nil
+		return st.last.head.Seq, st.last.head.Seq < end, nil
 	}
 	if x.covered(id, h.Seq) && !st.last.head.same(h) {
 		if st.base.Seq != h.Seq || st.base.same(h) {
@@ -788,16 +788,23 @@ func (x *Index) certified(n NodeID) (TrustID, error) {
 	if t, ok := r.Allowed(n); ok {
 		return t, nil
 	}
-	if v, ok := r.Revocation(n); ok && v.Seq > 0 {
+	if v, ok := r.Revocation(n); ok && len(v.Ends) > 0 {
 		return v.Trust, nil
 	}
 	return "", &UncertifiedError{Node: n}
 }
 
-// ended is where the log of a node ends that its trust has revoked.
-func (x *Index) ended(n NodeID) (Position, bool) {
-	v, ok := x.Roster().Revocation(n)
-	return Position{v.Epoch, v.Seq}, ok && n != x.self
+// ended is the last fact that counts of a log whose node its trust has revoked.
+func (x *Index) ended(id logID) (Seq, bool) {
+	v, ok := x.Roster().Revocation(id.Node)
+	return v.end(id.Epoch), ok && id.Node != x.self
+}
+
+// doubtful says of what stands at a place in a log that it may not be its author's word: the author signed two histories, or its trust
+// has revoked it and vouches for less.
+func (x *Index) doubtful(id logID, at Seq) bool {
+	v, ok := x.Roster().Revocation(id.Node)
+	return ok && len(v.Ends) > 0 && at > v.end(id.Epoch) || x.state(id).fork != nil
 }
 
 func (x *Index) chain(id logID, st logState) chain {
@@ -1156,7 +1163,7 @@ func or[T comparable](a, b T) T {
 func authored[T any](x *Index, node NodeID, trust TrustID, at loc, v T) Authored[T] {
 	return Authored[T]{
 		Author: node, Trust: trust, Epoch: at.Epoch, Seq: at.Seq,
-		Quarantined: x.state(logID{node, at.Epoch}).fork != nil, Value: v,
+		Quarantined: x.doubtful(logID{node, at.Epoch}, at.Seq), Value: v,
 	}
 }
 
@@ -1167,9 +1174,9 @@ func (x *Index) loadRoster(txn *badger.Txn) error {
 		if err != nil {
 			return false, err
 		}
-		v, err := DecodeVote(raw)
+		v, err := keptVote(raw)
 		if err != nil {
-			return false, errDamaged("a vote")
+			return false, err
 		}
 		x.hearVote(v)
 		return true, nil

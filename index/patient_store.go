@@ -231,7 +231,7 @@ func (r *peopleRows) word(no authorNo, subject string) (linkWord, error) {
 	if err != nil {
 		return linkWord{}, errDamaged("a link")
 	}
-	return linkWord{author: a.node, link: l, quarantined: r.runs.x.state(logID{a.node, rec.at.Epoch}).fork != nil}, nil
+	return linkWord{author: a.node, link: l, quarantined: r.runs.x.doubtful(logID{a.node, rec.at.Epoch}, rec.at.Seq)}, nil
 }
 
 func (r *peopleRows) parts(id Identifier) (any bool, err error) {

@@ -4,27 +4,34 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/ed25519"
+	"slices"
 )
 
-// Revocation is a trust's word that a node is not its own any more: its key was stolen, or has been replaced. It cannot be taken
-// back; the node gets a new key and a new certificate. Any node may say it in its log: the signature is the trust key's.
+// Revocation is a trust's word that a node of a region is not its own any more: its key was stolen, or has been replaced. It cannot be
+// taken back; the node gets a new key and a new certificate. Any node may say it in its log: the signature is the trust key's.
 type Revocation struct {
-	Trust    TrustID           `cbor:"1,keyasint"`
-	TrustKey ed25519.PublicKey `cbor:"2,keyasint"`
-	Node     NodeID            `cbor:"3,keyasint"`
-	// Epoch and Seq are where the node's log ends: what it has said up to there is still the trust's word, and is taken from others.
-	// Zero: nothing more is taken.
-	Epoch Epoch  `cbor:"4,keyasint,omitempty"`
-	Seq   Seq    `cbor:"5,keyasint,omitempty"`
-	Sig   []byte `cbor:"6,keyasint"`
+	Region   RegionID          `cbor:"1,keyasint"`
+	Trust    TrustID           `cbor:"2,keyasint"`
+	TrustKey ed25519.PublicKey `cbor:"3,keyasint"`
+	Node     NodeID            `cbor:"4,keyasint"`
+	// Ends are where the node's logs end, by epoch: what it has said up to there is still the trust's word, and is taken from others. An
+	// epoch that is not among them has nothing that counts. Without any, nothing more is taken, and what each node has stays as it is.
+	Ends []LogEnd `cbor:"5,keyasint,omitempty"`
+	Sig  []byte   `cbor:"6,keyasint"`
+}
+
+// LogEnd is the last fact that counts in an epoch.
+type LogEnd struct {
+	Epoch Epoch `cbor:"1,keyasint"`
+	Seq   Seq   `cbor:"2,keyasint"`
 }
 
 // MaxRevocation bounds the content of a revocation's text form.
-const MaxRevocation = 1 << 10
+const MaxRevocation = 8 << 10
 
-// Revoke makes a revocation. last is the last position of the node's log that is vouched for; zero: none.
-func Revoke(trustKey ed25519.PrivateKey, trust TrustID, node NodeID, last Position) (Revocation, error) {
-	r := Revocation{Trust: trust, TrustKey: trustKey.Public().(ed25519.PublicKey), Node: node, Epoch: last.Epoch, Seq: last.Seq}
+// Revoke makes a revocation. ends are the last facts that are vouched for, by epoch; none: as far as each node has heard.
+func Revoke(trustKey ed25519.PrivateKey, region RegionID, trust TrustID, node NodeID, ends ...LogEnd) (Revocation, error) {
+	r := Revocation{Region: region, Trust: trust, TrustKey: trustKey.Public().(ed25519.PublicKey), Node: node, Ends: ends}
 	r.Sig = ed25519.Sign(trustKey, r.signed())
 	return r, r.Verify()
 }
@@ -36,30 +43,50 @@ func (r Revocation) signed() []byte {
 
 // Verify checks form and signature. Whether the key is the trust's, a roster knows.
 func (r Revocation) Verify() error {
+	malformed := func(why string) error { return &MalformedError{What: "revocation", Why: why} }
 	switch {
 	case !r.Trust.Valid():
 		return badTrust
+	case r.Region.IsZero() || r.Node.IsZero():
+		return malformed("it names no region or no node")
 	case len(r.TrustKey) != ed25519.PublicKeySize || len(r.Sig) != ed25519.SignatureSize:
-		return &MalformedError{What: "revocation", Why: "a key or signature has the wrong length"}
-	case r.Node.IsZero() || r.Epoch > MaxEpoch || (r.Epoch == 0) != (r.Seq == 0):
-		return &MalformedError{What: "revocation", Why: "its node or position cannot be"}
-	case !ed25519.Verify(r.TrustKey, r.signed(), r.Sig):
+		return malformed("a key or signature has the wrong length")
+	}
+	for i, e := range r.Ends {
+		if e.Epoch < 1 || e.Epoch > MaxEpoch || e.Seq < 1 || e.Seq > maxPosition || i > 0 && r.Ends[i-1].Epoch >= e.Epoch {
+			return malformed("the ends of its logs cannot be, or are not sorted")
+		}
+	}
+	if !ed25519.Verify(r.TrustKey, r.signed(), r.Sig) {
 		return &ForgedError{What: "a revocation", Node: r.Node}
 	}
 	return nil
 }
 
-// before says which of two revocations of a node counts: one that vouches for its log, and of those the one that vouches for less.
+// before says which of two revocations of a node counts: one that vouches for its logs, and of those the one that vouches for less.
 func (r Revocation) before(o Revocation) bool {
-	if (r.Seq == 0) != (o.Seq == 0) {
-		return r.Seq > 0
+	if (len(r.Ends) == 0) != (len(o.Ends) == 0) {
+		return len(r.Ends) > 0
 	}
-	return cmp.Or(Position{r.Epoch, r.Seq}.compare(Position{o.Epoch, o.Seq}), bytes.Compare(encode(r), encode(o))) < 0
+	return cmp.Or(cmp.Compare(r.vouched(), o.vouched()), bytes.Compare(encode(r), encode(o))) < 0
 }
 
-// covers says whether a position is one that is still vouched for.
-func (r Revocation) covers(p Position) bool {
-	return p.compare(Position{r.Epoch, r.Seq}) <= 0
+// vouched is how many facts still count.
+func (r Revocation) vouched() (n uint64) {
+	for _, e := range r.Ends {
+		n += uint64(e.Seq)
+	}
+	return n
+}
+
+// end is the last fact that counts of an epoch; 0: none does.
+func (r Revocation) end(e Epoch) Seq {
+	for _, at := range r.Ends {
+		if at.Epoch == e {
+			return at.Seq
+		}
+	}
+	return 0
 }
 
 // String returns the text form, "priormesh-revocation-1:...".
@@ -114,4 +141,41 @@ func (r Roster) Revocations() []Revocation {
 		out = append(out, r.revoked[n])
 	}
 	return out
+}
+
+// Unspoken lists what the roster rests on, or what revokes a node, and nobody who is let in says: the votes of trusts that are expelled,
+// which their logs have and nobody takes any more. Whoever says them again keeps all rosters the same.
+func (x *Index) Unspoken() (out []Statement, err error) {
+	r := x.Roster()
+	if len(r.Expelled)+len(r.Revoked) == 0 {
+		return nil, nil
+	}
+	var all []Statement
+	for _, v := range r.signed {
+		st, err := VoteStatement(v)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, st)
+	}
+	for _, v := range r.Revocations() {
+		st, err := RevocationStatement(v)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, st)
+	}
+	for _, st := range all {
+		said, err := x.Facts(st.Kind, st.Subject)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(said, func(f Authored[[]byte]) bool {
+			_, in := r.Allowed(f.Author)
+			return in && bytes.Equal(f.Value, st.Body)
+		}) {
+			out = append(out, st)
+		}
+	}
+	return out, nil
 }

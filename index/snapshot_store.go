@@ -158,6 +158,9 @@ func (x *Index) judge(h Head) error {
 	if st.fork != nil {
 		return &ForkError{Fork: *st.fork}
 	}
+	if end, ok := x.ended(id); ok && h.Seq > end {
+		return &UncertifiedError{Node: h.Node}
+	}
 	if x.covered(id, h.Seq) {
 		return nil
 	}

@@ -71,6 +71,8 @@ func (n *Node) Revoke(ctx context.Context, text string) (api.Revocation, error) 
 	roster := n.index.Roster()
 	m, ok := roster.Member(v.Trust)
 	switch {
+	case v.Region != roster.Region:
+		return api.Revocation{}, fmt.Errorf("%w: it was made for another region: have it made again in a home of a node of this one", api.ErrWrongUse)
 	case !ok:
 		return api.Revocation{}, fmt.Errorf("%w: it is of %s, which is no member of this region: none of its nodes is let in anyway", api.ErrWrongUse, v.Trust)
 	case !m.TrustKey.Equal(v.TrustKey):
@@ -92,11 +94,15 @@ func (n *Node) Revoke(ctx context.Context, text string) (api.Revocation, error) 
 	return out, err
 }
 
-// RevokeNode makes the word by which this home's trust revokes a node. The
-// trust key is in the home, or in the file key. epoch and seq are how far the
-// node's log is vouched for; zero: nothing more of it is taken.
-func (h *Home) RevokeNode(node, key string, epoch, seq uint64) (index.Revocation, error) {
+// RevokeNode makes the word by which this home's trust revokes a node of its
+// region. The trust key is in the home, or in the file key. ends are how far
+// the node's logs are vouched for, by epoch.
+func (h *Home) RevokeNode(node, key string, ends ...index.LogEnd) (index.Revocation, error) {
 	id, err := index.ParseNodeID(node)
+	if err != nil {
+		return index.Revocation{}, err
+	}
+	region, err := h.Region()
 	if err != nil {
 		return index.Revocation{}, err
 	}
@@ -118,7 +124,7 @@ func (h *Home) RevokeNode(node, key string, epoch, seq uint64) (index.Revocation
 	if !card.TrustKey.Equal(k.Public()) {
 		return index.Revocation{}, fmt.Errorf("the key is not that of %s, whose fingerprint is %s", card.Trust, card.Fingerprint())
 	}
-	return index.Revoke(k, card.Trust, id, index.Position{Epoch: index.Epoch(epoch), Seq: index.Seq(seq)})
+	return index.Revoke(k, region.Region, card.Trust, id, ends...)
 }
 
 // rosterWarnings say what an operator should know of who belongs to the region.

@@ -162,17 +162,24 @@ const clockSlack = time.Second
 func basisOf(now time.Time, self index.NodeID, roster index.Roster, lags []index.Lag, told map[index.NodeID]time.Time) []api.Basis {
 	logs := make(map[index.TrustID][]api.LogPosition)
 	behind := make(map[index.TrustID]uint64)
+	var before []api.LogEnd
 	for i, l := range lags { // by node, then epoch
+		if i > 0 && lags[i-1].Node != l.Node {
+			before = nil
+		}
 		if l.Heard > l.Applied {
 			behind[l.Trust] += uint64(l.Heard - l.Applied)
 		}
 		if i < len(lags)-1 && lags[i+1].Node == l.Node {
+			if l.Applied > 0 {
+				before = append(before, api.LogEnd{Epoch: uint64(l.Epoch), Seq: uint64(l.Applied)})
+			}
 			continue
 		}
 		if trust, ok := roster.Allowed(l.Node); !ok || trust != l.Trust {
 			continue
 		}
-		p := api.LogPosition{Node: l.Node.String(), Epoch: uint64(l.Epoch), Seq: uint64(l.Applied), AsOf: told[l.Node].UTC(), Quarantined: l.Quarantined}
+		p := api.LogPosition{Node: l.Node.String(), Epoch: uint64(l.Epoch), Seq: uint64(l.Applied), AsOf: told[l.Node].UTC(), Quarantined: l.Quarantined, Before: before}
 		switch {
 		case l.Node == self:
 			p.AsOf = now.UTC()

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/priormesh/priormesh/index"
@@ -63,17 +65,18 @@ func (c *expelCmd) Run(p *program) error {
 
 type revokeCmd struct {
 	homeFlag
-	TrustKey string `name:"trust-key" placeholder:"PATH" help:"The trust key, if it is not in the home folder. It is not copied."`
-	Until    string `placeholder:"EPOCH:NUMBER" help:"How far what the node has said is still this trust's word. Without it: as far as this node has heard, if it runs; else nothing more of it is taken."`
-	What     string `arg:"" help:"The peer ID of a node of this trust; or a revocation that was made elsewhere: its text, a file, or - for stdin."`
+	TrustKey string   `name:"trust-key" placeholder:"PATH" help:"The trust key, if it is not in the home folder. It is not copied."`
+	Until    []string `placeholder:"EPOCH:NUMBER" help:"How far what the node has said is still this trust's word, for each epoch; \"none\": each node keeps what it has, and takes no more. Without it: as far as this node has heard, if it runs."`
+	Yes      bool     `help:"Do not ask whether it is meant."`
+	What     string   `arg:"" help:"The peer ID of a node of this trust; or a revocation that was made elsewhere: its text, a file, or - for stdin."`
 }
 
 func (revokeCmd) Help() string {
 	return `Shuts out a node for good, because its key was stolen or another node has taken its place. The trust key signs it, so no vote is needed. It spreads like anything that nodes say; every node that hears of it ends the connections of the node at once and lets it in no more. It cannot be taken back, and no new certificate brings that key back: the node gets a new key, in a new home (` + "`priormesh init --trust-key`" + `).
 
-Made in the home of a running node it is in force at once. Where the trust key is kept on a machine without a node, take a copy of card.txt and config.toml of any node of the trust there as a home folder; the text that is printed is then given to any running node of the region, of this trust or another.
+Made in the home of a running node it is in force at once. Where the trust key is kept on a machine without a node, take a copy of card.txt, config.toml and region.txt of any node of the trust there as a home folder; the text that is printed is then given to any running node of the region, of this trust or another.
 
-What the node has said up to --until is still found and is this trust's word; what it says later is not taken. Without the flag that is as far as the node here has heard. If the thief may have said things in between, name the place: ` + "`priormesh status --json`" + ` has the positions under rests_on.
+What the node has said up to --until is still found and is this trust's word; later words are not taken, and where they were taken before, they are marked as doubtful and make nothing certain. Without the flag that is as far as the node here has heard. If the thief may have said things in between, name the places: ` + "`priormesh status --json`" + ` has them under rests_on (epoch and seq, and those of earlier epochs under before). An epoch that is not named has nothing that counts. A second revocation of the same node may vouch for less, never for more.
 
 Examples:
 
@@ -100,22 +103,28 @@ func (c *revokeCmd) Run(p *program) error {
 		return err
 	}
 	var client *api.Client
-	var epoch, seq uint64
+	ends, err := c.ends()
+	if err != nil {
+		return err
+	}
 	if running {
 		if client, err = c.client(p.ctx); err != nil {
 			return err
 		}
-		if epoch, seq, err = heardOf(p, client, c.What); err != nil {
+	}
+	switch {
+	case len(c.Until) > 0:
+	case !running:
+		return exit(exitWrongUse, "no node runs here that knows how far %s has been heard: say --until, with the places of `priormesh status --json` at a running node, or --until none", c.What)
+	default:
+		if ends, err = heardOf(p, client, c.What); err != nil {
 			return err
 		}
 	}
-	if c.Until != "" {
-		var rest string
-		if n, _ := fmt.Sscanf(c.Until+" ", "%d:%d%s", &epoch, &seq, &rest); n != 2 {
-			return exit(exitWrongUse, "--until is an epoch and a number, such as 1:2024")
-		}
+	if err := c.confirm(p, ends); err != nil {
+		return err
 	}
-	v, err := home.RevokeNode(c.What, c.TrustKey, epoch, seq)
+	v, err := home.RevokeNode(c.What, c.TrustKey, ends...)
 	if err != nil {
 		return exitError{exitWrongUse, err}
 	}
@@ -131,18 +140,66 @@ func (c *revokeCmd) Run(p *program) error {
 	return p.result(out, func(w io.Writer) { fmt.Fprintln(w, out.Text) })
 }
 
+// ends reads --until.
+func (c *revokeCmd) ends() (ends []index.LogEnd, err error) {
+	if slices.Equal(c.Until, []string{"none"}) {
+		return nil, nil
+	}
+	for _, u := range c.Until {
+		e, n, ok := strings.Cut(u, ":")
+		epoch, err := strconv.ParseUint(e, 10, 8)
+		seq, err2 := strconv.ParseUint(n, 10, 56)
+		if !ok || err != nil || err2 != nil {
+			return nil, exit(exitWrongUse, "--until is an epoch and a number, such as 1:2024, or none")
+		}
+		ends = append(ends, index.LogEnd{Epoch: index.Epoch(epoch), Seq: index.Seq(seq)})
+	}
+	slices.SortFunc(ends, func(a, b index.LogEnd) int { return cmp.Compare(a.Epoch, b.Epoch) })
+	return ends, nil
+}
+
+// confirm asks a person whether it is meant.
+func (c *revokeCmd) confirm(p *program, ends []index.LogEnd) error {
+	if c.Yes {
+		return nil
+	}
+	if !p.asked() {
+		return exit(exitWrongUse, "nobody is there to be asked whether it is meant: say --yes to revoke the node without a question")
+	}
+	upTo := "Nothing more that it says is taken"
+	if len(ends) > 0 {
+		last := ends[len(ends)-1]
+		upTo = fmt.Sprintf("What it has said up to %d:%d still counts", last.Epoch, last.Seq)
+	}
+	if p.types("revoke", fmt.Sprintf("Node %s will be let in by nobody any more, for good. %s. This cannot be undone.", c.What, upTo)) {
+		return nil
+	}
+	return exit(exitFailed, "nothing was revoked")
+}
+
 // heardOf is how far a node has heard another.
-func heardOf(p *program, client *api.Client, id string) (epoch, seq uint64, err error) {
+func heardOf(p *program, client *api.Client, id string) (ends []index.LogEnd, err error) {
 	s, err := client.Status(p.ctx)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	for _, b := range s.Basis {
-		if i := slices.IndexFunc(b.Logs, func(l api.LogPosition) bool { return l.Node == id }); i >= 0 {
-			return b.Logs[i].Epoch, b.Logs[i].Seq, nil
+	end := func(epoch, seq uint64) {
+		if seq > 0 {
+			ends = append(ends, index.LogEnd{Epoch: index.Epoch(epoch), Seq: index.Seq(seq)})
 		}
 	}
-	return 0, 0, nil
+	for _, b := range s.Basis {
+		for _, l := range b.Logs {
+			if l.Node != id {
+				continue
+			}
+			for _, e := range l.Before {
+				end(e.Epoch, e.Seq)
+			}
+			end(l.Epoch, l.Seq)
+		}
+	}
+	return ends, nil
 }
 
 func (p *program) revoked(v api.Revocation) {
@@ -159,7 +216,7 @@ func (p *program) revoked(v api.Revocation) {
 
 // take gives a running node a revocation that was made elsewhere.
 func (c *revokeCmd) take(p *program) error {
-	if c.TrustKey+c.Until != "" {
+	if c.TrustKey != "" || len(c.Until) > 0 {
 		return exit(exitWrongUse, "%q is no peer ID; --trust-key and --until are for making a revocation", short(strings.TrimSpace(c.What), 60))
 	}
 	text, err := p.text("revocation", c.What, index.MaxRevocation)

@@ -137,6 +137,14 @@ type LogPosition struct {
 	Seq         uint64    `json:"seq"`
 	AsOf        time.Time `json:"as_of,omitzero"`
 	Quarantined bool      `json:"quarantined,omitempty"`
+	// Before are where its earlier epochs end here.
+	Before []LogEnd `json:"before,omitempty"`
+}
+
+// LogEnd is where an epoch of a log ends.
+type LogEnd struct {
+	Epoch uint64 `json:"epoch"`
+	Seq   uint64 `json:"seq"`
 }
 
 // Fork is a log of which a node has signed two histories. Nothing more of that
