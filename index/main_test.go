@@ -23,7 +23,7 @@ var oneThread = []func(*testing.T){
 	TestEverybodyEndsUpWithTheSame, TestSameSeedSameTranscript,
 	TestBootstrapWhateverHappens, TestNewerSnapshotsWhileTakingUp, TestBootstrapManyPeers,
 	TestSyncGoesOnWithSnapshots, TestSyncTakesSnapshotsAmongLiars,
-	TestOrderAndRepetitionOfVotesNeverMatter, TestStrangersVotesChangeNothing, TestHonestVotesOnlyAdd,
+	TestOrderAndRepetitionOfVotesNeverMatter, TestStrangersVotesChangeNothing, TestHonestVotesOnlyAdd, TestExpulsionsHoldInAnyOrder,
 	TestDecodersAllocateInProportion, TestSnapshotDecodersAllocateInProportion,
 	TestSnapshotOfManyRetractions, TestTheFullestRetractionsAreTaken, TestAPurgeTakesOnlyWhatItKnowsTheTrailOf,
 }

@@ -63,8 +63,8 @@ func (r Revocation) Verify() error {
 	return nil
 }
 
-// before says which of two revocations of a node counts: one that vouches for its logs, and of those the one that vouches for less.
-func (r Revocation) before(o Revocation) bool {
+// Supersedes says which of two revocations of a node counts: one that vouches for its logs, and of those the one that vouches for less.
+func (r Revocation) Supersedes(o Revocation) bool {
 	if (len(r.Ends) == 0) != (len(o.Ends) == 0) {
 		return len(r.Ends) > 0
 	}

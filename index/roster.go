@@ -877,7 +877,7 @@ func (e *election) placeNodes(r *Roster, certs []NodeCert, revoked []Revocation)
 	for _, v := range revoked {
 		m, ok := r.Member(v.Trust)
 		if ok && v.Region == e.region && !m.Disputed && bytes.Equal(m.TrustKey, v.TrustKey) && e.revocation(v) {
-			if have, ok := r.revoked[v.Node]; !ok || v.before(have) {
+			if have, ok := r.revoked[v.Node]; !ok || v.Supersedes(have) {
 				r.revoked[v.Node] = v
 			}
 		}

@@ -8,12 +8,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-// before is what a version understood that knew neither links nor reports nor offers.
+// before is what a version understood that knew neither links nor reports nor offers nor revocations.
 func before() understanding {
 	u := thisUnderstanding()
 	u.number--
 	u.kinds = maps.Clone(u.kinds)
-	for _, k := range []Kind{KindLink, KindReport, KindOffer} {
+	for _, k := range []Kind{KindLink, KindReport, KindOffer, KindRevocation} {
 		delete(u.kinds, k)
 	}
 	return u

@@ -68,8 +68,8 @@ type Limits struct {
 // call back into the Mesh.
 type Deps struct {
 	// Allowed is the roster gate. It is asked at every dial, at every
-	// handshake, for every name heard by gossip and again by Recheck: it must
-	// be quick.
+	// handshake, for every name heard by gossip and of every connection each
+	// second and after Recheck: it must be quick.
 	Allowed func(index.NodeID) bool
 	// Addrs lists the known members and their multiaddrs. It is asked again
 	// all the time, so that changes are picked up.

@@ -201,6 +201,31 @@ func TestRecheck(t *testing.T) {
 	eventually(t, "it hears again", func() bool { return out.knows("1.2.3") })
 }
 
+// A stream that is under way ends with the connection, at both ends, also when nobody tells the mesh that the roster has changed.
+func TestStrangersAreDroppedUnasked(t *testing.T) {
+	t.Parallel()
+	r := newRegion(t, 3)
+	r.start()
+	holder, out := r.nodes[0], r.nodes[2]
+	blocks := blocksOf(2, 1000)
+	holder.give(out, blocks...)
+	stream := out.open(holder)
+	defer stream.Close()
+	if missing, err := stream.Blocks(t.Context(), cidsOf(blocks[:1]), new(basket).got); err != nil || len(missing) > 0 {
+		t.Fatalf("%d missing, %v", len(missing), err)
+	}
+	r.mu.Lock()
+	r.barred[out.id] = true
+	r.mu.Unlock()
+	eventually(t, "the connections are gone", func() bool { return holder.mesh.Conns(out.id) == 0 && out.mesh.Conns(holder.id) == 0 })
+	if missing, err := stream.Blocks(t.Context(), cidsOf(blocks[1:]), new(basket).got); err == nil && len(missing) == 0 {
+		t.Fatal("the stream still gives blocks")
+	}
+	if holder.mesh.Conns(r.nodes[1].id) == 0 {
+		t.Fatal("a member was dropped too")
+	}
+}
+
 // Changed addresses are picked up without a restart.
 func TestAddressesChange(t *testing.T) {
 	t.Parallel()

@@ -57,8 +57,9 @@ func (m *Mesh) steward() {
 	defer timer.Stop()
 	for {
 		if m.recheck.Swap(false) {
-			m.dropStrangers()
+			m.dialAnew()
 		}
+		m.dropStrangers()
 		m.reconcile()
 		timer.Reset(min(m.dialDue(), stewardRound))
 		select {
@@ -83,12 +84,16 @@ func (m *Mesh) look() {
 
 // Recheck soon closes the connections of peers that are not allowed any more,
 // and dials those that are newly allowed. Call it when the roster changed; it
-// does not wait, so it may be called from within a watcher of the index.
+// does not wait, so it may be called from within a watcher of the index. A
+// change that nobody tells of is noticed within stewardRound.
 func (m *Mesh) Recheck() {
 	m.recheck.Store(true)
 	m.look()
 }
 
+// dropStrangers closes the connections of whoever is not allowed, and with them
+// every stream. It is done each round, not only after Recheck: one that passed
+// the gate just before the roster changed may come up after that was looked at.
 func (m *Mesh) dropStrangers() {
 	for _, c := range m.host.Network().Conns() {
 		if id, ok := nodeOf(c.RemotePeer()); !ok || !m.allowed(id) {
@@ -96,6 +101,10 @@ func (m *Mesh) dropStrangers() {
 			_ = c.CloseWithError(network.ConnGated)
 		}
 	}
+}
+
+// dialAnew dials everybody without a pause: some were not allowed before.
+func (m *Mesh) dialAnew() {
 	m.peers.mu.Lock()
 	defer m.peers.mu.Unlock()
 	for _, c := range m.peers.contacts {
