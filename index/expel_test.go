@@ -415,6 +415,58 @@ func TestAVoteKeptByAnOlderVersion(t *testing.T) {
 	}
 }
 
+// A version that knew no revocations kept them, well formed or not. One that knows them obeys those that hold when it opens the index.
+func TestARevocationKeptByAnOlderVersion(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	second := testKey("second node of RBB")
+	v, err := Revoke(trustKeyOf("RBB"), r.id, "RBB", NodeIDOf(second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := RevocationStatement(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := v
+	forged.Node = nodeOf("RBB")
+	bad := []Statement{
+		{Kind: KindRevocation, Subject: forged.subject(), Body: encode(forged)},
+		{Kind: KindRevocation, Subject: "x", Body: encode(v)},
+		{Kind: KindRevocation, Subject: "y", Body: []byte{0xa0}},
+		{Kind: KindRevocation, Subject: st.Subject, Body: []byte("of a later version"), Version: 2},
+	}
+	db := openDB(t, "")
+	defer db.Close()
+	old, err := open(db, testOptions("RAA", r), before())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := sealed(t, nodeKeyOf("RBB"), 1, append([]Statement{st}, bad...))
+	if _, err := old.Take(log); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(old.Roster().Revoked); n > 0 {
+		t.Fatalf("%d nodes are revoked by what is not known", n)
+	}
+	// It is relayed as it came.
+	passed, err := old.Range(nodeOf("RBB"), 1, 0, MaxAnswer)
+	if err != nil || len(passed) != 1 || !reflect.DeepEqual(passed[0].Payloads, log[0].Batch().Payloads) {
+		t.Fatalf("%d batches, %v", len(passed), err)
+	}
+	for range 2 { // the second time from what was read the first time
+		x, err := open(db, testOptions("RAA", r), thisUnderstanding())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Roster().Revoked; !slices.Equal(got, []NodeID{NodeIDOf(second)}) {
+			t.Fatalf("%v", got)
+		}
+		if l := lagOf(t, x, nodeOf("RBB")); l.Unread != len(bad) {
+			t.Fatalf("%d unread, want %d", l.Unread, len(bad))
+		}
+	}
+}
+
 // What the roster rests on is said again when nobody who is let in says it: a vote that only the log of an expelled trust has is not to
 // be had from others any more.
 func TestWhatAnExpelledTrustVotedIsSaidAgain(t *testing.T) {
@@ -464,5 +516,41 @@ func TestWhatAnExpelledTrustVotedIsSaidAgain(t *testing.T) {
 		if again, err := x.Unspoken(); err != nil || len(again) > 0 {
 			t.Fatalf("%d, %v: it is said twice", len(again), err)
 		}
+	}
+	// Who is out says nothing again: nobody hears it.
+	copyLog(t, a, gone, a.Self())
+	if got := membersOf(gone.Roster()); strings.Contains(got, "RCC") {
+		t.Fatal(got)
+	}
+	if again, err := gone.Unspoken(); err != nil || len(again) > 0 {
+		t.Fatalf("%d, %v: said by who is out", len(again), err)
+	}
+}
+
+// Of an author's logs so many votes are looked at. What was said again and is not looked at is said by somebody else too.
+func TestWhatIsNotLookedAtIsNotSaid(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC")
+	r.expel(t, "RCC", "RAA", "RBB")
+	a, b := openTest(t, "RAA", r), openTest(t, "RBB", r)
+	a.maxVotes, b.maxVotes = 2, 2
+	unspoken := func(x *Index) []Statement {
+		t.Helper()
+		again, err := x.Unspoken()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return again
+	}
+	all := unspoken(a)
+	if len(all) != len(r.votes) {
+		t.Fatalf("%d of %d votes, which only an invitation has, are to be said", len(all), len(r.votes))
+	}
+	say(t, a, all...)
+	if n := len(unspoken(a)); n > 0 {
+		t.Fatalf("%d would be said for ever", n)
+	}
+	copyLog(t, a, b, a.Self())
+	if n := len(unspoken(b)); n != len(all)-2 {
+		t.Fatalf("%d are to be said, and %d were not looked at", n, len(all)-2)
 	}
 }

@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -41,6 +42,12 @@ func FuzzFact(f *testing.F) {
 	f.Add("holding", encode(Holding{Study: "1.2.3", Origin: nodeOf("RAA"), Revision: 1, Instances: 2}))
 	f.Add("node", encode(NodeFact{Cert: cardOf("RAA").NodeCert, Addrs: []string{"/x"}}))
 	f.Add("vote", foundRegion("RAA", "RBB").votes[1].Encode())
+	f.Add("vote", fuzzRegion.expels("RAA", 3, "RBB", []Turn{{"RBB", 3}, {"RCC", 2}}, "RAA", "RBB").Encode())
+	for _, ends := range [][]LogEnd{nil, {{1, 7}, {3, 1}}, {{3, 1}, {1, 7}}, {{1, 0}}, {{0, 9}}} {
+		v := Revocation{Region: fuzzRegion.id, Trust: "RBB", TrustKey: cardOf("RBB").TrustKey, Node: nodeOf("RBB"), Ends: ends}
+		v.Sig = ed25519.Sign(trustKeyOf("RBB"), v.signed())
+		f.Add("revocation", encode(v))
+	}
 	f.Add("retraction", Retraction{Why: Erased, Through: Position{1, 9}, Positions: []Position{{1, 2}, {1, 9}}}.encode())
 	seven, anna := Identifier{ID: "7", Issuer: "RAA"}, Identifier{NHS: nhsAnna}
 	f.Add("link", encode(Link{One: seven, Two: anna, Verdict: Same, Source: "PAS"}))
@@ -92,6 +99,17 @@ func FuzzFact(f *testing.F) {
 				t.Fatal("a vote of another form was accepted")
 			}
 			st, err = VoteStatement(v)
+		case "revocation":
+			v, derr := decodeRevocation(body)
+			if derr != nil {
+				return
+			}
+			if last := len(v.Ends) - 1; last >= 0 && (v.end(v.Ends[last].Epoch) != v.Ends[last].Seq || v.end(v.Ends[last].Epoch+1) != 0) {
+				t.Fatal("the end of a log is another")
+			}
+			if st, err = RevocationStatement(v); err == nil && !bytes.Equal(st.Body, body) {
+				t.Fatal("a revocation of another form was accepted")
+			}
 		case "retraction":
 			subject := RetractionSubject(KindStudy, "1.2.3")
 			r, derr := decodeRetraction(subject, body)
@@ -207,12 +225,23 @@ var fuzzRegion = foundRegion("RAA", "RBB")
 func FuzzText(f *testing.F) {
 	f.Add(cardOf("RAA").String())
 	f.Add(Invitation{Region: fuzzRegion.id, RegionName: "Test region", Votes: fuzzRegion.votes, Nodes: []NodeFact{{Cert: cardOf("RAA").NodeCert}}}.String())
+	revoked, err := Revoke(trustKeyOf("RBB"), fuzzRegion.id, "RBB", nodeOf("RBB"), LogEnd{1, 7})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(revoked.String())
+	f.Add(Invitation{Region: fuzzRegion.id, RegionName: "Test region", Votes: fuzzRegion.votes, Revoked: []Revocation{revoked}}.String())
 	f.Add("priormesh-card-1:")
 	f.Add("priormesh-invitation-2:AAAA")
 	f.Add(nodeOf("RAA").String())
 	f.Fuzz(func(t *testing.T, s string) {
 		// What is under the checksum is what is worth trying.
-		for _, text := range []string{s, writeText("card", []byte(s)), writeText("invitation", []byte(s)), writeText("invitation", deflate([]byte(s)))} {
+		for _, text := range []string{s, writeText("card", []byte(s)), writeText("invitation", []byte(s)), writeText("invitation", deflate([]byte(s))), writeText("revocation", []byte(s))} {
+			if v, err := ParseRevocation(text); err == nil {
+				if again, err := ParseRevocation(v.String()); err != nil || again.String() != v.String() {
+					t.Fatalf("a revocation is not the same again: %v", err)
+				}
+			}
 			if c, err := ParseCard(text); err == nil {
 				if again, err := ParseCard(c.String()); err != nil || again.Hash() != c.Hash() {
 					t.Fatalf("a card is not the same again: %v", err)
@@ -260,6 +289,7 @@ func TestDecodersAllocateInProportion(t *testing.T) {
 		"report":     func(b []byte) { _, _ = decodeReport("", b) },
 		"offer":      func(b []byte) { _, _ = decodeOffer("", b) },
 		"vote":       func(b []byte) { _, _ = DecodeVote(b) },
+		"revocation": func(b []byte) { _, _ = decodeRevocation(b) },
 		"invitation": func(b []byte) { var w wireInvitation; _ = decode(wideMode, "invitation", b, &w) },
 	} {
 		for _, in := range inputs {

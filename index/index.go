@@ -1197,11 +1197,10 @@ func (x *Index) loadRoster(txn *badger.Txn) error {
 		return err
 	}
 	return x.loadFacts(txn, KindRevocation, func(author NodeID, _ TrustID, body []byte) error {
-		v, err := decodeRevocation(body)
-		if err != nil {
-			return errDamaged("a revocation")
+		// A version that did not know revocations kept them as they came, and reread has not taken out yet those that do not hold.
+		if v, err := decodeRevocation(body); err == nil {
+			x.hearRevocation(author, v)
 		}
-		x.hearRevocation(author, v)
 		return nil
 	})
 }

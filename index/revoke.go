@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/ed25519"
-	"slices"
 )
 
 // Revocation is a trust's word that a node of a region is not its own any more: its key was stolen, or has been replaced. It cannot be
@@ -144,38 +143,71 @@ func (r Roster) Revocations() []Revocation {
 }
 
 // Unspoken lists what the roster rests on, or what revokes a node, and nobody who is let in says: the votes of trusts that are expelled,
-// which their logs have and nobody takes any more. Whoever says them again keeps all rosters the same.
+// which their logs have and nobody takes any more. Whoever says them again keeps all rosters the same. A node that is not let in itself
+// has nothing to say again: nobody would hear it.
 func (x *Index) Unspoken() (out []Statement, err error) {
 	r := x.Roster()
-	if len(r.Expelled)+len(r.Revoked) == 0 {
+	if _, in := r.Allowed(x.self); !in || len(r.Expelled)+len(r.Revoked) == 0 {
 		return nil, nil
 	}
-	var all []Statement
 	for _, v := range r.signed {
 		st, err := VoteStatement(v)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, st)
+		said, err := x.standsSaid(r, st, func(author NodeID) (bool, error) { return x.looksAt(author, v) })
+		if err != nil {
+			return nil, err
+		}
+		if !said {
+			out = append(out, st)
+		}
 	}
 	for _, v := range r.Revocations() {
 		st, err := RevocationStatement(v)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, st)
-	}
-	for _, st := range all {
-		said, err := x.Facts(st.Kind, st.Subject)
+		said, err := x.standsSaid(r, st, func(NodeID) (bool, error) { return true, nil })
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(said, func(f Authored[[]byte]) bool {
-			_, in := r.Allowed(f.Author)
-			return in && bytes.Equal(f.Value, st.Body)
-		}) {
+		if !said {
 			out = append(out, st)
 		}
 	}
 	return out, nil
+}
+
+// standsSaid says whether this node has said something, or one that is let in has and is heard about it.
+func (x *Index) standsSaid(r Roster, st Statement, heard func(author NodeID) (bool, error)) (bool, error) {
+	said, err := x.Facts(st.Kind, st.Subject)
+	if err != nil {
+		return false, err
+	}
+	for _, f := range said {
+		if _, in := r.Allowed(f.Author); !in || !bytes.Equal(f.Value, st.Body) {
+			continue
+		}
+		if f.Author == x.self {
+			return true, nil
+		}
+		if ok, err := heard(f.Author); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// looksAt says whether a vote is among those of an author's logs that are looked at.
+func (x *Index) looksAt(author NodeID, v Vote) (bool, error) {
+	x.mu.RLock()
+	no := x.numbers[author]
+	x.mu.RUnlock()
+	for _, own := range []bool{false, true} {
+		if _, ok, err := x.row(voteKey(no, own, v)); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
 }

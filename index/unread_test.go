@@ -3,6 +3,7 @@ package index
 import (
 	"errors"
 	"maps"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -43,6 +44,14 @@ func TestWhatWasNotReadIsReadAfterAnUpgrade(t *testing.T) {
 	}
 	a, b, c := at("7", "RAA"), at("9", "RBB"), at("5", "RBB")
 	link := mustLink(t, Same, a, b)
+	v, err := Revoke(trustKeyOf("RBB"), region.id, "RBB", NodeIDOf(testKey("second node of RBB")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked, err := RevocationStatement(v)
+	if err != nil {
+		t.Fatal(err)
+	}
 	broken := func(st Statement) Statement { st.Body = []byte{0xa0}; return st }
 	second := func(st Statement) Statement { st.Version = 2; return st }
 	said := []Statement{
@@ -51,7 +60,7 @@ func TestWhatWasNotReadIsReadAfterAnUpgrade(t *testing.T) {
 		second(mustStudy(t, Study{UID: "1", Patient: []PatientID{{"7", "RAA"}}, Name: "DOE^JANE", Date: "20240101"})),
 		second(mustStudy(t, Study{UID: "3", Patient: []PatientID{{"5", "RBB"}}, Name: "POE^JANE"})),
 		link, mustLink(t, Merged, b, a), broken(link), mustLink(t, Different, b, c), second(mustLink(t, Withdrawn, b, c)),
-		report, broken(report), offer, note("x", "1"), second(note("y", "2")),
+		report, broken(report), offer, revoked, broken(revoked), note("x", "1"), second(note("y", "2")),
 		{Kind: KindStudy, Subject: "4", Body: []byte{0xa0}, Version: 2},
 	}
 	versions := []understanding{before(), thisUnderstanding(), later()}
@@ -116,6 +125,9 @@ func TestWhatWasNotReadIsReadAfterAnUpgrade(t *testing.T) {
 		}
 		if l, m := lagOf(t, fresh, nodeOf("RBB")), lagOf(t, old, nodeOf("RBB")); l.Unread != m.Unread {
 			rt.Errorf("%d unread, want %d", m.Unread, l.Unread)
+		}
+		if p, q := fresh.Roster().Revoked, old.Roster().Revoked; !slices.Equal(p, q) {
+			rt.Errorf("%v are revoked, want %v", q, p)
 		}
 		for _, uid := range []string{"1", "2", "3"} {
 			if p, q := answerOf(t, fresh, uid), answerOf(t, old, uid); p.String() != q.String() {
