@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/priormesh/priormesh/index"
@@ -16,9 +17,8 @@ func (n *Node) Expel(ctx context.Context, trust string) (api.Expulsion, error) {
 	me := n.home.Config.Trust
 	roster := n.index.Roster()
 	m, member := roster.Member(whom)
-	_, expelled := n.expelled(roster, whom)
 	switch {
-	case !member && !expelled:
+	case !member && !expelled(roster, whom):
 		return api.Expulsion{}, fmt.Errorf("%w: %.12q is no member of the region; `priormesh status` lists them", api.ErrWrongUse, trust)
 	case member:
 		if _, voted := roster.Cast(me, index.OpExpel, m.Card); voted {
@@ -36,7 +36,7 @@ func (n *Node) Expel(ctx context.Context, trust string) (api.Expulsion, error) {
 		if err != nil {
 			return api.Expulsion{}, err
 		}
-		if err := n.audit.Append(audit.Event{Event: "trust.expelled", Trust: string(whom), Detail: "a vote of this trust, key " + m.Card.Fingerprint()}); err != nil {
+		if err := n.audit.Append(audit.Event{Event: "expulsion.voted", Trust: string(whom), Detail: "key " + m.Card.Fingerprint()}); err != nil {
 			return api.Expulsion{}, err
 		}
 		if _, err := n.index.Append(ctx, st); err != nil {
@@ -44,22 +44,25 @@ func (n *Node) Expel(ctx context.Context, trust string) (api.Expulsion, error) {
 		}
 		roster = n.index.Roster()
 	}
-	have, need, by := roster.StandingOfExpulsion(whom)
-	x := api.Expulsion{Trust: string(whom), Have: have, Need: need, By: []string{}}
-	for _, t := range by {
-		x.By = append(x.By, string(t))
-	}
-	_, x.Expelled = n.expelled(roster, whom)
-	return x, nil
+	return expulsion(roster, whom), nil
 }
 
-func (n *Node) expelled(roster index.Roster, trust index.TrustID) (index.TrustID, bool) {
-	for _, t := range roster.Expelled {
-		if t == trust {
-			return t, true
-		}
+// expulsion is how a trust's expulsion stands.
+func expulsion(roster index.Roster, trust index.TrustID) api.Expulsion {
+	have, need, by := roster.StandingOfExpulsion(trust)
+	return api.Expulsion{Trust: string(trust), Have: have, Need: need, By: names(by), Expelled: expelled(roster, trust)}
+}
+
+func expelled(roster index.Roster, trust index.TrustID) bool {
+	return slices.Contains(roster.Expelled, trust)
+}
+
+func names(trusts []index.TrustID) []string {
+	out := make([]string, len(trusts))
+	for i, t := range trusts {
+		out[i] = string(t)
 	}
-	return "", false
+	return out
 }
 
 // Revoke implements api.Node.
@@ -78,8 +81,11 @@ func (n *Node) Revoke(ctx context.Context, text string) (api.Revocation, error) 
 	case !m.TrustKey.Equal(v.TrustKey):
 		return api.Revocation{}, fmt.Errorf("%w: it is signed with another key than that of %s (fingerprint %s): have it made again with that one", api.ErrWrongUse, v.Trust, m.Card.Fingerprint())
 	}
-	out := api.Revocation{Trust: string(v.Trust), Node: v.Node.String(), Self: v.Node == n.index.Self(), Text: v.String()}
-	if have, ok := roster.Revocation(v.Node); ok && have.String() == v.String() {
+	if t, ok := roster.Allowed(v.Node); ok && t != v.Trust {
+		return api.Revocation{}, fmt.Errorf("%w: node %s is one of %s, and not of %s, whose word it is: it would change nothing", api.ErrWrongUse, v.Node, t, v.Trust)
+	}
+	if have, ok := roster.Revocation(v.Node); ok && !v.Supersedes(have) {
+		out := n.revocation(have)
 		out.Known = true
 		return out, nil
 	}
@@ -87,11 +93,19 @@ func (n *Node) Revoke(ctx context.Context, text string) (api.Revocation, error) 
 	if err != nil {
 		return api.Revocation{}, err
 	}
-	if err := n.audit.Append(audit.Event{Event: "node.revoked", Trust: string(v.Trust), Node: v.Node.String()}); err != nil {
+	if err := n.audit.Append(audit.Event{Event: "revocation.said", Trust: string(v.Trust), Node: v.Node.String()}); err != nil {
 		return api.Revocation{}, err
 	}
 	_, err = n.index.Append(ctx, st)
-	return out, err
+	return n.revocation(v), err
+}
+
+func (n *Node) revocation(v index.Revocation) api.Revocation {
+	out := api.Revocation{Trust: string(v.Trust), Node: v.Node.String(), Self: v.Node == n.index.Self(), Until: []api.LogEnd{}, Text: v.String()}
+	for _, e := range v.Ends {
+		out.Until = append(out.Until, api.LogEnd{Epoch: uint64(e.Epoch), Seq: uint64(e.Seq)})
+	}
+	return out
 }
 
 // RevokeNode makes the word by which this home's trust revokes a node of its
@@ -127,30 +141,57 @@ func (h *Home) RevokeNode(node, key string, ends ...index.LogEnd) (index.Revocat
 	return index.Revoke(k, region.Region, card.Trust, id, ends...)
 }
 
-// rosterWarnings say what an operator should know of who belongs to the region.
+// rosterStatus is what was voted about members, and which nodes were revoked.
+func (n *Node) rosterStatus(roster index.Roster) api.Roster {
+	out := api.Roster{Quorum: roster.Quorum(), Admissions: []api.Admission{}, Expulsions: []api.Expulsion{}, Revoked: []api.Revocation{}}
+	for _, c := range roster.Candidates {
+		out.Admissions = append(out.Admissions, api.Admission{Trust: string(c.Card.Trust), Have: c.Have, Need: c.Need, By: names(c.By)})
+	}
+	for _, x := range roster.Expulsions {
+		out.Expulsions = append(out.Expulsions, expulsion(roster, x.Trust))
+	}
+	for _, t := range roster.Expelled {
+		out.Expulsions = append(out.Expulsions, expulsion(roster, t))
+	}
+	for _, v := range roster.Revocations() {
+		out.Revoked = append(out.Revoked, n.revocation(v))
+	}
+	return out
+}
+
+// shutOut lists the nodes that are let in no more: those that were revoked, and
+// of expelled trusts those that were heard before.
+func (n *Node) shutOut(roster index.Roster) (out []api.Peer) {
+	add := func(id index.NodeID, trust index.TrustID, why string) {
+		out = append(out, api.Peer{Trust: string(trust), Peer: id.String(), Addrs: []string{}, Out: why})
+	}
+	for _, v := range roster.Revocations() {
+		add(v.Node, v.Trust, "revoked")
+	}
+	var last index.NodeID
+	for _, l := range n.index.Lags() { // by node, then epoch
+		_, in := roster.Allowed(l.Node)
+		if l.Node != last && !in && expelled(roster, l.Trust) {
+			add(l.Node, l.Trust, "expelled")
+		}
+		last = l.Node
+	}
+	return out
+}
+
+// rosterWarnings say what of who belongs to the region needs a person at this node.
 func rosterWarnings(roster index.Roster, own index.TrustID, self index.NodeID) []string {
 	var out []string
 	if v, ok := roster.Revocation(self); ok && v.Trust == own {
-		out = append(out, "this node has been revoked by its own trust: no other node lets it in, and what it says is not heard. If its key was replaced, stop it; make a new node with `priormesh init --trust-key`")
+		out = append(out, "this node has been revoked by its own trust: no other node lets it in, and what it says is not heard. Stop it, and make a new node in a new home with `priormesh init --trust-key`; if nobody of this trust revoked it, the trust key is in other hands: tell the region")
 	}
-	for _, t := range roster.Expelled {
-		who := string(t) + " has"
-		if t == own {
-			who = "this trust has"
-		}
-		out = append(out, who+" been expelled from the region; what it said before is still found here, and nothing newer of it")
+	if expelled(roster, own) {
+		out = append(out, "this trust has been expelled from the region: no node of it is let in by others, and nothing that they say comes here any more. A member can admit it again: `priormesh card`")
 	}
 	for _, m := range roster.Members {
 		if m.Suspended {
-			out = append(out, fmt.Sprintf("none of %s's nodes is let in: votes that expelled it are void, because their author signed two; vote again", m.Trust))
+			out = append(out, fmt.Sprintf("none of %s's nodes is let in: it was expelled by votes that are void, because somebody signed two under one number (see below); vote again with `priormesh expel`", m.Trust))
 		}
-	}
-	for _, x := range roster.Expulsions {
-		by := make([]string, len(x.By))
-		for i, t := range x.By {
-			by[i] = string(t)
-		}
-		out = append(out, fmt.Sprintf("%s wants %s to be expelled (%d of %d votes)", strings.Join(by, ", "), x.Trust, x.Have, x.Need))
 	}
 	return out
 }

@@ -217,7 +217,7 @@ func (h *Home) NodeKey() (ed25519.PrivateKey, error) {
 func (h *Home) TrustKey() (ed25519.PrivateKey, error) {
 	k, err := readKey(h.path(trustKeyFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("the trust key %s is not here; bring it back from where it is kept to endorse a trust", h.path(trustKeyFile))
+		return nil, fmt.Errorf("the trust key %s is not here; bring it back from where it is kept: what a trust votes and revokes is signed with it", h.path(trustKeyFile))
 	}
 	return k, err
 }

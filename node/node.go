@@ -93,6 +93,7 @@ type Node struct {
 
 	adoption  *adoption
 	snapshots *snapshots
+	shutting  *shutting
 	settings  *settings
 	disk      *disk
 
@@ -347,6 +348,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 	n.adoption = newAdoption(n)
 	n.snapshots = &snapshots{n: n}
 	n.settings = newSettings(n)
+	n.shutting = &shutting{n: n, look: make(chan struct{}, 1)}
 	n.archive.Start(n.mesh)
 	n.closers = append(n.closers, n.archive.Close)
 	unwatch := n.index.Watch(n.heard)
@@ -362,6 +364,7 @@ func (n *Node) openMesh(ctx context.Context) error {
 	n.group.Go(func() error { n.settings.run(run); return nil })
 	n.group.Go(func() error { n.adoption.run(run); return nil })
 	n.group.Go(func() error { n.snapshots.run(run); return nil })
+	n.group.Go(func() error { n.shutting.run(run); return nil })
 	n.disk.changed = func(l level) {
 		if l == roomy {
 			n.archive.Kick()
@@ -421,6 +424,7 @@ func (n *Node) heard(f index.Fact) {
 		n.archive.Retracted(f.Author, f.Subject)
 	case index.KindVote, index.KindNode, index.KindRevocation:
 		n.mesh.Recheck()
+		n.shutting.changed()
 	}
 }
 
@@ -467,8 +471,17 @@ func (n *Node) introduce(ctx context.Context) error {
 	if !current {
 		say = append(say, st)
 	}
+	return n.say(ctx, say)
+}
+
+// say says statements in this node's log, in as many batches as they take.
+func (n *Node) say(ctx context.Context, say []index.Statement) error {
 	for len(say) > 0 {
-		k := min(len(say), index.MaxFacts)
+		k, size := 0, 0
+		for k < len(say) && k < index.MaxFacts && (k == 0 || size+len(say[k].Body) <= index.MaxBatch/2) {
+			size += len(say[k].Body)
+			k++
+		}
 		if _, err := n.index.Append(ctx, say[:k]...); err != nil {
 			return err
 		}
@@ -586,7 +599,7 @@ func (n *Node) Peers() []api.Peer {
 		out = append(out, api.Peer{Trust: string(trust), Peer: p.ID.String(), Connected: p.Connected, Alive: p.Alive,
 			LastHeard: n.hearing.last(p), RTT: p.RTT, Way: way(p, roster), Addrs: addrs})
 	}
-	return out
+	return append(out, n.shutOut(roster)...)
 }
 
 // counted is a number with what it counts.
@@ -618,7 +631,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		Trusts:  n.hearing.trusts(), Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.Silence(),
 	}
 	st.Doubts = api.Doubts(n.priors.Doubts())
-	st.Peers = n.Peers()
+	st.Roster, st.Peers = n.rosterStatus(roster), n.Peers()
 	if c := n.mesh.Counters(); n.home.Config.Network.Relay {
 		st.Relay = &api.Relay{Circuits: c.CircuitsNow, Bytes: c.RelayedBytes}
 	}
@@ -737,10 +750,7 @@ func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
 		roster = n.index.Roster()
 	}
 	have, need, by := roster.Standing(card.Hash())
-	a := api.Admission{Trust: string(card.Trust), Have: have, Need: need, By: []string{}}
-	for _, t := range by {
-		a.By = append(a.By, string(t))
-	}
+	a := api.Admission{Trust: string(card.Trust), Have: have, Need: need, By: names(by)}
 	if _, a.Admitted = roster.Member(card.Trust); a.Admitted {
 		inv := index.Invitation{Region: roster.Region, RegionName: roster.Name, Votes: n.index.Votes(), Revoked: roster.Revocations()}
 		for _, k := range n.index.Nodes() {

@@ -20,7 +20,7 @@ const (
 	exitNotRunning = 3 // the node is not running or does not answer
 	exitNotFound   = 4 // nothing matched, or no such study is known
 	exitPartly     = 5 // done but for some files
-	exitNotYet     = 6 // somebody else has to act first: endorse, invite, be reachable
+	exitNotYet     = 6 // somebody else has to act first: vote, invite, be reachable
 	exitDamaged    = 7 // what is stored is damaged in part and not repaired
 )
 
@@ -31,7 +31,7 @@ const exitHelp = `Exit codes:
   3  the node is not running or does not answer
   4  nothing matched, or no such study is known
   5  partly done: some files were accepted, some refused or unreadable
-  6  not yet: endorsements are missing, or a study has not come so far
+  6  not yet: votes are missing, or a study has not come so far
   7  damage remains: what is stored here is not all whole`
 
 // exitError is an error with an exit code of its own.

@@ -23,17 +23,19 @@ type expelCmd struct {
 }
 
 func (expelCmd) Help() string {
-	return `A trust is expelled when more than half of the members, itself among them, have voted for it; in a region of two both have to. From that moment no node lets in a node of it: its connections end, and with them what it is being sent. What it said before is still found, and copies that trusts have of its studies stay. A trust leaves by voting for its own expulsion.
+	return `Gives this trust's vote. A trust is expelled when more than half of the members, itself among them, have voted for it; in a region of two both have to. From that moment no node lets in a node of it: its connections end, and with them what it is being sent. What it said before is still found, and copies that trusts have of its studies stay. A trust leaves by voting for its own expulsion.
 
 The vote needs the trust key and cannot be taken back. On one roster a trust has one such vote: it can vote to expel another when that one is out, or when somebody was admitted. A trust that was expelled can be admitted again, with a new key or the old one, like any other (` + "`priormesh admit`" + `).
 
 If the key of a node was stolen, and not that of the trust, the trust revokes the node (` + "`priormesh revoke`" + `) and nobody has to be expelled.
 
-Exit code 6: the vote is given, and others are missing. Voting twice changes nothing; repeated, it says how many there are.
+It says who has voted and how many votes are needed; so does ` + "`priormesh status`" + `. Exit code 6: the vote is given, and others are missing. Voting twice changes nothing: repeat the command to see how far it is.
 
-Example:
+Examples:
 
-    priormesh expel --home /srv/priormesh RX3`
+    priormesh expel --home /srv/priormesh RX3
+    without a question, for a script
+        priormesh expel --home /srv/priormesh --yes --json RX3`
 }
 
 func (c *expelCmd) Run(p *program) error {
@@ -53,14 +55,21 @@ func (c *expelCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	if err := p.result(x, func(w io.Writer) {
-		if x.Expelled {
-			fmt.Fprintf(w, "%s is expelled, by %s\n", plain(x.Trust), list(x.By))
+	if x.Expelled || p.json {
+		if err := p.result(x, func(w io.Writer) {
+			fmt.Fprintf(w, "%s is expelled: %s for it (%s)\n", plain(x.Trust), plural(x.Have, "member has voted", "members have voted"), list(x.By))
+		}); err != nil {
+			return err
 		}
-	}); err != nil || x.Expelled {
-		return err
 	}
-	return exit(exitNotYet, "%d of %d votes to expel %s are given; ask %s to run `priormesh expel`", x.Have, x.Need, plain(x.Trust), p.others(client, api.Admission{Have: x.Have, Need: x.Need, By: x.By}))
+	if x.Expelled {
+		return nil
+	}
+	if !p.json {
+		p.note("%s: %d of the %d votes needed to expel it are given (%s)", plain(x.Trust), x.Have, x.Need, list(x.By))
+	}
+	return exit(exitNotYet, "%s is not expelled yet, %d of %d; ask %s to run `priormesh expel %s`", plain(x.Trust), x.Have, x.Need,
+		p.others(client, x.Need-x.Have, x.By, x.Trust), plain(x.Trust))
 }
 
 type revokeCmd struct {
@@ -74,9 +83,9 @@ type revokeCmd struct {
 func (revokeCmd) Help() string {
 	return `Shuts out a node for good, because its key was stolen or another node has taken its place. The trust key signs it, so no vote is needed. It spreads like anything that nodes say; every node that hears of it ends the connections of the node at once and lets it in no more. It cannot be taken back, and no new certificate brings that key back: the node gets a new key, in a new home (` + "`priormesh init --trust-key`" + `).
 
-Made in the home of a running node it is in force at once. Where the trust key is kept on a machine without a node, take a copy of card.txt, config.toml and region.txt of any node of the trust there as a home folder; the text that is printed is then given to any running node of the region, of this trust or another.
+Made in the home of a running node it is in force there at once, and elsewhere when it is heard: within seconds where nodes are connected, and at a node that was away as soon as it meets one that knows. Where the trust key is kept on a machine without a node, take a copy of card.txt, config.toml and region.txt of any node of the trust there as a home folder; the text that is printed is then given to any running node of the region, of this trust or another.
 
-What the node has said up to --until is still found and is this trust's word; later words are not taken, and where they were taken before, they are marked as doubtful and make nothing certain. Without the flag that is as far as the node here has heard. If the thief may have said things in between, name the places: ` + "`priormesh status --json`" + ` has them under rests_on (epoch and seq, and those of earlier epochs under before). An epoch that is not named has nothing that counts. A second revocation of the same node may vouch for less, never for more.
+What the node has said up to --until is still found and is this trust's word; later words are not taken, and where they were taken before, they are marked as doubtful and make nothing certain. Without the flag that is as far as the node here has heard. If the thief may have said things in between, name the places: ` + "`priormesh status --json`" + ` has them under rests_on (epoch and seq, and those of earlier epochs under before). An epoch that is not named has nothing that counts. A second revocation of the same node may vouch for less, never for more; "none" vouches for nothing in particular and gives way to any other.
 
 Examples:
 
@@ -85,7 +94,7 @@ Examples:
     with the trust key on a stick
         priormesh revoke --home /srv/second --trust-key /media/safe/trust.key 12D3KooWExample
     where the key is; and then anywhere
-        priormesh revoke --home /media/safe/card 12D3KooWExample --trust-key /media/safe/trust.key > stolen.revocation
+        priormesh revoke --home /media/safe/card --trust-key /media/safe/trust.key --until 1:2024 12D3KooWExample > stolen.revocation
         priormesh revoke --home /srv/priormesh stolen.revocation`
 }
 
@@ -112,14 +121,22 @@ func (c *revokeCmd) Run(p *program) error {
 			return err
 		}
 	}
-	switch {
-	case len(c.Until) > 0:
-	case !running:
-		return exit(exitWrongUse, "no node runs here that knows how far %s has been heard: say --until, with the places of `priormesh status --json` at a running node, or --until none", c.What)
-	default:
-		if ends, err = heardOf(p, client, c.What); err != nil {
+	if running {
+		heard, known, done, err := heardOf(p, client, string(home.Config.Trust), c.What)
+		switch {
+		case err != nil:
 			return err
+		case done != nil && len(c.Until) == 0:
+			p.revoked(*done)
+			return p.result(*done, func(w io.Writer) { fmt.Fprintln(w, done.Text) })
+		case !known && !p.json:
+			p.note("warning: no node %s of %s has been heard of here; compare the peer ID", c.What, plain(string(home.Config.Trust)))
 		}
+		if len(c.Until) == 0 {
+			ends = heard
+		}
+	} else if len(c.Until) == 0 {
+		return exit(exitWrongUse, "no node runs here that knows how far %s has been heard: say --until, with the places of `priormesh status --json` at a running node, or --until none", c.What)
 	}
 	if err := c.confirm(p, ends); err != nil {
 		return err
@@ -128,14 +145,17 @@ func (c *revokeCmd) Run(p *program) error {
 	if err != nil {
 		return exitError{exitWrongUse, err}
 	}
-	out := api.Revocation{Trust: string(v.Trust), Node: v.Node.String(), Text: v.String()}
+	out := api.Revocation{Trust: string(v.Trust), Node: v.Node.String(), Until: []api.LogEnd{}, Text: v.String()}
+	for _, e := range v.Ends {
+		out.Until = append(out.Until, api.LogEnd{Epoch: uint64(e.Epoch), Seq: uint64(e.Seq)})
+	}
 	if running {
 		if out, err = client.Revoke(p.ctx, v.String()); err != nil {
 			return err
 		}
 		p.revoked(out)
 	} else if !p.json {
-		p.note("give this to a running node of the region: priormesh revoke --home DIR FILE")
+		p.note("not in force yet: give this to a running node of the region, of whichever trust: priormesh revoke --home DIR FILE")
 	}
 	return p.result(out, func(w io.Writer) { fmt.Fprintln(w, out.Text) })
 }
@@ -166,10 +186,13 @@ func (c *revokeCmd) confirm(p *program, ends []index.LogEnd) error {
 	if !p.asked() {
 		return exit(exitWrongUse, "nobody is there to be asked whether it is meant: say --yes to revoke the node without a question")
 	}
-	upTo := "Nothing more that it says is taken"
+	upTo := "Each node keeps what it has of it, and takes no more"
 	if len(ends) > 0 {
-		last := ends[len(ends)-1]
-		upTo = fmt.Sprintf("What it has said up to %d:%d still counts", last.Epoch, last.Seq)
+		var places []string
+		for _, e := range ends {
+			places = append(places, fmt.Sprintf("%d:%d", e.Epoch, e.Seq))
+		}
+		upTo = "What it has said up to " + list(places) + " still counts"
 	}
 	if p.types("revoke", fmt.Sprintf("Node %s will be let in by nobody any more, for good. %s. This cannot be undone.", c.What, upTo)) {
 		return nil
@@ -177,11 +200,17 @@ func (c *revokeCmd) confirm(p *program, ends []index.LogEnd) error {
 	return exit(exitFailed, "nothing was revoked")
 }
 
-// heardOf is how far a node has heard another.
-func heardOf(p *program, client *api.Client, id string) (ends []index.LogEnd, err error) {
+// heardOf is how far a node has heard one of its trust, whether it knows of it at
+// all, and the revocation, if it is revoked already.
+func heardOf(p *program, client *api.Client, trust, id string) (ends []index.LogEnd, known bool, done *api.Revocation, err error) {
 	s, err := client.Status(p.ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, nil, err
+	}
+	for _, v := range s.Roster.Revoked {
+		if v.Node == id {
+			return nil, true, &v, nil
+		}
 	}
 	end := func(epoch, seq uint64) {
 		if seq > 0 {
@@ -193,25 +222,43 @@ func heardOf(p *program, client *api.Client, id string) (ends []index.LogEnd, er
 			if l.Node != id {
 				continue
 			}
+			if b.Trust != trust {
+				return nil, true, nil, exit(exitWrongUse, "node %s is one of %s: that trust alone can revoke it. The region can expel a trust: `priormesh expel %s`", id, plain(b.Trust), plain(b.Trust))
+			}
+			known = true
 			for _, e := range l.Before {
 				end(e.Epoch, e.Seq)
 			}
 			end(l.Epoch, l.Seq)
 		}
 	}
-	return ends, nil
+	return ends, known, nil, nil
 }
 
 func (p *program) revoked(v api.Revocation) {
-	switch {
-	case p.json:
-	case v.Self:
-		p.note("this node itself is revoked: no other lets it in any more")
-	case v.Known:
-		p.note("node %s of %s is revoked already", v.Node, v.Trust)
-	default:
-		p.note("node %s of %s is revoked; the region hears of it now", v.Node, v.Trust)
+	if p.json {
+		return
 	}
+	switch {
+	case v.Known:
+		p.note("node %s of %s is revoked already, %s; a later revocation counts only if it vouches for less", v.Node, plain(v.Trust), vouched(v))
+	case v.Self:
+		p.note("this node itself is revoked, %s: others let it in no more as soon as they hear of it; when `priormesh status` at another node says so, stop this one for good", vouched(v))
+	default:
+		p.note("node %s of %s is revoked, %s; the region hears of it now", v.Node, plain(v.Trust), vouched(v))
+	}
+}
+
+// vouched says how far a revoked node's word counts.
+func vouched(v api.Revocation) string {
+	if len(v.Until) == 0 {
+		return "with no end named for what it said"
+	}
+	var ends []string
+	for _, e := range v.Until {
+		ends = append(ends, fmt.Sprintf("%d:%d", e.Epoch, e.Seq))
+	}
+	return "what it said up to " + list(ends) + " counts"
 }
 
 // take gives a running node a revocation that was made elsewhere.
@@ -235,5 +282,5 @@ func (c *revokeCmd) take(p *program) error {
 		return err
 	}
 	p.revoked(v)
-	return p.result(v, func(io.Writer) {})
+	return p.result(v, func(io.Writer) {}) // in words it is said
 }

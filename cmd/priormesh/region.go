@@ -44,7 +44,7 @@ A further node of a trust, for instance one that shares a bucket with the first 
     priormesh admit --home /srv/priormesh second.card > second.invitation
     priormesh join  --home /srv/second second.invitation
 
-Keep trust.key safe: it speaks for the trust. Only ` + "`admit`" + ` needs it; in between it may be kept offline.`
+Keep trust.key safe: it speaks for the trust. Only ` + "`admit`, `expel` and `revoke`" + ` need it; in between it may be kept offline.`
 }
 
 type made struct {
@@ -217,7 +217,7 @@ func (c *admitCmd) Run(p *program) error {
 	if a.Admitted {
 		return nil
 	}
-	return exit(exitNotYet, "%s is endorsed, %d of %d; ask %s to run `priormesh admit` with this card, then repeat this command for the invitation", a.Trust, a.Have, a.Need, p.others(client, a))
+	return exit(exitNotYet, "%s is endorsed, %d of %d; ask %s to run `priormesh admit` with this card, then repeat this command for the invitation", a.Trust, a.Have, a.Need, p.others(client, a.Need-a.Have, a.By, a.Trust))
 }
 
 // bareFingerprint is a fingerprint as people type it, in one form.
@@ -225,19 +225,27 @@ func bareFingerprint(s string) string {
 	return strings.ToUpper(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.In(r, unicode.Dash) }), ""))
 }
 
-// others are the members that have not endorsed yet, as far as can be told.
-func (p *program) others(client *api.Client, a api.Admission) string {
+// others are the members to ask for so many more votes, as far as can be told:
+// not those that have voted, and the one whom it is about only where it takes him.
+func (p *program) others(client *api.Client, missing int, voted []string, about string) string {
 	s, err := client.Status(p.ctx)
 	if err != nil {
 		return "other members"
 	}
-	var rest []string
+	var rest, whom []string
 	for _, t := range s.Trusts {
-		if !slices.Contains(a.By, t.Trust) {
+		switch {
+		case slices.Contains(voted, t.Trust):
+		case t.Trust == about:
+			whom = append(whom, t.Trust)
+		default:
 			rest = append(rest, t.Trust)
 		}
 	}
-	if missing := a.Need - a.Have; len(rest) > missing && missing > 0 {
+	if len(rest) < missing {
+		rest = append(rest, whom...)
+	}
+	if len(rest) > missing && missing > 0 {
 		return fmt.Sprintf("%d of %s", missing, list(rest))
 	}
 	return list(rest)

@@ -24,11 +24,14 @@ Of each other trust:
   LOG        how far this node has read what each node of the trust says: epoch (it grows when a node is restored) and position
   STUDIES    how many studies it has received
 
+Lines that begin with "vote" say what has been voted and is not decided: by whom, and how many votes it takes. "expelled" and "revoked" are who is let in no more: trusts that were voted out, and nodes whose own trust has said so.
+
 Each line that begins with "warning" says what is wrong and what to do. A node is quarantined when it has signed two different histories: two copies of its home run, or ran. Nothing that it says is taken until its trust has ended one of them.
 
 Examples:
 
     priormesh status --home /srv/priormesh
+    priormesh status --home /srv/priormesh --json | jq '.roster'
     priormesh status --home /srv/priormesh --json | jq '.trusts[] | select(.heard | not) | .trust'
     priormesh status --home /srv/priormesh --json | jq '.rests_on'`
 }
@@ -77,6 +80,7 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 		}
 		w.Flush()
 	}
+	rosterText(out, s.Roster)
 	doubtText(out, s.Doubts)
 	if len(s.Fetches) > 0 {
 		fmt.Fprintf(out, "\nbringing %s:\n", plural(len(s.Fetches), "study", "studies"))
@@ -108,6 +112,26 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 	snapshotText(out, s.Snapshot, now)
 	for _, text := range s.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", plain(text))
+	}
+}
+
+// rosterText says what was voted, and who is out.
+func rosterText(out io.Writer, r api.Roster) {
+	for _, a := range r.Admissions {
+		fmt.Fprintf(out, "vote: to admit %s, %d of the %d needed (%s); to vote for it: `priormesh admit CARD`\n", plain(a.Trust), a.Have, a.Need, list(a.By))
+	}
+	for _, x := range r.Expulsions {
+		if !x.Expelled {
+			fmt.Fprintf(out, "vote: to expel %s, %d of the %d needed (%s); to vote for it: `priormesh expel %s`\n", plain(x.Trust), x.Have, x.Need, list(x.By), plain(x.Trust))
+		}
+	}
+	for _, x := range r.Expulsions {
+		if x.Expelled {
+			fmt.Fprintf(out, "expelled: %s, by %s; what it said before is still found here, and nothing newer of it\n", plain(x.Trust), list(x.By))
+		}
+	}
+	for _, v := range r.Revoked {
+		fmt.Fprintf(out, "revoked: node %s of %s, %s\n", plain(v.Node), plain(v.Trust), vouched(v))
 	}
 }
 
@@ -273,7 +297,7 @@ type peersCmd struct{ homeFlag }
 func (peersCmd) Help() string {
 	return `Lists the nodes of the other trusts.
 
-  WAY        how it is connected: "tcp", "quic", "tcp by RX2" through a relay of RX2; "no": it is not, and is dialled again all the time
+  WAY        how it is connected: "tcp", "quic", "tcp by RX2" through a relay of RX2; "no": it is not, and is dialled again all the time; "expelled", "revoked": it is let in no more, because its trust was voted out, or has revoked it
   FOR        how long it has been connected so
   HEARD      when this node last heard from it
   RTT        how long a question and its answer took
@@ -305,6 +329,9 @@ func peerTable(out io.Writer, peers []api.Peer, now time.Time) {
 	fmt.Fprintln(w, "TRUST\tWAY\tFOR\tHEARD\tRTT\tNODE\tADDRESSES")
 	for _, p := range peers {
 		connected, since, heard, rtt := "no", "-", "never", "-"
+		if p.Out != "" {
+			connected = plain(p.Out)
+		}
 		if p.Connected {
 			connected, since = wayText(p.Way), ago(now.Sub(p.Way.Since))
 		}

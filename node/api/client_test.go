@@ -61,7 +61,7 @@ func TestClientCalls(t *testing.T) {
 		"peers":  {func(c *Client) (any, error) { return c.Peers(ctx) }, `[{"trust":"RX2","connected":true,"rtt_ns":1000}]`, "GET", "/api/v1/peers", ""},
 		"expel": {func(c *Client) (any, error) { return c.Expel(ctx, "RX2") }, `{"trust":"RX2","have":1,"need":2,"by":["RX1"],"expelled":false}`, "POST",
 			"/api/v1/expulsions", `{"trust":"RX2"}`},
-		"revoke": {func(c *Client) (any, error) { return c.Revoke(ctx, "text") }, `{"trust":"RX2","node":"n","known":false,"revocation":"text"}`, "POST",
+		"revoke": {func(c *Client) (any, error) { return c.Revoke(ctx, "text") }, `{"trust":"RX2","node":"n","known":true,"until":[{"epoch":1,"seq":7}],"revocation":"text"}`, "POST",
 			"/api/v1/revocations", `{"revocation":"text"}`},
 		"admit": {func(c *Client) (any, error) { return c.Admit(ctx, "card") }, `{"trust":"RX2","have":1,"need":2,"by":["RX1"],"admitted":false}`, "POST",
 			"/api/v1/admissions", `{"card":"card"}`},

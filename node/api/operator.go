@@ -229,6 +229,7 @@ type Status struct {
 	Space     Space         `json:"space"`
 	Bucket    *Bucket       `json:"bucket,omitempty"` // of originals, if they are not on this node's disk
 	Trusts    []TrustStatus `json:"trusts"`
+	Roster    Roster        `json:"roster"`
 	Peers     []Peer        `json:"peers"`
 	Relay     *Relay        `json:"relay,omitempty"` // absent: this node is none
 	Fetches   []Fetch       `json:"fetches"`
@@ -243,6 +244,14 @@ type Status struct {
 	Taking    []Bootstrap   `json:"taking"`    // snapshots of other nodes' logs that are being taken up
 	Basis     []Basis       `json:"rests_on"`
 	Warnings  []string      `json:"warnings"`
+}
+
+// Roster is what was voted about members, and which nodes were revoked.
+type Roster struct {
+	Quorum     int          `json:"quorum"`     // votes that admit or expel now
+	Admissions []Admission  `json:"admissions"` // endorsed, and not by enough yet
+	Expulsions []Expulsion  `json:"expulsions"` // voted for, and not by enough yet; and trusts that are expelled
+	Revoked    []Revocation `json:"revoked"`
 }
 
 // Doubts counts the studies that arrived within priors.window and for which not
@@ -488,6 +497,9 @@ type Peer struct {
 	RTT       time.Duration `json:"rtt_ns"`
 	Way       Way           `json:"way,omitzero"` // absent: it is not connected
 	Addrs     []string      `json:"addrs"`
+	// Out is why the node is let in no more: "expelled", its trust was, or
+	// "revoked", by its trust's key. Absent: it is let in.
+	Out string `json:"out,omitempty"`
 }
 
 // Way is how a node is connected.
@@ -528,7 +540,10 @@ type Expulsion struct {
 type Revocation struct {
 	Trust string `json:"trust"`
 	Node  string `json:"node"`
-	Known bool   `json:"known"`          // it was known before
-	Self  bool   `json:"self,omitempty"` // it is of the node that was told
-	Text  string `json:"revocation"`     // to give to other nodes
+	// Known: what was given changes nothing, for the node is revoked already, by
+	// a revocation that vouches for as much or less.
+	Known bool     `json:"known,omitempty"`
+	Self  bool     `json:"self,omitempty"` // it is of the node that was asked
+	Until []LogEnd `json:"until"`          // what the node has said up to here still counts, by epoch; empty: what each node has, and nothing more
+	Text  string   `json:"revocation"`     // that is in force, to give to other nodes
 }
