@@ -3,6 +3,7 @@ package index
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 )
 
 // view is the heads of all logs at one moment, by bucket.
@@ -20,7 +21,14 @@ func (s *Sync) view() *view {
 		}
 		v.forks[logID{f.Node, f.Epoch}] = f
 	}
-	all := s.logs.Heads()
+	ends := map[logID]Seq{} // of logs of those who are let in no more: nodes differ in how far they took them
+	all := slices.DeleteFunc(s.logs.Heads(), func(h Head) bool {
+		end, over := s.logs.Ended(h.Node, h.Epoch)
+		if over {
+			ends[logID{h.Node, h.Epoch}] = end
+		}
+		return over && end == 0
+	})
 	var b []byte
 	for n := range v.hash { // sorted by node, so each bucket is a part
 		end := 0
@@ -34,6 +42,8 @@ func (s *Sync) view() *view {
 			b = binary.BigEndian.AppendUint64(b, uint64(h.Epoch))
 			if v.forked(h) { // nodes may differ in how far they took it, and agree that it is over
 				h.Seq, h.Hash = 0, [32]byte{}
+			} else if end, over := ends[logID{h.Node, h.Epoch}]; over && h.Seq >= end {
+				h.Seq, h.Hash = end, [32]byte{}
 			}
 			b = binary.BigEndian.AppendUint64(b, uint64(h.Seq))
 			b = append(b, h.Hash[:]...)

@@ -3,6 +3,7 @@ package index
 import (
 	"crypto/ed25519"
 	"errors"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -415,6 +416,111 @@ func TestAVoteKeptByAnOlderVersion(t *testing.T) {
 	}
 }
 
+// Nodes that have taken different parts of the log of one who is out agree that it is over; of a revoked node's log all come to have what
+// its trust vouches for, and no more is asked for.
+func TestNodesAgreeOnTheLogsOfThoseWhoAreOut(t *testing.T) {
+	agree := func(a, b *Index) bool {
+		t.Helper()
+		of := func(x *Index) *Sync {
+			return NewSync(x, SyncOptions{Self: x.Self(), Rand: rand.New(rand.NewPCG(1, 2))})
+		}
+		return of(a).Agree(of(b).view().digest(), nodeOf("RAA"), nodeOf("RBB"), nodeOf("RCC"))
+	}
+	statement := func(v Vote) Statement {
+		t.Helper()
+		st, err := VoteStatement(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	for _, how := range []string{"expelled", "revoked", "revoked and vouched for"} {
+		t.Run(how, func(t *testing.T) {
+			r := foundRegion("RAA", "RBB", "RCC")
+			a, b, out := openTest(t, "RAA", r), openTest(t, "RBB", r), openTest(t, "RCC", r)
+			say(t, out, note("x", "1"))
+			copyLog(t, out, b, out.Self())
+			end := say(t, out, note("x", "2"))
+			say(t, out, note("x", "3"))
+			copyLog(t, out, a, out.Self())
+			last, _ := out.Head(out.Self())
+			if _, behind, err := b.Heard(last); !behind || err != nil {
+				t.Fatalf("%v, %v", behind, err)
+			}
+			if agree(a, b) {
+				t.Fatal("they have the same of it already")
+			}
+			switch how {
+			case "expelled":
+				r.expel(t, "RCC", "RAA", "RBB")
+				say(t, a, statement(r.votes[len(r.votes)-2]), statement(r.votes[len(r.votes)-1]))
+			default:
+				var ends []LogEnd
+				if how != "revoked" {
+					ends = []LogEnd{{end.Epoch, end.Seq}}
+				}
+				v, err := Revoke(trustKeyOf("RCC"), r.id, "RCC", out.Self(), ends...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				st, err := RevocationStatement(v)
+				if err != nil {
+					t.Fatal(err)
+				}
+				say(t, a, st)
+			}
+			copyLog(t, a, b, a.Self())
+			if how == "revoked and vouched for" {
+				if agree(a, b) {
+					t.Fatal("nobody notices that what counts is lacking")
+				}
+				if got := copyLogTo(t, a, b, out.Self(), end.Seq); got != end.Seq {
+					t.Fatalf("it ends at %d, not at %d", got, end.Seq)
+				}
+			}
+			if !agree(a, b) {
+				t.Fatal("they would tell each other for ever")
+			}
+			if how != "revoked and vouched for" {
+				c := openTest(t, "RBB", r) // has come since, and gets nothing of it
+				copyLog(t, a, c, a.Self())
+				if _, ok := c.Head(out.Self()); ok || !agree(a, c) || !agree(c, b) {
+					t.Fatal("those who have come since would ask for ever")
+				}
+			}
+			for _, x := range []*Index{a, b} {
+				if l := lagOf(t, x, out.Self()); l.Heard != l.Applied {
+					t.Fatalf("%d are on the way for ever", l.Heard-l.Applied)
+				}
+			}
+		})
+	}
+}
+
+// copyLogTo gives what one index has of a log up to a place to another, and returns how far that has it.
+func copyLogTo(t *testing.T, from, to *Index, n NodeID, last Seq) Seq {
+	t.Helper()
+	h, _ := to.Head(n)
+	batches, err := from.Range(n, 1, h.Seq, MaxAnswer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range batches {
+		v, err := b.Verify()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Head().Seq > last {
+			break
+		}
+		if _, err := to.Take([]Verified{v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, _ = to.Head(n)
+	return h.Seq
+}
+
 // A version that knew no revocations kept them, well formed or not. One that knows them obeys those that hold when it opens the index.
 func TestARevocationKeptByAnOlderVersion(t *testing.T) {
 	r := foundRegion("RAA", "RBB")
@@ -507,6 +613,14 @@ func TestWhatAnExpelledTrustVotedIsSaidAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Who is out says nothing again: nobody hears it.
+	copyLog(t, a, gone, a.Self())
+	if got := membersOf(gone.Roster()); strings.Contains(got, "RCC") {
+		t.Fatal(got)
+	}
+	if again, err := gone.Unspoken(); err != nil || len(again) > 0 {
+		t.Fatalf("%d, %v: said by who is out", len(again), err)
+	}
 	say(t, a, again...)
 	copyLog(t, a, c, a.Self())
 	if got := membersOf(c.Roster()); got != "RAA RBB RXX" {
@@ -516,14 +630,6 @@ func TestWhatAnExpelledTrustVotedIsSaidAgain(t *testing.T) {
 		if again, err := x.Unspoken(); err != nil || len(again) > 0 {
 			t.Fatalf("%d, %v: it is said twice", len(again), err)
 		}
-	}
-	// Who is out says nothing again: nobody hears it.
-	copyLog(t, a, gone, a.Self())
-	if got := membersOf(gone.Roster()); strings.Contains(got, "RCC") {
-		t.Fatal(got)
-	}
-	if again, err := gone.Unspoken(); err != nil || len(again) > 0 {
-		t.Fatalf("%d, %v: said by who is out", len(again), err)
 	}
 }
 

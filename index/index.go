@@ -794,6 +794,16 @@ func (x *Index) certified(n NodeID) (TrustID, error) {
 	return "", &UncertifiedError{Node: n}
 }
 
+// Ended implements Logs.
+func (x *Index) Ended(n NodeID, e Epoch) (end Seq, over bool) {
+	r := x.Roster()
+	if _, in := r.Allowed(n); in || n == x.self {
+		return 0, false
+	}
+	v, _ := r.Revocation(n)
+	return v.end(e), true
+}
+
 // ended is the last fact that counts of a log whose node its trust has revoked.
 func (x *Index) ended(id logID) (Seq, bool) {
 	v, ok := x.Roster().Revocation(id.Node)
@@ -970,8 +980,12 @@ func (x *Index) Lags() []Lag {
 		if t, ok := r.Allowed(id.Node); ok {
 			trust = t
 		}
+		heard := st.heard.Seq
+		if end, over := x.Ended(id.Node, id.Epoch); over {
+			heard = min(heard, end) // what follows does not come any more
+		}
 		out = append(out, Lag{
-			Node: id.Node, Trust: trust, Epoch: id.Epoch, Applied: st.last.head.Seq, Heard: max(st.heard.Seq, st.last.head.Seq),
+			Node: id.Node, Trust: trust, Epoch: id.Epoch, Applied: st.last.head.Seq, Heard: max(heard, st.last.head.Seq),
 			Missing: st.missing, Unread: st.unread, Quarantined: st.fork != nil,
 		})
 	}

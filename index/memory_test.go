@@ -289,6 +289,10 @@ func (m *memoryLogs) Heads() []Head {
 	return slices.Clone(m.heads)
 }
 
+func (m *memoryLogs) Ended(n NodeID, _ Epoch) (Seq, bool) {
+	return 0, m.certified(n) != nil
+}
+
 func (m *memoryLogs) Heard(h Head) (Seq, bool, error) {
 	if err := m.certified(h.Node); err != nil {
 		return 0, false, err

@@ -36,8 +36,9 @@ func (l *snapLogs) Heads() (out []Head) {
 	return out
 }
 
-func (l *snapLogs) Forks() []Fork { return nil }
-func (l *snapLogs) Holes() []Head { return nil }
+func (l *snapLogs) Forks() []Fork                   { return nil }
+func (l *snapLogs) Holes() []Head                   { return nil }
+func (l *snapLogs) Ended(NodeID, Epoch) (Seq, bool) { return 0, false }
 
 func (l *snapLogs) Heard(h Head) (Seq, bool, error) {
 	s := l.shelves[h.Node]

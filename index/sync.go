@@ -18,6 +18,8 @@ type Logs interface {
 	Forks() []Fork
 	// Holes lists the heads of logs of which payloads are missing. Heard of one says after which position.
 	Holes() []Head
+	// Ended says of a log whose node is let in no more where it ends for all; 0: nothing of it is asked for. over is false of other logs.
+	Ended(node NodeID, epoch Epoch) (end Seq, over bool)
 	// Heard takes note of a head said to exist. behind says that the log is to be asked for after the
 	// returned position. Errors: *UncertifiedError and *ForkError (no more is taken of this log for now),
 	// *ForgedError and *MalformedError (whoever said it misbehaves); any other is the store's own.

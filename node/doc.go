@@ -26,7 +26,9 @@
 //	index/          Badger: index tables 0x01-0x3f (package index), catalogue and
 //	                fetch queue 0x40-0x6f (node/archive), and 0x70 N -> Unix ms when
 //	                node N was last heard from, and 8 bytes more: Unix ms when it last
-//	                told of its own log and nothing of that was lacking (hearing.go)
+//	                told of its own log and nothing of that was lacking (hearing.go);
+//	                0x71 't' trust, 0x71 'n' N: the audit log has that they were shut
+//	                out (shutting.go)
 //	said            at 0 or 512 "priormesh said 2 EPOCH NUMBER CRC": how far the node's own
 //	                log has come; an index that knows of less is lost (spoken.go)
 //	restored.json   there from a restore, or from the finding that the index has lost

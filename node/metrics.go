@@ -43,11 +43,13 @@ var (
 	descCircuits     = prometheus.NewDesc("priormesh_relay_circuits", "Connections between other nodes that this one carries as a relay.", nil, nil)
 	descRelayed      = prometheus.NewDesc("priormesh_relay_bytes_total", "Bytes carried so.", nil, nil)
 	descDoubts       = prometheus.NewDesc("priormesh_arrivals_in_doubt", "Studies that arrived within priors.window and for which not all that may be a prior was brought, by why: \"possible\", \"crowded number\", \"limit\".", []string{"why"}, nil)
+	descShutOut      = prometheus.NewDesc("priormesh_shut_out", "Who is let in no more: \"trusts\" that were expelled, \"nodes\" that were revoked.", []string{"what"}, nil)
+	descVotes        = prometheus.NewDesc("priormesh_votes_open", "Trusts that some have voted to admit, or to expel, and not enough yet.", []string{"to"}, nil)
 	descRefused      = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descDoubts, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
+	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descDoubts, descShutOut, descVotes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
 		descLag, descAge, descPosition, descEpoch, descForked, descSnapshot, descTaken, descTaking, descBucket, descDamaged, descVerified, descRepaired, descLastVerified, descCircuits, descRelayed} {
 		ch <- d
 	}
@@ -139,6 +141,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descDoubts, float64(doubts.Possible), "possible")
 	gauge(descDoubts, float64(doubts.Crowded), "crowded number")
 	gauge(descDoubts, float64(doubts.Limited), "limit")
+	roster := c.n.index.Roster()
+	gauge(descShutOut, float64(len(roster.Expelled)), "trusts")
+	gauge(descShutOut, float64(len(roster.Revoked)), "nodes")
+	gauge(descVotes, float64(len(roster.Candidates)), "admit")
+	gauge(descVotes, float64(len(roster.Expulsions)), "expel")
 	level, free := c.n.disk.now()
 	gauge(descFree, float64(free))
 	gauge(descReserve, float64(c.n.disk.reserve))

@@ -120,8 +120,6 @@ func (c *revokeCmd) Run(p *program) error {
 		if client, err = c.client(p.ctx); err != nil {
 			return err
 		}
-	}
-	if running {
 		heard, known, done, err := heardOf(p, client, string(home.Config.Trust), c.What)
 		switch {
 		case err != nil:
@@ -209,6 +207,7 @@ func heardOf(p *program, client *api.Client, trust, id string) (ends []index.Log
 	}
 	for _, v := range s.Roster.Revoked {
 		if v.Node == id {
+			v.Known = true
 			return nil, true, &v, nil
 		}
 	}

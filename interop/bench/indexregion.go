@@ -280,6 +280,8 @@ func (w *written) Forks() []index.Fork { return nil }
 
 func (w *written) Holes() []index.Head { return nil }
 
+func (w *written) Ended(index.NodeID, index.Epoch) (index.Seq, bool) { return 0, false }
+
 func (w *written) Heard(index.Head) (index.Seq, bool, error) { return 0, false, nil }
 
 func (w *written) Take([]index.Verified) (int, error) { return 0, nil }
