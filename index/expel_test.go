@@ -250,6 +250,62 @@ func TestExpulsionsHoldInAnyOrder(t *testing.T) {
 	})
 }
 
+// Three members each of whom has voted to expel another are stuck on that roster: no vote can be taken back. Another roster, with
+// somebody whom two of them admit, lets them vote anew.
+func TestThreeWhoExpelEachOther(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC")
+	r.expel(t, "RBB", "RAA")
+	r.expel(t, "RCC", "RBB")
+	r.expel(t, "RAA", "RCC")
+	roster := r.roster()
+	if got := membersOf(roster); got != "RAA RBB RCC" || len(roster.Expulsions) != 3 || len(roster.Faults) > 0 {
+		t.Fatalf("%s %+v %+v", got, roster.Expulsions, roster.Faults)
+	}
+	if _, err := Expel(trustKeyOf("RAA"), roster, "RCC", roster.NextSerial("RAA")); err == nil {
+		t.Fatal("it votes twice on one roster")
+	}
+	for _, by := range []TrustID{"RAA", "RBB"} {
+		v, err := Admit(trustKeyOf(by), roster, cardOf("RDD"), roster.NextSerial(by))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.votes = append(r.votes, v)
+	}
+	r.expel(t, "RCC", "RAA", "RBB", "RDD")
+	roster = r.roster()
+	// What RCC had voted is not shown any more; RAA's vote of before is.
+	if want := []Expulsion{{"RBB", 1, 2, []TrustID{"RAA"}}}; membersOf(roster) != "RAA RBB RDD" || !reflect.DeepEqual(roster.Expulsions, want) || len(roster.Faults) > 0 {
+		t.Fatalf("%s %+v %+v", membersOf(roster), roster.Expulsions, roster.Faults)
+	}
+}
+
+// Who was expelled can still complete, with a vote on the old roster, what others had voted there before, and nothing else.
+func TestAnExpelledTrustCompletesAnOldAdmission(t *testing.T) {
+	r := foundRegion("RAA", "RBB", "RCC", "RDD")
+	old := []TrustID{"RAA", "RBB", "RCC", "RDD"}
+	for _, by := range []TrustID{"RAA", "RBB"} {
+		v, err := Admit(trustKeyOf(by), r.roster(), cardOf("REE"), r.roster().NextSerial(by))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.votes = append(r.votes, v)
+	}
+	r.expel(t, "RDD", "RAA", "RBB", "RCC")
+	late := r.cast("RDD", 1, cardOf("REE"), old...)
+	alone := r.cast("RDD", 2, cardOf("RXX"), old...)
+	if got := membersOf(EvalRoster(r.id, append(slices.Clone(r.votes), late, alone), nil)); got != "RAA RBB RCC REE" {
+		t.Fatal(got)
+	}
+	// Once those who had voted for it have voted on the roster that follows, they cannot be brought to add to the old one.
+	r.admit(cardOf("RFF"))
+	more := r.cast("RAA", r.roster().NextSerial("RAA"), cardOf("RXX"), old...)
+	again := r.cast("RBB", r.roster().NextSerial("RBB"), cardOf("RXX"), old...)
+	roster := EvalRoster(r.id, append(slices.Clone(r.votes), alone, late, more, again), nil)
+	if got := membersOf(roster); strings.Contains(got, "RXX") || !strings.Contains(got, "RFF") {
+		t.Fatal(got)
+	}
+}
+
 func TestRevoking(t *testing.T) {
 	r := foundRegion("RAA", "RBB")
 	second := testKey("second node of RBB")

@@ -851,7 +851,9 @@ func (e *election) roster(certs []NodeCert, revoked []Revocation, lenient map[Tr
 		case v.Op == OpAdmit && !member && v.at().count(t) == r.turns[t]:
 			candidates[v.Card.Hash()] = newer(candidates[v.Card.Hash()], v.Card)
 		case v.Op == OpExpel && member && v.at().count(t) == r.turns[t]:
-			expulsions[t] = true
+			if _, still := r.Member(v.By); still { // what only those who are out themselves have voted is no news
+				expulsions[t] = true
+			}
 		}
 	}
 	for t := range expulsions {
