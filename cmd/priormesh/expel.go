@@ -29,7 +29,7 @@ The vote needs the trust key and cannot be taken back. On one roster a trust has
 
 If the key of a node was stolen, and not that of the trust, the trust revokes the node (` + "`priormesh revoke`" + `) and nobody has to be expelled.
 
-It says who has voted and how many votes are needed; so does ` + "`priormesh status`" + `. Exit code 6: the vote is given, and others are missing. Voting twice changes nothing: repeat the command to see how far it is.
+It says who has voted and how many votes are needed; so does ` + "`priormesh status`" + `. Exit code 6: the vote is given, and others are missing. Voting twice changes nothing: repeat the command to see how far it is. Votes count on the roster on which they were given: when a trust is admitted or expelled before there are enough, repeat it to vote anew.
 
 Examples:
 
