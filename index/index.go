@@ -794,6 +794,23 @@ func (x *Index) certified(n NodeID) (TrustID, error) {
 	return "", &UncertifiedError{Node: n}
 }
 
+// TrustOf names the trust whose node it is, or was: also of one that is let in no more, whose words were taken when it was. What a node has
+// received stays its trust's.
+func (x *Index) TrustOf(n NodeID) (TrustID, bool) {
+	if n == x.self {
+		return x.opt.Trust, true
+	}
+	r := x.Roster()
+	if t, ok := r.Allowed(n); ok {
+		return t, true
+	}
+	if a, ok := x.known(n); ok {
+		return a.trust, true
+	}
+	v, ok := r.Revocation(n)
+	return v.Trust, ok
+}
+
 // Ended implements Logs.
 func (x *Index) Ended(n NodeID, e Epoch) (end Seq, over bool) {
 	r := x.Roster()

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/priormesh/priormesh/cas/castest/s3test"
+	"github.com/priormesh/priormesh/dicom/dicomtest"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
@@ -364,4 +366,83 @@ func TestWhoJoinsAfterAnExpulsion(t *testing.T) {
 			t.Errorf("%.20s: %v", c.whom, err)
 		}
 	}
+}
+
+// A copy of what a trust had that was expelled is kept, whatever the quota: nobody can be asked for it.
+func TestCopiesOfAnExpelledTrustStay(t *testing.T) {
+	all := region(t, "RX1", "RX2", "RX3")
+	a, b, out := all[0], all[1], all[2]
+	theirs, others := study("1.2.3.3", ada, "20240101", 2), study("1.2.3.2", ada, "20240102", 2)
+	out.imports(theirs...)
+	b.imports(others...)
+	for _, list := range [][]dicomtest.Instance{theirs, others} { // the one that is to stay is the first to go
+		a.hearsOf(list[0].Study)
+		a.serves(list[0].Study, list)
+		a.waitAvailability(list[0].Study, "ONLINE")
+	}
+	a.expels(out)
+	b.wait("expels it", func() (bool, string) {
+		x, err := b.n.Expel(context.Background(), "RX3")
+		return err == nil && x.Expelled, fmt.Sprintf("%+v, %v", x, err)
+	})
+	out.cutOff()
+	a.wait("shows it as expelled", func() (bool, string) {
+		r := a.status().Roster
+		return len(r.Expulsions) == 1 && r.Expulsions[0].Expelled, fmt.Sprintf("%+v", r)
+	})
+	a.stop()
+	a.home.Config.Space.Copies, a.home.Config.Space.KeepCopies = 1, node.Duration(time.Millisecond)
+	a.start()
+	a.waitAvailability(others[0].Study, "NEARLINE")
+	if got := a.availability(theirs[0].Study); got != "ONLINE" {
+		t.Fatalf("%s: the only copy there is has gone", got)
+	}
+	a.serves(theirs[0].Study, theirs)
+}
+
+// What a node put into its trust's bucket stays its trust's when the node is revoked, and when the trust is expelled.
+func TestABucketOutlivesWhoPutIntoIt(t *testing.T) {
+	server := s3test.Start(t)
+	bucket := server.Bucket("originals", false)
+	first := newTrust(t, "RX1", "Test region")
+	first.inBucket(server, bucket)
+	first.home.Config.Space.SweepAfter, first.home.Config.Space.RoundEvery = node.Duration(20*time.Millisecond), node.Duration(50*time.Millisecond)
+	first.home.Config.Space.Copies, first.home.Config.Space.KeepCopies = 1, 0
+	all := regionOf(t, first, "RX2")
+	other := all[1]
+	second := sibling(first, first)
+	second.start()
+	list := study("1.2.3.1", ada, "20240101", 3)
+	second.imports(list...)
+	first.serves("1.2.3.1", list)
+	head, _ := first.n.Index().Head(second.n.Index().Self())
+	v, err := first.home.RevokeNode(second.peer(), "", index.LogEnd{Epoch: head.Epoch, Seq: head.Seq})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.n.Revoke(context.Background(), v.String()); err != nil {
+		t.Fatal(err)
+	}
+	second.cutOff()
+	second.stop()
+	own := func() {
+		t.Helper()
+		first.stop()
+		first.start()
+		first.serves("1.2.3.1", list)
+		if s := first.status().Space; s.Copies.Studies != 0 || s.Originals.Studies != 1 {
+			t.Fatalf("%+v", s)
+		}
+		if got := first.availability("1.2.3.1"); got != "ONLINE" {
+			t.Fatal(got)
+		}
+	}
+	own()
+	other.serves("1.2.3.1", list)
+	first.expels(first)
+	other.wait("expels it too", func() (bool, string) {
+		x, err := other.n.Expel(context.Background(), "RX1")
+		return err == nil && x.Expelled, fmt.Sprintf("%+v, %v", x, err)
+	})
+	own()
 }

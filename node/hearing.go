@@ -213,9 +213,8 @@ func basisOf(now time.Time, self index.NodeID, roster index.Roster, lags []index
 // forks lists the logs that are quarantined, and what to do about each.
 func (n *Node) forks() []api.Fork {
 	out := []api.Fork{}
-	roster := n.index.Roster()
 	for _, f := range n.index.Forks() {
-		trust, _ := roster.Allowed(f.Node)
+		trust, _ := n.index.TrustOf(f.Node)
 		head, _ := n.index.Head(f.Node)
 		x := api.Fork{Node: f.Node.String(), Trust: string(trust), Epoch: uint64(f.Epoch), Position: uint64(f.Seq), Found: f.Found.UTC(),
 			Own: f.Node == n.index.Self(), Over: head.Epoch > f.Epoch}

@@ -652,7 +652,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		return api.Status{}, err
 	}
 	for _, c := range kept {
-		trust, _ := roster.Allowed(c.Origin)
+		trust, _ := n.index.TrustOf(c.Origin)
 		st.Conflicts = append(st.Conflicts, api.Conflict{Study: c.Study, Instance: c.Instance, Trust: string(trust)})
 	}
 	if st.Damage, st.Damaged, err = n.damage(); err != nil {

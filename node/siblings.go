@@ -30,7 +30,7 @@ func (d *adoption) heard(f index.Fact) {
 	if !d.n.shared || f.Author == d.n.index.Self() {
 		return
 	}
-	if trust, _ := d.n.index.Roster().Allowed(f.Author); trust != d.n.home.Config.Trust {
+	if trust, _ := d.n.index.TrustOf(f.Author); trust != d.n.home.Config.Trust {
 		return
 	}
 	d.mu.Lock()

@@ -78,7 +78,7 @@ func (s *server) erasureJSON(study string, e archive.Erasure) Erasure {
 	if e.Done {
 		out.State = "erased"
 	}
-	own, _ := s.Archive.Index.Roster().Allowed(s.Archive.Self)
+	own, _ := s.Archive.Index.TrustOf(s.Archive.Self)
 	for _, t := range e.Copies {
 		if t == own {
 			continue // another node of this trust: it follows by itself

@@ -396,9 +396,8 @@ func (a *Archive) holdersOf(id sourceID, revision uint64) []index.NodeID {
 // trustsOf names the trusts of nodes, for people.
 func (a *Archive) trustsOf(nodes []index.NodeID) string {
 	var out []string
-	roster := a.Index.Roster()
 	for _, n := range nodes {
-		if trust, ok := roster.Allowed(n); ok && !slices.Contains(out, string(trust)) {
+		if trust, ok := a.Index.TrustOf(n); ok && !slices.Contains(out, string(trust)) {
 			out = append(out, string(trust))
 		}
 	}

@@ -411,7 +411,7 @@ func (a *Archive) noteAll(ctx context.Context, id sourceID, list []suspect) (rea
 	}
 	if added > 0 {
 		if !a.damage.ill(id) {
-			trust, _ := a.Index.Roster().Allowed(id.Origin)
+			trust, _ := a.Index.TrustOf(id.Origin)
 			a.Log.Error("damage was found in what is stored of a study; it is quarantined, and repaired from whoever holds a copy", "study", short(id.Study), "received_by", string(trust), "kind", string(real[0].Kind))
 		}
 		a.grants.forget(id)

@@ -394,7 +394,7 @@ func (e *erasures) condemn(scope sourceID, reason string) (*erasing, error) {
 			}
 		}
 	}
-	trust, _ := a.Index.Roster().Allowed(r.Sources[0].Origin)
+	trust, _ := a.Index.TrustOf(r.Sources[0].Origin)
 	event := audit.Event{Event: "study.erase", Study: short(scope.Study), Detail: reason}
 	if !r.Whole {
 		event = audit.Event{Event: "copy.erase", Node: scope.Origin.String(), Trust: string(trust), Study: short(scope.Study), Detail: reason}
@@ -709,7 +709,7 @@ func (e *erasures) finish(ctx context.Context, r openErasure) error {
 	done.Done, done.Unclean = true, true
 	event := audit.Event{Event: "study.erased", Study: short(r.Study), Detail: fmt.Sprintf("%d versions, %d instances", done.Versions, done.Instances)}
 	if !r.Whole {
-		trust, _ := a.Index.Roster().Allowed(r.Sources[0].Origin)
+		trust, _ := a.Index.TrustOf(r.Sources[0].Origin)
 		event.Event, event.Node, event.Trust = "copy.erased", r.Sources[0].Origin.String(), string(trust)
 	}
 	if err := a.Audit.Append(event); err != nil {

@@ -66,10 +66,9 @@ func (s *space) collect(ctx context.Context) {
 
 // need is how many bytes of copies are too many, for the quota and for the disk.
 func (s *space) need() (quota, disk int64) {
-	roster := s.a.Index.Roster()
 	s.mu.Lock()
 	for id, c := range s.copies {
-		if s.foreign(roster, id) {
+		if s.foreign(id) {
 			quota += c.bytes
 		}
 	}
@@ -96,12 +95,11 @@ func (s *space) evict(ctx context.Context, need int64, why string) (any bool, yo
 		copied
 	}
 	var list []candidate
-	roster := s.a.Index.Roster()
 	now := s.a.Now()
 	s.mu.Lock()
 	young = evictAgain
 	for id, c := range s.copies {
-		if !s.foreign(roster, id) {
+		if !s.foreign(id) {
 			continue
 		}
 		if left := s.a.Space.KeepFor - now.Sub(c.used); left > 0 {
@@ -163,8 +161,10 @@ func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone boo
 		return false, err
 	}
 	holders := a.Index.Holders(id.Study, id.Origin)
+	roster := a.Index.Roster()
 	elsewhere := slices.ContainsFunc(holders, func(h index.Holder) bool {
-		return h.Node != a.Self && !h.Quarantined && h.Revision >= src.Revision
+		_, in := roster.Allowed(h.Node) // what one has who is out is not to be had
+		return in && h.Node != a.Self && !h.Quarantined && h.Revision >= src.Revision
 	})
 	if !elsewhere {
 		if some, err := a.catalogued(id); some || err != nil {
@@ -182,7 +182,7 @@ func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone boo
 			return false, err
 		}
 	}
-	trust, _ := a.Index.Roster().Allowed(id.Origin)
+	trust, _ := a.Index.TrustOf(id.Origin)
 	if err := a.Audit.Append(audit.Event{Event: "copy.evicted", Node: id.Origin.String(), Trust: string(trust), Study: short(id.Study), Detail: why}); err != nil {
 		return false, err
 	}

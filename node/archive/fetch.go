@@ -249,7 +249,7 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study, 
 // auditDone writes down from whom a study was brought.
 func (a *Archive) auditDone(r *remote) error {
 	for _, h := range r.gave() {
-		trust, _ := a.Index.Roster().Allowed(h)
+		trust, _ := a.Index.TrustOf(h)
 		if err := a.Audit.Append(audit.Event{Event: "fetch.done", Node: h.String(), Trust: string(trust), Study: short(r.id.Study), Purpose: string(access.DirectCare)}); err != nil {
 			return err
 		}
@@ -259,7 +259,7 @@ func (a *Archive) auditDone(r *remote) error {
 
 // explain says for people why a holder gave nothing.
 func (a *Archive) explain(h index.NodeID, err error) error {
-	trust, _ := a.Index.Roster().Allowed(h)
+	trust, _ := a.Index.TrustOf(h)
 	if errors.Is(err, mesh.ErrRefused) {
 		return fmt.Errorf("%s refused it or no longer has it", trust)
 	}

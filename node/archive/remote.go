@@ -948,7 +948,7 @@ func (s audited) OpenStudy(ctx context.Context, h index.NodeID, req mesh.StudyRe
 	if err != nil && !errors.Is(err, mesh.ErrRefused) {
 		return nil, err
 	}
-	trust, _ := s.a.Index.Roster().Allowed(h)
+	trust, _ := s.a.Index.TrustOf(h)
 	event := audit.Event{Event: "grant.denied", Node: h.String(), Trust: string(trust), Study: short(req.Study), Purpose: req.Purpose}
 	if err == nil {
 		event.Event, event.Expires = "grant.got", stream.Grant().Expires

@@ -208,7 +208,7 @@ func (r *repair) is(x suspect, from index.NodeID) error {
 	if err := r.a.forgetDamage(r.id, x.c); err != nil {
 		return err
 	}
-	trust, _ := r.a.Index.Roster().Allowed(from)
+	trust, _ := r.a.Index.TrustOf(from)
 	r.mended++
 	r.a.damage.mended(r.id, 1, trust)
 	return nil
@@ -393,7 +393,7 @@ func (r *repair) audit(s *mesh.StudyStream, blocks int) error {
 	if blocks == 0 {
 		return nil
 	}
-	trust, _ := r.a.Index.Roster().Allowed(s.Holder())
+	trust, _ := r.a.Index.TrustOf(s.Holder())
 	return r.a.Audit.Append(audit.Event{Event: "repair.done", Node: s.Holder().String(), Trust: string(trust), Study: short(r.id.Study),
 		Purpose: s.Grant().Purpose, Detail: fmt.Sprintf("%d blocks or keys", blocks)})
 }

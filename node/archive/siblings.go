@@ -43,9 +43,8 @@ func (a *Archive) sibling(origin index.NodeID) bool {
 	if !a.Space.Shared || origin == a.Self {
 		return false
 	}
-	roster := a.Index.Roster()
-	own, _ := roster.Allowed(a.Self)
-	trust, known := roster.Allowed(origin)
+	own, _ := a.Index.TrustOf(a.Self)
+	trust, known := a.Index.TrustOf(origin)
 	return known && trust == own
 }
 

@@ -504,13 +504,13 @@ func (s *space) counted(ctx context.Context, id sourceID, shelf cas.Shelf, clean
 
 // foreign says whether a source is another trust's: only such a copy is ever
 // evicted.
-func (s *space) foreign(roster index.Roster, id sourceID) bool {
+func (s *space) foreign(id sourceID) bool {
 	if id.Origin == s.a.Self {
 		return false
 	}
-	own, _ := roster.Allowed(s.a.Self)
-	trust, known := roster.Allowed(id.Origin)
-	return !known || own == "" || trust != own
+	own, _ := s.a.Index.TrustOf(s.a.Self)
+	trust, known := s.a.Index.TrustOf(id.Origin)
+	return !known || trust != own
 }
 
 // SpaceUsed is how much there is of what.
@@ -544,12 +544,11 @@ func (a *Archive) SpaceUsed() (SpaceUsed, error) {
 		return s.sums.SpaceUsed, nil
 	}
 	var out SpaceUsed
-	roster := a.Index.Roster()
 	whose := make(map[index.NodeID]bool)
 	held := func(id sourceID) *Held {
 		f, ok := whose[id.Origin]
 		if !ok {
-			f = s.foreign(roster, id)
+			f = s.foreign(id)
 			whose[id.Origin] = f
 		}
 		if f {
