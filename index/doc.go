@@ -43,7 +43,7 @@
 // of an [Identifier] is "nhs" 00 number, or "id" 00 issuer 00 ID. The subject of a link is, in hex, SHA-256("priormesh-link-1" 00 || text || 00 00 ||
 // text), the lesser identifier first (IDs by issuer, then ID; NHS numbers after them), and so it stands in the body, but for a merge. The subject of
 // a report is its study, "@", and in hex SHA-256("priormesh-report-1" 00 || issuer || 00 || ID); of an offer its study, "@", its origin, "@", its ID. A [Vote] is signed field by field and
-// has one form only; its hash is SHA-256("priormesh-vote-1" 00 || the vote without its signature).
+// has one form only; its hash is SHA-256("priormesh-vote-1" 00 || the vote without its signature). So has a [Revocation], whose subject is the node, "@", the trust.
 //
 // The body of a retraction is a map: 1 why ("erased"), 2 the position of the last fact taken back, 3 the positions of up to [MaxRetracted]
 // facts, ascending. A position is 8 bytes: one of the epoch, seven of the number.
@@ -56,7 +56,7 @@
 //	2 Want     8 ID (not 0), 6 limit, 9 logs: for each node (32 bytes), epoch and after as varints (unsigned LEB128)
 //	3 Batches  8 ID of the Want (0 or absent: pushed), 7 batches, each the CBOR [header, sig, [[salt, payload], …]] as bytes,
 //	           2 heads of wanted logs that go on
-//	4 Digest   10 for each of the 16 buckets its hash (16 bytes)
+//	4 Digest   10 for each of the 16 buckets its hash (16 bytes); logs of nodes that are let in no more are left out, or end where a revocation says
 //	5 Summary  11 buckets that differ, each: number (1 byte), hash (16), marks
 //	6 Show     12 marks
 //	8 SnapshotOffer, 9 WantParts, 10 Parts: see snapshot_message.go
