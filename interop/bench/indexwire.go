@@ -17,7 +17,7 @@ import (
 func (b *indexBench) pages(ctx context.Context) error {
 	opt := b.region
 	opt.Trusts = synthetic.Trusts()[:1]
-	n, err := b.load(ctx, "pages", opt, "")
+	n, err := b.load(ctx, mkdir(b.dir, "pages"), opt, "")
 	if err != nil {
 		return err
 	}
