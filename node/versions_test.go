@@ -163,3 +163,56 @@ func TestWhatIsHereIsGivenWhoeverElseTellsOfIt(t *testing.T) {
 		t.Errorf("an instance that only the other one has: %d %.200s", resp.StatusCode, body)
 	}
 }
+
+// One trust filed two people's images under one Study Instance UID: who looks for
+// either learns that images may be his, and is told whose else.
+func TestAMixedStudyIsFoundByEachPatientsNumber(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	list := study("1.2.3.1", ada, "20240101", 3)
+	list[1].PatientID, list[1].Name, list[1].BirthDate = grace.PatientID, grace.Name, grace.BirthDate
+	list[2].PatientID, list[2].Name, list[2].BirthDate = grace.PatientID, grace.Name, grace.BirthDate // said once
+	r[0].imports(list...)
+	for _, tr := range r {
+		for _, number := range []string{ada.PatientID, grace.PatientID} {
+			tr.wait("finds it by "+number, func() (bool, string) {
+				f := tr.finds("patient=" + number)
+				return len(f.Studies) == 1 && f.Studies[0].MixedPatient && f.Studies[0].Instances == 3 &&
+					slices.ContainsFunc(f.Warnings, func(w string) bool {
+						return strings.Contains(w, "name several patients") && strings.Contains(w, "1.2.3.1")
+					}), fmt.Sprintf("%+v", f)
+			})
+			res, b := tr.get("/dicom-web/studies?PatientID="+number, "application/dicom+json")
+			if w := strings.Join(res.Header.Values("Warning"), " "); !strings.Contains(string(b), "1.2.3.1") || !strings.Contains(w, "name several patients") {
+				t.Errorf("by %s at %s: %s %q", number, tr.home.Config.Trust, b, w)
+			}
+		}
+		res, _ := tr.get("/dicom-web/studies/1.2.3.1/metadata", "application/dicom+json")
+		if w := strings.Join(res.Header.Values("Warning"), " "); res.StatusCode != 200 || !strings.Contains(w, "name several patients") {
+			t.Errorf("its images at %s: %d %q", tr.home.Config.Trust, res.StatusCode, w)
+		}
+	}
+}
+
+// An NHS number is one number however it is written, also where a Patient ID is asked for.
+func TestAnNHSNumberIsFoundAsAPatientIDHoweverItIsWritten(t *testing.T) {
+	r := region(t, "RX1")
+	for i, number := range []string{"9434765919", "943 476 5919", "943-476-5919"} {
+		one := ada
+		one.PatientID, one.Issuer = number, "NHS"
+		r[0].imports(study(fmt.Sprint("1.2.3.", i), one, "20240101", 1)...)
+	}
+	other := ada
+	other.PatientID, other.Issuer = "9434765919", "RX9"
+	r[0].imports(study("1.2.3.9", other, "20240101", 1)...)
+	for _, asked := range []string{"9434765919", "943%20476%205919", "943-476-5919"} {
+		if f := r[0].finds("patient=" + asked + "&issuer=NHS"); len(f.Studies) != 3 {
+			t.Errorf("%s: %d studies", asked, len(f.Studies))
+		}
+		if got := r[0].searched("PatientID=" + asked + "&IssuerOfPatientID=NHS"); len(got) != 3 {
+			t.Errorf("QIDO, %s: %v", asked, got)
+		}
+	}
+	if f := r[0].finds("patient=9434765919&issuer=RX9"); len(f.Studies) != 1 {
+		t.Errorf("of another issuer: %+v", f.Studies)
+	}
+}

@@ -181,7 +181,7 @@ func (c *findCmd) Run(p *program) error {
 		p.note("%d more: go on with --after %s", got.Total-next, plain(got.Next))
 	case got.Next != "":
 		p.note("there are more: go on with --after %s", plain(got.Next))
-	case next < got.Total && c.After == "":
+	case len(got.Studies) > 0 && next < got.Total && c.After == "":
 		p.note("%d more: go on with --offset %d", got.Total-next, next)
 	}
 	if len(got.Studies) > 0 {

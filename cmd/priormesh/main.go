@@ -190,7 +190,12 @@ const (
 func (h homeFlag) client(ctx context.Context) (*api.Client, error) {
 	home, err := node.OpenHome(h.Home)
 	if err != nil {
-		return nil, err
+		// A node that runs goes on with the settings that it has, and can be asked.
+		at := &node.Home{Dir: h.Home}
+		if _, rerr := at.Running(); rerr != nil {
+			return nil, err
+		}
+		home = at
 	}
 	running, err := runningOf(ctx, home)
 	if err != nil {

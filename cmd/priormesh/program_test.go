@@ -412,6 +412,32 @@ func TestFetchWaitsUntilTheStudyIsHere(t *testing.T) {
 	}
 }
 
+// Settings that cannot be read any more change nothing in a node that runs: it can be asked.
+func TestCommandsReachANodeWhoseSettingsAreWrong(t *testing.T) {
+	f := &fake{answers: map[string]any{"GET /api/v1/studies": api.Found{Studies: []api.Study{{Study: "1.2.3", PatientID: "A1"}}, Total: 1}}}
+	home := homeOf(t, f)
+	path := filepath.Join(home, "config.toml")
+	wrong, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wrong.WriteString("\nwrokers = 3\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := wrong.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, "", "find", "--home", home, "--patient", "A1"); r.code != 0 || !strings.Contains(r.stdout, "1.2.3") {
+		t.Errorf("%+v", r)
+	}
+	if err := os.Remove(filepath.Join(home, "run.json")); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, "", "find", "--home", home, "--patient", "A1"); r.code != 1 || !strings.Contains(r.stderr, "wrokers") {
+		t.Errorf("of a node that does not run: %+v", r)
+	}
+}
+
 // Ctrl-C ends the waiting, not the fetch.
 func TestFetchInterrupted(t *testing.T) {
 	f := &fake{answers: map[string]any{"POST /api/v1/fetches": api.Fetch{Study: "1.2", State: "queued"}}, polls: []api.Fetch{{Study: "1.2", State: "queued"}}}

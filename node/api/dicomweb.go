@@ -367,6 +367,7 @@ func studyQuery(q dicomweb.Query, self index.NodeID) (iq index.Query, rest []dic
 			warnings = append(warnings, fmt.Sprintf("%s is not a date, a time, a range of them or a timezone offset, and was ignored", m.Tag()))
 		}
 	}
+	byNHSNumber(&iq)
 	return iq, rest, warnings
 }
 

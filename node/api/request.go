@@ -15,6 +15,7 @@ import (
 
 	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/node/archive"
 )
 
 // What a request asks for is understood as a whole or refused: a word that is
@@ -106,6 +107,15 @@ func flag(q url.Values, name string) (bool, error) {
 	return false, fmt.Errorf("%w: %s must be true or false", ErrWrongUse, name)
 }
 
+// byNHSNumber makes a question for a Patient ID whose issuer gives NHS numbers
+// one for the NHS number: the study may have it written otherwise, or among
+// other Patient IDs.
+func byNHSNumber(q *index.Query) {
+	if n, ok := archive.NHSNumberOf(q.PatientID, q.Issuer); ok && (q.NHS == "" || q.NHS == n) {
+		q.NHS, q.PatientID, q.Issuer = n, "", ""
+	}
+}
+
 // filter reads which studies are asked for.
 func filter(q url.Values) (index.Query, error) {
 	var first error
@@ -165,6 +175,7 @@ func filter(q url.Values) (index.Query, error) {
 	if iq.After != "" && iq.Offset > 0 {
 		wrong("give after or offset, not both")
 	}
+	byNHSNumber(&iq)
 	return iq, first
 }
 

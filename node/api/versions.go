@@ -17,7 +17,7 @@ const namedVersions = 4
 // says what an answer does not show by itself: who received which part of a
 // study, and which counts are not certain.
 func told(found []archive.Found) (shown []archive.Found, warnings []string) {
-	var other, several []string
+	var other, several, mixed []string
 	atLeast, copies := 0, 0
 	for _, f := range found {
 		if f.Other {
@@ -25,6 +25,9 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 			continue
 		}
 		shown = append(shown, f)
+		if f.Study.Mixed {
+			mixed = append(mixed, f.UID)
+		}
 		if f.AtLeast {
 			atLeast++
 		}
@@ -38,6 +41,10 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 	if len(other) > 0 {
 		warnings = append(warnings, fmt.Sprintf("%s left out: what matches is a version that names, or may name, another patient than the one shown under the same Study Instance UID; ask for %s by UID",
 			counted(len(other), "study is", "studies are"), strings.Join(other[:min(len(other), namedVersions)], ", ")))
+	}
+	if len(mixed) > 0 {
+		warnings = append(warnings, fmt.Sprintf("%s instances that name several patients, and is shown under one of them: look whom each image names (%s)",
+			counted(len(mixed), "study has", "studies have each"), strings.Join(mixed[:min(len(mixed), namedVersions)], ", ")))
 	}
 	if atLeast > 0 {
 		warnings = append(warnings, fmt.Sprintf("of %s series and instances are counted at the least: several nodes received them and not all of their lists are here, or a copy has more than its origin tells of", counted(atLeast, "study", "studies")))

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -79,6 +80,34 @@ func fill(known, inst dicom.Dataset) dicom.Dataset {
 	return known
 }
 
+// mixedNumbers is how many patients' numbers a mixed study is found by.
+const mixedNumbers = 16
+
+// alsoNumbered has a study of which an instance names another patient found by
+// that one's number too: who looks for him must learn that images are there.
+func (a *Archive) alsoNumbered(said, more dicom.Dataset) dicom.Dataset {
+	id, issuer := more.String(dicom.TagPatientID), a.issuerOf(more)
+	known := said.PatientIDs()
+	if id == "" || len(known) >= mixedNumbers || slices.ContainsFunc(known, func(k dicom.PatientID) bool {
+		return k.ID == id && cmp.Or(k.Issuer, a.Issuer) == issuer
+	}) {
+		return said
+	}
+	item := dicom.Dataset{Elements: []dicom.Element{
+		{Tag: dicom.TagPatientID, VR: dicom.LO, Value: []byte(id)},
+		{Tag: dicom.TagIssuerOfPatientID, VR: dicom.LO, Value: []byte(issuer)},
+	}}
+	others := dicom.Element{Tag: dicom.TagOtherPatientIDsSequence, VR: dicom.SQ}
+	if e, ok := said.Find(dicom.TagOtherPatientIDsSequence); ok {
+		others = e
+	}
+	others.Items = append(slices.Clip(others.Items), item)
+	said.Elements = slices.DeleteFunc(slices.Clone(said.Elements), func(e dicom.Element) bool { return e.Tag == others.Tag })
+	said.Elements = append(said.Elements, others)
+	slices.SortFunc(said.Elements, func(a, b dicom.Element) int { return int(int64(a.Tag) - int64(b.Tag)) })
+	return said
+}
+
 // statement is what this node says of a study in the index.
 func (a *Archive) statement(id sourceID, s source, series []dicom.Dataset) (index.Study, error) {
 	d, err := dicom.Decode(s.Attrs, a.Limits)
@@ -131,6 +160,15 @@ func addOnce(list []string, v string) []string {
 		return list
 	}
 	return append(list, v)
+}
+
+// NHSNumberOf gives the digits of a Patient ID that is an NHS number: its issuer
+// says so, however it is written.
+func NHSNumberOf(id, issuer string) (digits string, ok bool) {
+	if !nhsIssuer(issuer) {
+		return "", false
+	}
+	return dicom.NHSNumber(id)
 }
 
 // nhsIssuer says whether an issuer's numbers are NHS numbers. A number counts

@@ -203,14 +203,18 @@ func (a *Archive) commitIn(txn *badger.Txn, c *commit) error {
 	}
 	if isNew {
 		s = source{Whole: true, Attrs: pick(c.data, studyTags).Encode()}
-	} else if !s.Mixed {
+	} else {
 		said, err := dicom.Decode(s.Attrs, a.Limits)
 		if err != nil {
 			return err
 		}
-		if s.Mixed = !a.samePerson(said, c.data); !s.Mixed {
-			s.Attrs = fill(said, c.data).Encode()
+		s.Mixed = s.Mixed || !a.samePerson(said, c.data)
+		if s.Mixed {
+			said = a.alsoNumbered(said, c.data)
+		} else {
+			said = fill(said, c.data)
 		}
+		s.Attrs = said.Encode()
 	}
 	c.first = s.Revision == 0
 	s.Dirty, s.LastChange, s.Settled = true, now, false

@@ -376,6 +376,9 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 		case v.behind() && solid:
 			out = append(out, fmt.Sprintf("%s has told of more of this study than is here yet", v.trust))
 		}
+		if v.told && v.said.Mixed && !v.stranger {
+			out = append(out, fmt.Sprintf("instances of this study, as %s has it, name several patients: look whom each one names", v.trust))
+		}
 		if v.lost() {
 			out = append(out, a.lostText(v.id, v.said.Instances))
 		}
