@@ -23,7 +23,7 @@ type eraseCmd struct {
 func (eraseCmd) Help() string {
 	return `Erases all that this node keeps under a Study Instance UID: what was received here and copies of what other trusts received. Their keys are destroyed first, so that nobody can read the images any more; then the images, every record of the study and what this node has told the region of it go, from the node's files too. It cannot be undone. The node carries it on if this command or the node itself is stopped.
 
-What it cannot do: other trusts that hold a copy of what was received here erase it by themselves when their node hears of this, and not before; what another trust has received itself stays there and is still found; backups of this node, of its disk or of its keys are yours to deal with; and the audit log keeps that the study, under a shortened hash, was stored, given and erased.
+What it cannot do: other trusts that hold a copy of what was received here erase it by themselves when their node hears of this, and not before; what another trust has received itself stays there, is still found, and comes here again when somebody reads it or it is a prior of what arrives; backups of this node, of its disk or of its keys are yours to deal with; and the audit log keeps that the study, under a shortened hash, was stored, given and erased.
 
 The reason must not name the patient. A study that is received again after it was erased is a new study.
 

@@ -29,7 +29,7 @@ type findCmd struct {
 	Body        words `placeholder:"CS" help:"Body part examined, such as HEAD."`
 	Trust       words `placeholder:"ODS" help:"Studies that this trust received."`
 	Modality    words `placeholder:"CS" help:"Modality, such as CT."`
-	Since       words `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31."`
+	Since       words `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31. A study without a date is in no range."`
 	Until       words `placeholder:"DATE" help:"Studies of this day and earlier."`
 	Study       words `placeholder:"UID" help:"Study Instance UID."`
 	Limit       count `default:"100" help:"At most this many, newest first (1 to 1000)."`
