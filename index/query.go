@@ -605,6 +605,11 @@ func (m *matcher) ofPerson() bool {
 	return q.PatientID != "" || q.Issuer != "" || q.NHS != "" || q.Name != "" || q.Sex != "" || m.birth.set()
 }
 
+// choosy says that a person is asked for more than by how the name begins, or by a number.
+func (m *matcher) choosy() bool {
+	return m.q.Sex != "" || strings.ContainsAny(strings.TrimRight(m.q.Name, "*^"), "*?")
+}
+
 // matchesPerson compares what is said of a patient with what is asked of him.
 func (m *matcher) matchesPerson(p person) bool {
 	q := &m.q

@@ -109,6 +109,52 @@ func TestManyWords(t *testing.T) {
 	}
 }
 
+// Of many persons whose names begin alike those are looked for that all else that is asked of a person fits: their studies are read and
+// not those of all. Where most fit, nobody is looked at before a page is full.
+func TestOfManyPersonsThoseAreReadThatAreAskedFor(t *testing.T) {
+	x := openTest(t, "RAA", foundRegion("RAA"))
+	const persons, each = 1200, 3
+	var all []Statement
+	for i := range persons {
+		name, sex := fmt.Sprintf("SMITH^P%dN", i), "F"
+		if i == 700 {
+			name, sex = "SMITH^ZEBULONA", "O"
+		}
+		for k := range each {
+			all = append(all, mustStudy(t, Study{UID: fmt.Sprintf("1.%d.%d", i, k), Patient: []PatientID{{fmt.Sprint("P", i), "RAA"}}, Name: name, Sex: sex, Date: "20240101"}))
+		}
+	}
+	for group := range slices.Chunk(all, MaxFacts) {
+		say(t, x, group...)
+	}
+	for name, c := range map[string]struct {
+		q                       Query
+		found, examined, looked int
+	}{
+		"a name and a sex":              {Query{Name: "SMITH", Sex: "O", Limit: 10}, each, 2 * each, persons},
+		"the end of a name":             {Query{Name: "SMITH^*BULONA", Limit: 10}, each, 2 * each, persons},
+		"what most are":                 {Query{Name: "SMITH", Sex: "F", Limit: 10}, 10, 100, sampleOf + 100},
+		"a name that nobody else bears": {Query{Name: "SMITH^ZEB*", Limit: 10}, each, 2 * each, 3},
+		"nobody":                        {Query{Name: "SMITH", Sex: "M", Limit: 10}, 0, 0, persons},
+	} {
+		m, err := x.matcher(c.q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := x.db.View(func(txn *badgerTxn) error {
+			s := m.search(txn)
+			got := map[string]bool{}
+			complete, err := s.each(func(f found) (bool, error) { got[f.uid] = true; return len(got) < c.q.Limit, nil })
+			if len(got) != c.found || !complete || s.examined > c.examined || len(s.persons) > c.looked {
+				t.Errorf("%s: %d studies, complete: %v; %d records and %d persons were looked at", name, len(got), complete, s.examined, len(s.persons))
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A query passes over so many rows and no more, in however many walks, and says so.
 func TestAQueryWalksSoFarAndNoFurther(t *testing.T) {
 	x := openTest(t, "RAA", foundRegion("RAA"))

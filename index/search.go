@@ -47,6 +47,8 @@ const (
 	nearRows      = 32      // whose name begins alike are next to each other: so many rows are passed before their place is sought
 	farRows       = 4       // and so many after it had to be
 	fewRows       = 64      // so many studies are read without looking for something better
+	sampleOf      = 256     // persons that are looked at to see whether most are asked for
+	denseFrom     = 8       // one in so many is: then they are met soon enough
 	maxCommon     = 1 << 17 // rows of persons collected for what several ways have in common
 )
 
@@ -449,6 +451,14 @@ func (s *search) counted(v *visiting, c counts, dated span) error {
 	if c.rows != nil && len(c.rows) <= fewRows {
 		return v.inOrder(c.rows)
 	}
+	if c.persons != nil {
+		if err := s.only(c.persons); err != nil {
+			return err
+		}
+		if len(c.persons) == 0 {
+			return v.inOrder(nil)
+		}
+	}
 	if c.persons == nil {
 		if c.dated >= 0 && s.m.ofPerson() && c.dated <= rowsPerPerson*len(c.rows) {
 			return v.walk(dated, nil)
@@ -459,7 +469,11 @@ func (s *search) counted(v *visiting, c counts, dated span) error {
 	if s.m.begins != "" {
 		each = rowsPerNamed
 	}
-	if s.toWalk(c) < each*len(c.persons) && (!s.all || c.dated >= 0) {
+	walk, err := s.toWalk(c)
+	if err != nil {
+		return err
+	}
+	if walk < each*len(c.persons) && (!s.all || c.dated >= 0) {
 		return v.walk(dated, c.persons)
 	}
 	rows, all, err := s.ofPersons(c.persons, maxCandidates)
@@ -473,6 +487,30 @@ func (s *search) counted(v *visiting, c counts, dated span) error {
 		rows = both(rows, c.rows)
 	}
 	return v.inOrder(rows)
+}
+
+// only leaves those of many persons that are asked for, if they are few: to read the studies of all would be to read most of them in vain,
+// until the search is given up. Where many are, those that are not are passed over as their studies come.
+func (s *search) only(persons map[personKey]bool) error {
+	if len(persons) <= fewRows {
+		return nil
+	}
+	looked, asked := 0, 0
+	for k := range persons { // in no order
+		ok, err := s.matches(k)
+		if err != nil {
+			return err
+		}
+		if looked++; ok {
+			asked++
+		} else {
+			delete(persons, k)
+		}
+		if looked == sampleOf && asked*denseFrom >= looked {
+			return nil
+		}
+	}
+	return nil
 }
 
 // refine follows the ways by persons that have not come to their end for as long as reading what was counted would take.
@@ -507,20 +545,23 @@ func (s *search) refine(plans []plan, c counts) (counts, error) {
 }
 
 // toWalk estimates how many studies by date are passed until a page is full of studies of some persons.
-func (s *search) toWalk(c counts) int {
+func (s *search) toWalk(c counts) (int, error) {
 	page := s.m.q.Limit
 	if page == 0 {
 		page = MaxPage
 	}
 	all, err := readCount(s.runs.txn, countPersons)
-	if err != nil || all == 0 || len(c.persons) == 0 {
+	if err != nil {
+		return 0, err
+	}
+	if all == 0 || len(c.persons) == 0 {
 		all = maxWalked
 	}
 	n := min((page+s.m.q.Offset)*(all/max(len(c.persons), 1)), maxWalked)
 	if c.dated >= 0 {
 		n = min(n, c.dated)
 	}
-	return n
+	return n, nil
 }
 
 // both is what two lists have in common.
@@ -583,7 +624,8 @@ func among(some, got map[personKey]bool) map[personKey]bool {
 	return some
 }
 
-// common is what several ways by persons have in common, nil if there are not several that come to an end.
+// common is what several ways by persons have in common, or who is on the one that there is, where more is asked of them than it says. nil: there
+// is no such way that comes to an end.
 func (s *search) common(plans []plan) (persons map[personKey]bool, err error) {
 	ways := 0
 	for _, p := range plans {
@@ -591,7 +633,7 @@ func (s *search) common(plans []plan) (persons map[personKey]bool, err error) {
 			ways++
 		}
 	}
-	if ways < 2 {
+	if ways == 0 || ways == 1 && !s.m.choosy() {
 		return nil, nil
 	}
 	for _, p := range plans {
