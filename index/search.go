@@ -17,8 +17,9 @@ import (
 //
 // Studies are found in two ways. Rows of the query tables lie in the order of answers and can be walked until a page is full. Or rows, or
 // the rows of persons, are collected, sorted and read. Which is cheaper is found out by counting: each way is followed for a while, then
-// for longer, and the first that comes to its end is taken. If none does, studies are walked by date, and of each the person is looked at
-// before the study is.
+// for longer, and what has come to its end is held against each other. If nothing has, sets of many persons are collected and looked
+// through; and else studies are walked in the order of answers, along an accession number, a modality, a trust or all of them, and of each
+// the person is looked at before the study is.
 type search struct {
 	m        *matcher
 	runs     *runCache
