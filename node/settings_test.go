@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
 )
 
@@ -95,5 +96,12 @@ func TestSettingsChangeWhileTheNodeRuns(t *testing.T) {
 	tr.n.Reload()
 	if s := status().Settings; s.Problem != "" || s.Rate != 0 {
 		t.Errorf("as at first: %+v", s)
+	}
+}
+
+// A node that grants studies and gives nothing must leave a place for what others give.
+func TestOneNodeDoesNotTakeAllPlaces(t *testing.T) {
+	if c := node.DefaultConfig().Fetch; c.PeerTransfers == 0 || c.PeerTransfers >= c.Workers {
+		t.Errorf("%d of %d places are one node's", c.PeerTransfers, c.Workers)
 	}
 }
