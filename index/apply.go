@@ -352,6 +352,10 @@ func (w *writing) keep(id logID, st logState) error {
 	if err != nil {
 		return err
 	}
+	st.noted = 0
+	if st.heard.Seq > st.last.head.Seq {
+		st.noted = st.heard.Seq
+	}
 	w.states[id] = st
 	row := logRow{Head: st.last.head, Trust: st.trust, Missing: st.missing, Unread: st.unread}
 	if row.Head.Seq == 0 {
@@ -359,6 +363,9 @@ func (w *writing) keep(id logID, st logState) error {
 	}
 	if st.base.Seq > 0 {
 		row.Base = &st.base
+	}
+	if st.noted > 0 {
+		row.Heard = &st.heard
 	}
 	return w.set(epochKey(tabLog, a.no, id.Epoch), encode(row))
 }

@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -109,7 +110,8 @@ type logState struct {
 	missing int // facts without payload
 	unread  int
 	fork    *Fork
-	heard   Head // the highest head heard of, in memory only: the next exchange tells it again
+	heard   Head // the highest head heard of
+	noted   Seq  // as far as what was heard of is on the disk, where it is beyond what has come
 	hole    Seq  // where the last hole was asked for, in memory only
 }
 
@@ -120,6 +122,7 @@ type logRow struct {
 	Missing int     `cbor:"3,keyasint,omitempty"`
 	Unread  int     `cbor:"4,keyasint,omitempty"`
 	Base    *Head   `cbor:"6,keyasint,omitempty"`
+	Heard   *Head   `cbor:"7,keyasint,omitempty"` // beyond Head: nobody need tell it again
 }
 
 // nodeWord is what somebody says of a node: its own trust's nodes, or (author zero) an invitation.
@@ -327,6 +330,9 @@ func (x *Index) loadLogs(txn *badger.Txn) error {
 		}
 		id := logID{row.Head.Node, row.Head.Epoch}
 		st := logState{trust: row.Trust, missing: row.Missing, unread: row.Unread}
+		if row.Heard != nil {
+			st.heard, st.noted = *row.Heard, row.Heard.Seq
+		}
 		if row.Base != nil {
 			st.base = *row.Base
 			if p := (Position{st.base.Epoch, st.base.Seq}); p.compare(x.bases[id.Node]) > 0 {
@@ -1016,16 +1022,52 @@ func (x *Index) Lags() []Lag {
 }
 
 // Behind says whether a node's key has signed heads that have not come, since it began the newest epoch of which something has: what a
-// restored node lost of an earlier one comes no more.
+// restored node lost of an earlier one comes no more. It is asked when a peer has told all that it has, and what it finds is kept: after
+// a restart nobody tells it again.
 func (x *Index) Behind(node NodeID) (behind bool) {
+	var unnoted []logID
 	x.mu.RLock()
-	defer x.mu.RUnlock()
 	for e := Epoch(1); e <= MaxEpoch; e++ {
-		if st, ok := x.logs[logID{node, e}]; ok {
+		id := logID{node, e}
+		if st, ok := x.logs[id]; ok {
 			behind = st.heard.Seq > st.last.head.Seq || behind && st.last.head.Seq == 0
+			if st.heard.Seq > max(st.last.head.Seq, st.noted) {
+				unnoted = append(unnoted, id)
+			}
+		}
+	}
+	x.mu.RUnlock()
+	for _, id := range unnoted {
+		if err := x.note(id); err != nil {
+			x.opt.Log.Warn("that facts of a node have not come could not be written down; it is tried again", "node", node.String(), "error", err)
+			break
 		}
 	}
 	return behind
+}
+
+// note writes down what was heard of a log.
+func (x *Index) note(id logID) error {
+	if err := x.room(false); err != nil {
+		return err
+	}
+	trust, err := x.certified(id.Node)
+	if err != nil {
+		return nil // nobody's any more
+	}
+	x.write.Lock()
+	defer x.write.Unlock()
+	w := x.begin()
+	defer w.discard()
+	st := w.state(id)
+	if st.fork != nil || st.heard.Seq <= max(st.last.head.Seq, st.noted) {
+		return nil
+	}
+	st.trust = cmp.Or(st.trust, trust)
+	if err := w.keep(id, st); err != nil {
+		return err
+	}
+	return w.commit()
 }
 
 // Watch calls fn for every fact, own or foreign, after it is durable and applied, in order for each log.

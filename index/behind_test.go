@@ -1,0 +1,62 @@
+package index
+
+import "testing"
+
+// What a node's key has signed and nobody gives is lacking until it comes or the node begins anew, also after a restart: nobody tells of it twice.
+func TestBehindUntilItComesOrANewEpochBegins(t *testing.T) {
+	region := foundRegion("RAA", "RBB")
+	other := nodeKeyOf("RBB")
+	log := func(epoch Epoch) []Verified {
+		var groups [][]Statement
+		for i := range 3 {
+			groups = append(groups, []Statement{mustStudy(t, Study{UID: uidOf(i), StudyID: string(rune('a' + int(epoch)))})})
+		}
+		return sealed(t, other, epoch, groups...)
+	}
+	first, second := log(1), log(2)
+	db := openDB(t, "")
+	defer db.Close()
+	x := openIn(t, db, testOptions("RAA", region))
+	take := func(v ...Verified) {
+		t.Helper()
+		if _, err := x.Take(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	heard := func(v Verified) {
+		t.Helper()
+		if _, _, err := x.Heard(v.Head()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	behind := func(when string, want bool) {
+		t.Helper()
+		for _, start := range []string{"", ", after a restart", ", after another"} {
+			if start != "" {
+				x = openIn(t, db, testOptions("RAA", region))
+			}
+			if got := x.Behind(NodeIDOf(other)); got != want {
+				t.Errorf("%s%s: behind %v", when, start, got)
+			}
+		}
+	}
+	behind("of whom nothing is known", false)
+	heard(first[0])
+	behind("of whom nothing has come", true)
+	take(first[0])
+	behind("of whom all has come", false)
+	heard(first[2])
+	behind("of whom two facts lack", true)
+	take(first[1])
+	behind("of whom one lacks", true)
+	heard(second[0])
+	behind("who began a new epoch, of which nothing has come", true)
+	take(second[0])
+	behind("who began a new epoch", false) // what lacks of the earlier one does not come any more
+	heard(second[1])
+	behind("of whose new epoch a fact lacks", true)
+	take(second[1])
+	behind("of whose new epoch all has come", false)
+	take(first[2])
+	behind("of whom all has come of both", false)
+}
