@@ -280,3 +280,20 @@ func laterHeader(key ed25519.PrivateKey, v Verified) Batch {
 }
 
 type badgerTxn = badger.Txn
+
+// told is what the index says of a study, and whether anybody has told of it.
+func told(x *Index, uid string) ([]Authored[Study], bool) {
+	out, err := x.Study(uid)
+	if err != nil {
+		panic(err) // of a database that a test has not damaged
+	}
+	return out, len(out) > 0
+}
+
+func holders(x *Index, study string, origin NodeID) []Holder {
+	out, err := x.Holders(study, origin)
+	if err != nil {
+		panic(err)
+	}
+	return out
+}

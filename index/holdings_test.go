@@ -57,7 +57,7 @@ func TestHoldingsShownAreBounded(t *testing.T) {
 		if i < MaxHoldings {
 			held = 2
 		}
-		if h := x.Holders(uid, origin); len(h) != held {
+		if h := holders(x, uid, origin); len(h) != held {
 			t.Errorf("%d hold that of %d", len(h), i)
 		}
 	}

@@ -32,7 +32,7 @@ func TestAppendIsThereAfterReopening(t *testing.T) {
 	if h, ok := x.Head(x.Self()); !ok || !h.same(h2) {
 		t.Fatalf("head %+v after reopening, want %+v", h, h2)
 	}
-	if got, ok := x.Study("1.2.3"); !ok || got[0].Value.Name != "DOE^JOHN" || got[0].Trust != "RAA" || got[0].Seq != 3 {
+	if got, ok := told(x, "1.2.3"); !ok || got[0].Value.Name != "DOE^JOHN" || got[0].Trust != "RAA" || got[0].Seq != 3 {
 		t.Fatalf("%+v, %v", got, ok)
 	}
 	if n, exact, err := x.Count(Query{}); n != 1 || !exact || err != nil {
@@ -86,7 +86,7 @@ func TestNewestWinsForEachAuthorAndDisagreementIsShown(t *testing.T) {
 	copyLog(t, a, b, a.Self())
 	copyLog(t, b, a, b.Self())
 	for _, x := range []*Index{a, b} {
-		got, ok := x.Study("1.2.3")
+		got, ok := told(x, "1.2.3")
 		if !ok || len(got) != 2 {
 			t.Fatalf("%+v", got)
 		}
@@ -129,7 +129,7 @@ func TestUnknownKindsAreStoredAndRelayed(t *testing.T) {
 	if err != nil || len(body) != 1 || !bytes.Equal(body[0].Value, encode(withMore)) {
 		t.Fatalf("the study's body changed on the way: %+v, %v", body, err)
 	}
-	if s, ok := c.Study("1.2.3"); !ok || s[0].Value.Name != "DOE^JOHN" {
+	if s, ok := told(c, "1.2.3"); !ok || s[0].Value.Name != "DOE^JOHN" {
 		t.Fatal("the study is not understood for its unknown field")
 	}
 }
@@ -149,7 +149,7 @@ func TestUnreadableFactsAreCounted(t *testing.T) {
 		if l := lagOf(t, x, nodeOf("RAA")); l.Applied != 3 || l.Unread != 2 || l.Missing != 0 {
 			t.Fatalf("%+v", l)
 		}
-		if _, ok := x.Study("1.2.3"); ok {
+		if _, ok := told(x, "1.2.3"); ok {
 			t.Fatal("a study came of it")
 		}
 	}
@@ -408,10 +408,10 @@ func TestHolesAreCountedAndFilled(t *testing.T) {
 		t.Fatal("still asking")
 	}
 	// The late older fact does not replace the newer one.
-	if s, _ := x.Study("1.2.3"); len(s) != 1 || s[0].Value.Name != "NEW^NAME" {
+	if s, _ := told(x, "1.2.3"); len(s) != 1 || s[0].Value.Name != "NEW^NAME" {
 		t.Fatalf("%+v", s)
 	}
-	if _, ok := x.Study("1.2.4"); !ok {
+	if _, ok := told(x, "1.2.4"); !ok {
 		t.Fatal("the filled fact was not applied")
 	}
 }
@@ -512,7 +512,7 @@ func TestNewEpochSaysEverythingAgain(t *testing.T) {
 	}
 	// The first epoch, late, changes nothing.
 	copyLog(t, a, b, a.Self())
-	if s, _ := b.Study(uidOf(0)); s[0].Value.Name != "DOE^JANE" || s[0].Epoch != 2 {
+	if s, _ := told(b, uidOf(0)); s[0].Value.Name != "DOE^JANE" || s[0].Epoch != 2 {
 		t.Fatalf("%+v", s)
 	}
 	if len(b.Heads()) != 2 {
@@ -552,7 +552,7 @@ func TestRestoredHomeIsCaught(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, ok := b.Study("1.2.3"); !ok {
+	if _, ok := told(b, "1.2.3"); !ok {
 		t.Fatal("what was said after the restore is lost")
 	}
 	if got, _ := b.Facts("note", "x"); string(got[0].Value) != "3" {
@@ -795,7 +795,7 @@ func TestHoldersComeOriginFirst(t *testing.T) {
 	say(t, x, hold(3, 7))
 	say(t, x, hold(3, 0)) // and gone again
 	var got []TrustID
-	for _, h := range x.Holders("1.2.3", origin) {
+	for _, h := range holders(x, "1.2.3", origin) {
 		got = append(got, h.Trust)
 	}
 	if !reflect.DeepEqual(got, []TrustID{"RBB", "RDD", "RCC"}) {
@@ -805,7 +805,7 @@ func TestHoldersComeOriginFirst(t *testing.T) {
 	if err != nil || len(ans.Studies) != 1 || len(ans.Studies[0].Holdings) != 2 || len(ans.Studies[0].Statements) != 1 {
 		t.Fatalf("%+v, %v", ans, err)
 	}
-	if h := x.Holders("1.2.3", nodeOf("RCC")); len(h) != 0 {
+	if h := holders(x, "1.2.3", nodeOf("RCC")); len(h) != 0 {
 		t.Fatalf("%+v hold what was never said", h)
 	}
 }
@@ -882,6 +882,12 @@ func TestDamageIsSaid(t *testing.T) {
 	if _, err := x.Patient("1.2.3"); !errors.As(err, &damaged) {
 		t.Error(err)
 	}
+	if _, err := x.Study("1.2.3"); !errors.As(err, &damaged) {
+		t.Error("who asks for the study is told that it is not known: ", err)
+	}
+	if _, err := x.Holders("1.2.3", x.Self()); !errors.As(err, &damaged) {
+		t.Error("who looks for its holders is told that there are none: ", err)
+	}
 	if _, err := x.Append(context.Background(), mustStudy(t, Study{UID: "1.2.3"})); !errors.As(err, &damaged) {
 		t.Error(err)
 	}
@@ -934,7 +940,7 @@ func TestConcurrentUse(t *testing.T) {
 				x.Lags()
 				x.Nodes()
 				x.Votes()
-				x.Holders("2.1", nodeOf("RBB"))
+				holders(x, "2.1", nodeOf("RBB"))
 			}
 		})
 	}

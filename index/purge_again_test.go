@@ -95,7 +95,7 @@ func TestPurgeOfWhatWasKeptAside(t *testing.T) {
 		it.Close()
 		there.Discard()
 	}
-	if s, ok := x.Study("1.3"); !ok || s[0].Value.Name != "THREE" {
+	if s, ok := told(x, "1.3"); !ok || s[0].Value.Name != "THREE" {
 		t.Fatalf("%+v", s)
 	}
 }

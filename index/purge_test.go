@@ -38,7 +38,7 @@ func neighbours(t *testing.T) (*Index, func(uid string) Statement) {
 
 // everythingThere says what is not found of what nobody has deleted.
 func everythingThere(x *Index) error {
-	if said, ok := x.Study(longUID); !ok || len(said) != 1 {
+	if said, ok := told(x, longUID); !ok || len(said) != 1 {
 		return errors.New("Study misses it")
 	}
 	for _, q := range []Query{{PatientID: "P1"}, {StudyUIDs: []string{longUID}}, {}, {Name: "doe*"}} {
@@ -66,7 +66,7 @@ func everythingThere(x *Index) error {
 	if facts, err := x.Facts(KindStudy, longUID); err != nil || len(facts) != 1 {
 		return fmt.Errorf("%d facts, %w", len(facts), err)
 	}
-	if h := x.Holders(longUID, x.self); len(h) != 1 {
+	if h := holders(x, longUID, x.self); len(h) != 1 {
 		return fmt.Errorf("%d holders", len(h))
 	}
 	p, err := x.Patient(longUID)
@@ -182,7 +182,7 @@ func TestRowsThatCannotBePutBack(t *testing.T) {
 	if err := everythingThere(x); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := x.Study(shortUID); ok {
+	if _, ok := told(x, shortUID); ok {
 		t.Fatal("what was retracted is there again")
 	}
 	say(t, x, st("1.2.3.4"))

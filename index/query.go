@@ -3,6 +3,7 @@ package index
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -83,11 +84,11 @@ type Answer struct {
 	Incomplete bool   // the search was given up: studies may be missing, narrow the query
 }
 
-// Study returns what each author says of a study, sorted by author, and whether anybody does. A database that cannot be read is
-// logged as such.
-func (x *Index) Study(uid string) ([]Authored[Study], bool) {
+// Study returns what each author says of a study, sorted by author; nothing if nobody says anything. That it cannot be read is no answer: then
+// nobody may believe that the study is not known.
+func (x *Index) Study(uid string) ([]Authored[Study], error) {
 	if checkUID(uid) != nil {
-		return nil, false
+		return nil, nil
 	}
 	var out []Authored[Study]
 	err := x.View(func(txn *badger.Txn) error {
@@ -99,10 +100,9 @@ func (x *Index) Study(uid string) ([]Authored[Study], bool) {
 		return err
 	})
 	if err != nil {
-		x.opt.Log.Error("a study cannot be read from the index", "error", err)
-		return nil, false
+		return nil, fmt.Errorf("a study cannot be read from the index: %w", err)
 	}
-	return out, len(out) > 0
+	return out, nil
 }
 
 func (st statement) authored(x *Index) Authored[Study] {
@@ -216,11 +216,10 @@ type Holder struct {
 	Quarantined bool
 }
 
-// Holders returns the nodes that have a copy of origin's study: origin first, then the newest revisions. A database that cannot be
-// read is logged as such.
-func (x *Index) Holders(study string, origin NodeID) []Holder {
+// Holders returns the nodes that have a copy of origin's study: origin first, then the newest revisions.
+func (x *Index) Holders(study string, origin NodeID) ([]Holder, error) {
 	if checkUID(study) != nil {
-		return nil
+		return nil, nil
 	}
 	var out []Holder
 	err := x.View(func(txn *badger.Txn) error {
@@ -248,8 +247,7 @@ func (x *Index) Holders(study string, origin NodeID) []Holder {
 		return err
 	})
 	if err != nil {
-		x.opt.Log.Error("the holders of a study cannot be read from the index", "error", err)
-		return nil
+		return nil, fmt.Errorf("the holders of a study cannot be read from the index: %w", err)
 	}
 	slices.SortFunc(out, func(a, b Holder) int {
 		switch {
@@ -260,7 +258,7 @@ func (x *Index) Holders(study string, origin NodeID) []Holder {
 		}
 		return cmp.Or(cmp.Compare(b.Revision, a.Revision), a.Node.Compare(b.Node))
 	})
-	return out
+	return out, nil
 }
 
 // holdings reads the holding table with one iterator for a whole page.

@@ -119,7 +119,7 @@ func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
 	copyLog(t, c, d, c.Self())
 	copyLog(t, b, d, b.Self())
 	for i, x := range []*Index{a, b, c, d} {
-		got, ok := x.Study("1.2.3")
+		got, ok := told(x, "1.2.3")
 		if !ok || len(got) != 1 || got[0].Trust != "RCC" {
 			t.Errorf("%d: %+v", i, got)
 		}
@@ -130,7 +130,7 @@ func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
 				t.Errorf("%d: %+v finds %d, counts %d, want %d (%v, %v)", i, q, len(ans.Studies), n, want, err, aerr)
 			}
 		}
-		if got := x.Holders("1.2.3", a.Self()); len(got) != 1 || got[0].Origin {
+		if got := holders(x, "1.2.3", a.Self()); len(got) != 1 || got[0].Origin {
 			t.Errorf("%d: %+v", i, got) // the copy is its holder's to take back
 		}
 		if l := lagOf(t, x, a.Self()); l.Missing != 0 || l.Unread != 0 {
@@ -158,7 +158,7 @@ func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
 	}
 	retract(t, b, KindHolding, h.Subject, 1)
 	copyLog(t, b, a, b.Self())
-	if got := a.Holders("1.2.3", a.Self()); len(got) != 0 {
+	if got := holders(a, "1.2.3", a.Self()); len(got) != 0 {
 		t.Fatalf("%+v", got)
 	}
 	// Said anew it is a study like any other.
@@ -166,7 +166,7 @@ func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
 	say(t, a, mustStudy(t, study))
 	copyLog(t, a, d, a.Self())
 	for i, x := range []*Index{a, d} {
-		if got, _ := x.Study("1.2.3"); len(got) != 2 {
+		if got, _ := told(x, "1.2.3"); len(got) != 2 {
 			t.Errorf("%d: %+v", i, got)
 		}
 		if n, _, _ := x.Count(Query{Accession: "A1"}); n != 1 {
@@ -174,7 +174,7 @@ func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
 		}
 	}
 	retract(t, a, KindStudy, "1.2.3", 1)
-	if got, _ := a.Study("1.2.3"); len(got) != 1 {
+	if got, _ := told(a, "1.2.3"); len(got) != 1 {
 		t.Errorf("%+v", got)
 	}
 	for kind, subject := range map[Kind]string{KindNode: a.Self().String(), KindVote: "x", "note": "x"} {
@@ -206,7 +206,7 @@ func TestRetractionOfManyFacts(t *testing.T) {
 		t.Fatal("the logs differ")
 	}
 	for _, x := range []*Index{a, b} {
-		if _, ok := x.Study("1.2.3"); ok {
+		if _, ok := told(x, "1.2.3"); ok {
 			t.Fatal("still there")
 		}
 		if err := x.Purge(context.Background()); err != nil {
@@ -241,10 +241,10 @@ func TestRetractionsAreRestated(t *testing.T) {
 	}
 	copyLog(t, a, b, a.Self())
 	for _, x := range []*Index{a, b} {
-		if _, ok := x.Study("1.2.3"); ok {
+		if _, ok := told(x, "1.2.3"); ok {
 			t.Fatal("it is back")
 		}
-		if s, _ := x.Study("1.2.4"); len(s) != 1 || s[0].Epoch != 2 {
+		if s, _ := told(x, "1.2.4"); len(s) != 1 || s[0].Epoch != 2 {
 			t.Fatalf("%+v", s)
 		}
 		if n, _, _ := x.Count(Query{}); n != 1 {
@@ -284,10 +284,10 @@ func TestHostileRetractionsAreHarmless(t *testing.T) {
 	if l := lagOf(t, b, nodeOf("RAA")); l.Unread != 5 || l.Missing != 0 {
 		t.Fatalf("%+v", l)
 	}
-	if s, _ := b.Study("1.2.3"); len(s) != 2 {
+	if s, _ := told(b, "1.2.3"); len(s) != 2 {
 		t.Fatalf("%+v", s)
 	}
-	if _, ok := b.Study("1.2.4"); !ok {
+	if _, ok := told(b, "1.2.4"); !ok {
 		t.Fatal("a fact of another subject is gone")
 	}
 	// The largest list there can be, in the largest batch, of positions in all epochs.
@@ -578,7 +578,7 @@ func TestPurgeLeavesNothingInTheFiles(t *testing.T) {
 			t.Fatalf("row %q is %q, was %q", k, after[k], v)
 		}
 	}
-	if s, ok := x.Study("1.2.71.5.99"); !ok || s[0].Value.Name != "OTHER^99" {
+	if s, ok := told(x, "1.2.71.5.99"); !ok || s[0].Value.Name != "OTHER^99" {
 		t.Fatal("a study whose UID goes on where the other's ends is gone")
 	}
 	if n, _, _ := x.Count(Query{}); n != 601 {
@@ -755,7 +755,7 @@ func TestTheFullestRetractionsAreTaken(t *testing.T) {
 	if n, err := x.Take(log); n != len(log) || err != nil {
 		t.Fatal(n, err)
 	}
-	if _, ok := x.Study("1.2.3"); ok {
+	if _, ok := told(x, "1.2.3"); ok {
 		t.Fatal("it is still there")
 	}
 	if err := x.Purge(context.Background()); err != nil {

@@ -389,7 +389,7 @@ func TestSyncOverIndexes(t *testing.T) {
 	if l := lagOf(t, d, nodeOf("RCC")); l.Missing != 0 {
 		t.Fatalf("%+v", l)
 	}
-	if s, ok := d.Study("1.2.3"); !ok || s[0].Trust != "RCC" {
+	if s, ok := told(d, "1.2.3"); !ok || s[0].Trust != "RCC" {
 		t.Fatal("the study did not come")
 	}
 }

@@ -141,7 +141,7 @@ func TestVersionsSideBySide(t *testing.T) {
 			}
 		}
 		for _, uid := range []string{"1.2.3", "1.2.4", "1.2.5"} {
-			if s, ok := x.Study(uid); !ok || len(s) != 1 {
+			if s, ok := told(x.Index, uid); !ok || len(s) != 1 {
 				t.Fatalf("%s does not know study %s", nameOf(id), uid)
 			}
 		}

@@ -65,8 +65,8 @@ func (s *server) fetchOf(study string) (Fetch, error) {
 	if t, ok := s.Archive.TaskOf(study); ok {
 		return fetchJSON(s.Archive, t), nil
 	}
-	if _, known := s.Archive.Index.Study(study); !known {
-		return Fetch{Study: study, State: "unknown"}, nil
+	if said, err := s.Archive.Index.Study(study); err != nil || len(said) == 0 {
+		return Fetch{Study: study, State: "unknown"}, err
 	}
 	here, err := s.Archive.Here(study)
 	f := Fetch{Study: study, State: "elsewhere"}

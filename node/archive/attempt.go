@@ -384,8 +384,12 @@ func (a *Archive) refusedByAll(study string, refusals []Refusal) bool {
 // holdersOf lists the other nodes that say they have a revision of a source, the
 // origin first.
 func (a *Archive) holdersOf(id sourceID, revision uint64) []index.NodeID {
+	holders, err := a.Index.Holders(id.Study, id.Origin)
+	if err != nil {
+		a.Log.Error("who has a study cannot be read", "study", short(id.Study), "error", err)
+	}
 	var out []index.NodeID
-	for _, h := range a.Index.Holders(id.Study, id.Origin) {
+	for _, h := range holders {
 		if h.Node != a.Self && h.Revision >= revision {
 			out = append(out, h.Node)
 		}

@@ -763,7 +763,11 @@ func (a *Archive) awaitRepair(ctx context.Context, id sourceID, c cid.Cid) error
 // repairText says for people whether a damaged source can be repaired.
 func (a *Archive) repairText(id sourceID) string {
 	var names []string
-	for _, h := range a.Index.Holders(id.Study, id.Origin) {
+	holders, err := a.Index.Holders(id.Study, id.Origin)
+	if err != nil {
+		return "who could repair it cannot be read from the index"
+	}
+	for _, h := range holders {
 		if h.Node != a.Self && !slices.Contains(names, string(h.Trust)) {
 			names = append(names, string(h.Trust))
 		}

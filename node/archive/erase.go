@@ -345,7 +345,10 @@ func (e *erasures) condemn(scope sourceID, reason string) (*erasing, error) {
 	}); err != nil {
 		return nil, err
 	}
-	said, _ := a.Index.Study(scope.Study)
+	said, err := a.Index.Study(scope.Study)
+	if err != nil {
+		return nil, err
+	}
 	told := slices.ContainsFunc(said, func(s index.Authored[index.Study]) bool { return s.Author == a.Self })
 	if r.Whole && told {
 		origins[a.Self] = true
@@ -388,7 +391,11 @@ func (e *erasures) condemn(scope sourceID, reason string) (*erasing, error) {
 				r.Erasure.Others = append(r.Erasure.Others, s.Trust)
 			}
 		}
-		for _, h := range a.Index.Holders(scope.Study, a.Self) {
+		holders, err := a.Index.Holders(scope.Study, a.Self)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range holders {
 			if h.Node != a.Self && h.Instances > 0 && !slices.Contains(r.Erasure.Copies, h.Trust) {
 				r.Erasure.Copies = append(r.Erasure.Copies, h.Trust)
 			}
@@ -620,8 +627,11 @@ func (e *erasures) uncatalogue(ctx context.Context, r openErasure) error {
 		}
 		keys = append(keys, free...)
 	}
-	_, known := a.Index.Study(r.Study)
-	if r.Whole || len(left) == 0 && !known {
+	said, err := a.Index.Study(r.Study)
+	if err != nil {
+		return err
+	}
+	if r.Whole || len(left) == 0 && len(said) == 0 {
 		keys = append(keys, pinKey(r.Study), taskKey(r.Study))
 		a.queue.forget(r.Study)
 	}

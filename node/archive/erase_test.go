@@ -402,7 +402,7 @@ func TestCopiesGoWithTheirOriginals(t *testing.T) {
 			if err := b.gives(sourceID{otherStudy, h.Self}, image(otherStudy, map[*house]int{a: 1, c: 2}[h], byte(map[*house]int{a: 1, c: 2}[h]))); err != nil {
 				t.Fatal(err)
 			}
-			if got := b.Index.Holders(doomedStudy, h.Self); len(got) != 0 {
+			if got, err := b.Index.Holders(doomedStudy, h.Self); err != nil || len(got) != 0 {
 				t.Fatalf("%+v", got)
 			}
 		}

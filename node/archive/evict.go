@@ -160,7 +160,10 @@ func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone boo
 	if err != nil && !errors.Is(err, errNoRecord) {
 		return false, err
 	}
-	holders := a.Index.Holders(id.Study, id.Origin)
+	holders, err := a.Index.Holders(id.Study, id.Origin)
+	if err != nil {
+		return false, err
+	}
 	roster := a.Index.Roster()
 	elsewhere := slices.ContainsFunc(holders, func(h index.Holder) bool {
 		_, in := roster.Allowed(h.Node) // what one has who is out is not to be had

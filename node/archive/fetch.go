@@ -70,8 +70,8 @@ func (a *Archive) Cancelled(study string) bool { return a.queue.cancelled(study)
 
 func (a *Archive) enqueue(t Task, person bool) error {
 	study := t.Study
-	if _, known := a.Index.Study(study); !known {
-		return ErrNotFound
+	if said, err := a.Index.Study(study); err != nil || len(said) == 0 {
+		return cmpErr(err, ErrNotFound)
 	}
 	here, err := a.Here(study)
 	if err != nil {
@@ -100,8 +100,8 @@ func (a *Archive) enqueue(t Task, person bool) error {
 // this node's store, but for those that name another patient, or nothing that
 // could be brought.
 func (a *Archive) Here(study string) (bool, error) {
-	if _, known := a.Index.Study(study); !known {
-		return false, nil
+	if said, err := a.Index.Study(study); err != nil || len(said) == 0 {
+		return false, err
 	}
 	versions, err := a.versions(study)
 	for _, v := range versions {

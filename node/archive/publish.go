@@ -209,7 +209,9 @@ func (a *Archive) tell(ctx context.Context, id sourceID) (again time.Time, err e
 		return time.Time{}, err
 	}
 	if s.Dirty {
-		s.Revision = a.nextRevision(id, s.Revision)
+		if s.Revision, err = a.nextRevision(id, s.Revision); err != nil {
+			return time.Time{}, err
+		}
 		ref, err := a.saveManifests(ctx, id, s, series)
 		if err != nil {
 			return time.Time{}, err
@@ -257,14 +259,14 @@ func (p *publisher) slowDown(study string, until time.Time) {
 
 // nextRevision goes on from what the region was told, which after a crash may
 // be one more than the catalogue remembers.
-func (a *Archive) nextRevision(id sourceID, mine uint64) uint64 {
-	said, _ := a.Index.Study(id.Study)
+func (a *Archive) nextRevision(id sourceID, mine uint64) (uint64, error) {
+	said, err := a.Index.Study(id.Study)
 	for _, st := range said {
 		if st.Author == a.Self {
 			mine = max(mine, st.Value.Revision)
 		}
 	}
-	return mine + 1
+	return mine + 1, err
 }
 
 type ownSeries struct {

@@ -278,7 +278,10 @@ func (a *Archive) versions(study string) ([]version, error) {
 		}
 	}
 	var out []version
-	said, _ := a.Index.Study(study)
+	said, err := a.Index.Study(study)
+	if err != nil {
+		return nil, err
+	}
 	for _, st := range said {
 		out = append(out, version{id: sourceID{study, st.Author}, own: st.Author == a.Self, here: sources[st.Author], said: st.Value, told: true, trust: st.Trust})
 		delete(sources, st.Author)
@@ -453,9 +456,13 @@ func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, p mesh.Push
 	return a.listed(ctx, id, manifest, ref, false, bring)
 }
 
-// statementOf is what a source's origin says of it.
+// statementOf is what a source's origin says of it. What cannot be read is not
+// told: whoever acts on it tries again.
 func (a *Archive) statementOf(id sourceID) (index.Study, bool) {
-	said, _ := a.Index.Study(id.Study)
+	said, err := a.Index.Study(id.Study)
+	if err != nil {
+		a.Log.Error("what is told of a study cannot be read", "study", short(id.Study), "error", err)
+	}
 	for _, st := range said {
 		if st.Author == id.Origin {
 			return st.Value, true

@@ -263,7 +263,12 @@ func (r *repair) open() {
 		connected[p.ID] = p.Connected
 	}
 	var holders []index.NodeID
-	for _, h := range a.Index.Holders(r.id.Study, r.id.Origin) {
+	known, err := a.Index.Holders(r.id.Study, r.id.Origin)
+	if err != nil {
+		r.refused = err
+		return
+	}
+	for _, h := range known {
 		if h.Node != a.Self {
 			holders = append(holders, h.Node)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/dgraph-io/badger/v4"
 )
 
 // What a restored node had erased after the backup, and hears of only when it
@@ -80,6 +82,36 @@ func TestLateRetractionsAreDoneAgain(t *testing.T) {
 	}
 	h.publishAll()
 	gives(doomedStudy, otherStudy, early)
+}
+
+// A study whose row in the index cannot be read is not one that nobody knows.
+func TestWhatCannotBeReadIsNotUnknown(t *testing.T) {
+	h := newHouse(t, t.TempDir(), "RAA", &steppedClock{t: time.Unix(1_700_000_000, 0)}, "RAA")
+	if err := h.take(image(doomedStudy, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	h.publishAll()
+	if err := h.DB.Update(func(txn *badger.Txn) error { // the index's rows of studies
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{0x09}})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			if err := txn.Set(it.Item().KeyCopy(nil), []byte("damage")); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Index.Study(doomedStudy); err == nil {
+		t.Fatal("the index is not damaged")
+	}
+	if _, err := h.Here(doomedStudy); err == nil {
+		t.Error("it is said not to be here")
+	}
+	if err := h.Enqueue(doomedStudy, Prior, "a prior", ""); err == nil || errors.Is(err, ErrNotFound) {
+		t.Errorf("a prior that cannot be looked up is passed over: %v", err)
+	}
 }
 
 // What was learned before the new epoch, and what comes while the rest is done,

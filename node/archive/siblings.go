@@ -86,7 +86,10 @@ func (k splitKeys) Shelves(ctx context.Context, fn func(name string, id cas.Shel
 // Adopt has a study that a sibling received written into the catalogue. For
 // any other it does nothing.
 func (a *Archive) Adopt(study string) error {
-	said, _ := a.Index.Study(study)
+	said, err := a.Index.Study(study)
+	if err != nil {
+		return err
+	}
 	for _, st := range said {
 		if !a.sibling(st.Author) {
 			continue

@@ -625,7 +625,9 @@ func pinKey(study string) []byte { return append([]byte{tablePin}, study...) }
 // later. ErrNotFound if no trust says that it has such a study.
 func (a *Archive) Pin(study, reason string) (Pin, error) {
 	p := Pin{Study: study, Reason: reason, Since: a.Now().UTC().Truncate(time.Second)}
-	if _, known := a.Index.Study(study); !known {
+	if said, err := a.Index.Study(study); err != nil {
+		return p, err
+	} else if len(said) == 0 {
 		if here, err := a.sourcesOf(study); err != nil || len(here) == 0 {
 			return p, errors.Join(err, ErrNotFound)
 		}

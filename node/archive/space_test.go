@@ -787,7 +787,11 @@ func TestTheLeastRecentlyUsedCopyGoesFirst(t *testing.T) {
 	}
 	a.hear(b)
 	for study, want := range map[string]bool{"1.1": true, "1.5": false, "1.6": false} {
-		holds := slices.ContainsFunc(a.Index.Holders(study, a.Self), func(h index.Holder) bool { return h.Node == b.Self })
+		holders, err := a.Index.Holders(study, a.Self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		holds := slices.ContainsFunc(holders, func(h index.Holder) bool { return h.Node == b.Self })
 		if holds != want {
 			t.Errorf("the other node believes that a copy of %s is there: %v, want %v", study, holds, want)
 		}
@@ -987,7 +991,11 @@ func TestEvictionTakesBackWhatWasTold(t *testing.T) {
 	a.bringFrom(b, "1.2.3")
 	id := b.id("1.2.3")
 	holds := func() bool {
-		return slices.ContainsFunc(a.Index.Holders("1.2.3", b.Self), func(h index.Holder) bool { return h.Node == a.Self })
+		holders, err := a.Index.Holders("1.2.3", b.Self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(holders, func(h index.Holder) bool { return h.Node == a.Self })
 	}
 	if !holds() {
 		t.Fatal("nobody was told of the copy")

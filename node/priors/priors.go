@@ -18,7 +18,7 @@ import (
 
 // Index is what the rules read.
 type Index interface {
-	Study(uid string) ([]index.Authored[index.Study], bool)
+	Study(uid string) ([]index.Authored[index.Study], error)
 	Patient(uid string) (index.Patient, error)
 }
 
@@ -210,14 +210,17 @@ type view struct {
 	brought bool // its priors have been brought
 }
 
-func (b *burst) statement(study string) *statement {
+func (b *burst) statement(study string) (*statement, error) {
 	if st, known := b.said[study]; known {
-		return st
+		return st, nil
 	}
-	all, known := b.Index.Study(study)
-	if !known {
+	all, err := b.Index.Study(study)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
 		b.said[study] = nil
-		return nil
+		return nil, nil
 	}
 	st := &statement{}
 	st.text = index.Whose(all)
@@ -233,7 +236,7 @@ func (b *burst) statement(study string) *statement {
 		}
 	}
 	b.said[study] = st
-	return st
+	return st, nil
 }
 
 // view is the view of a study's patient; nil where too much was looked at.
@@ -277,9 +280,9 @@ func (b *burst) tooMany(study string, st *statement) {
 
 // study applies the rules to a study that was heard of.
 func (b *burst) study(study string) error {
-	st := b.statement(study)
-	if st == nil {
-		return nil // not told yet: the fact will come
+	st, err := b.statement(study)
+	if err != nil || st == nil {
+		return err // nil: not told yet, the fact will come
 	}
 	// A copy follows its origin, however it came here.
 	if err := b.Archive.Refresh(study); err != nil && !errors.Is(err, archive.ErrNotFound) {
@@ -307,7 +310,10 @@ func (b *burst) study(study string) error {
 			if current == study || !b.current(current) {
 				continue
 			}
-			st := b.statement(current)
+			st, err := b.statement(current)
+			if err != nil {
+				return err
+			}
 			if st == nil {
 				continue
 			}
@@ -396,7 +402,11 @@ func (b *burst) arrival(v *view, current string, st *statement) error {
 		if b.ctx.Err() != nil {
 			return nil
 		}
-		if its := b.statement(s); its == nil || its.text != st.text {
+		its, err := b.statement(s)
+		if err != nil {
+			return err
+		}
+		if its == nil || its.text != st.text {
 			continue
 		}
 		alike = alike || s != v.rep
@@ -427,10 +437,14 @@ func (b *burst) arrival(v *view, current string, st *statement) error {
 
 func (b *burst) bring(prior, current string) error {
 	order := ""
-	if st := b.statement(prior); st != nil {
+	st, err := b.statement(prior)
+	if err != nil {
+		return err
+	}
+	if st != nil {
 		order = st.order
 	}
-	err := b.Archive.Enqueue(prior, archive.Prior, "a prior of study "+dicom.UID(current).Short(), order)
+	err = b.Archive.Enqueue(prior, archive.Prior, "a prior of study "+dicom.UID(current).Short(), order)
 	if errors.Is(err, archive.ErrNotFound) {
 		return nil
 	}

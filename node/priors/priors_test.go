@@ -30,13 +30,15 @@ type world struct {
 	on       func()                  // called at each
 }
 
-func (w *world) Study(uid string) ([]index.Authored[index.Study], bool) {
-	_, ok := w.certain[uid]
+func (w *world) Study(uid string) ([]index.Authored[index.Study], error) {
+	if _, ok := w.certain[uid]; !ok {
+		return nil, nil
+	}
 	name := uid
 	if w.name != nil {
 		name = w.name(uid)
 	}
-	return []index.Authored[index.Study]{{Value: index.Study{UID: uid, Patient: []index.PatientID{{ID: "0000"}}, Name: name}}}, ok
+	return []index.Authored[index.Study]{{Value: index.Study{UID: uid, Patient: []index.PatientID{{ID: "0000"}}, Name: name}}}, nil
 }
 
 func (w *world) Patient(uid string) (index.Patient, error) {
