@@ -22,21 +22,44 @@ import (
 // openIndex opens the database of index and catalogue. Of some damage Badger
 // makes a panic, in a goroutine of its own for tables that are cut off: they are
 // looked at first.
-func openIndex(dir string) (db *badger.DB, err error) {
+func openIndex(dir string) (*badger.DB, error) {
+	return openDatabase(IndexOptions(dir))
+}
+
+func openDatabase(o badger.Options) (db *badger.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			db, err = nil, fmt.Errorf("%w (%v)", archive.ErrIndexDamaged, r)
 		}
 	}()
-	o := IndexOptions(dir)
 	if err := checkTables(o); err != nil {
 		return nil, err
+	}
+	for _, logs := range []string{".mem", ".vlog"} {
+		if err := dropEmpty(o.Dir, logs); err != nil {
+			return nil, err
+		}
 	}
 	db, err = badger.Open(o)
 	if err != nil && !ofMachine(err) {
 		err = fmt.Errorf("%w (%w)", archive.ErrIndexDamaged, err)
 	}
 	return db, err
+}
+
+// dropEmpty removes the newest of Badger's logs if it has no byte: a process that
+// is killed while it makes one leaves that, and Badger does not open it. What an
+// older one has lost is damage.
+func dropEmpty(dir, logs string) error {
+	all, err := filesOf(dir, logs) // their names are numbers of one length
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	newest := all[len(all)-1]
+	if info, err := os.Stat(newest); err != nil || info.Size() > 0 {
+		return err
+	}
+	return os.Remove(newest)
 }
 
 // ofMachine says that an error is the machine's and says nothing of the files.
@@ -50,20 +73,29 @@ func ofMachine(err error) bool {
 	return strings.Contains(err.Error(), "directory lock") || strings.Contains(err.Error(), "unsupported version")
 }
 
-// checkTables looks at the tables that the database is made of. A table that a
-// crash has left half written is none of them, and Badger removes it.
+// checkTables looks at the tables that the database is made of, and at the
+// others that lie there. A table that a crash has left half written is none of
+// them, and Badger removes it.
 func checkTables(o badger.Options) error {
-	f, err := os.Open(filepath.Join(o.Dir, badger.ManifestFilename))
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(o.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil // a new one
+	}
+	path := filepath.Join(o.Dir, badger.ManifestFilename)
+	manifest, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return checkUnnamed(o, nil, badger.Manifest{}, 0)
 	}
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	m, _, err := badger.ReplayManifestFile(f, o.ExternalMagicVersion, o)
+	f, err := os.Open(path)
 	if err != nil {
-		return nil // Badger will say what it is
+		return err
+	}
+	defer f.Close()
+	m, end, err := badger.ReplayManifestFile(f, o.ExternalMagicVersion, o)
+	if err != nil {
+		return nil // Badger will say what it is, before it changes anything
 	}
 	for id := range m.Tables {
 		path := table.NewFilename(id, o.Dir)
@@ -73,7 +105,7 @@ func checkTables(o badger.Options) error {
 			return err
 		}
 	}
-	return nil
+	return checkUnnamed(o, manifest, m, end)
 }
 
 // checkTable compares the end of a table's file with its checksum: a table ends

@@ -42,3 +42,6 @@ func Stride(n int) int {
 	}
 	return n
 }
+
+// OpenDatabase is openDatabase.
+var OpenDatabase = openDatabase

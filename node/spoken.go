@@ -99,6 +99,10 @@ func (h *Home) checkIndexThere() error {
 		return err
 	}
 	if _, err := os.Stat(h.path("index", "MANIFEST")); errors.Is(err, fs.ErrNotExist) {
+		if tables, err := filesOf(h.path("index"), ".sst"); err != nil || len(tables) > 0 {
+			return errors.Join(err, fmt.Errorf("%w: %s is gone, and %s beside it. Nothing was removed or changed: put the file back as it was, and the node starts; where it cannot be had, restore the whole home from a backup with `priormesh restore`. Keep this home until then: what was received here since lies in it alone",
+				ErrStoreLost, h.path("index", "MANIFEST"), counted(len(tables), "table that it names lies", "tables that it names lie")))
+		}
 		return fmt.Errorf("%w: %s is gone; %w", ErrStoreLost, h.path("index", "MANIFEST"), &index.LostError{Said: said})
 	} else if err != nil {
 		return err

@@ -32,6 +32,11 @@ func TestAnIndexThatForgotWhatWasSaid(t *testing.T) {
 		t.Fatal("there are no tables", err)
 	}
 	r[0].refuses(node.ErrStoreLost, "priormesh restore")
+	if n, err := node.Open(context.Background(), r[0].home, node.Options{}); err == nil {
+		n.Close()
+	} else if strings.Contains(err.Error(), "init") {
+		t.Errorf("it advises a new home, with the tables at hand: %v", err)
+	}
 	for _, name := range tables {
 		if _, err := os.Stat(name); err != nil {
 			t.Fatal(err)
