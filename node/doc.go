@@ -29,6 +29,8 @@
 //	                told of its own log and nothing of that was lacking (hearing.go)
 //	said            at 0 or 512 "priormesh said 2 EPOCH NUMBER CRC": how far the node's own
 //	                log has come; an index that knows of less is lost (spoken.go)
+//	reached         "priormesh reached 1 CRC", then "NODE EPOCH NUMBER" a line: how far the logs
+//	                of other nodes had come (reached.go)
 //	restored.json   there from a restore, or from the finding that the index has lost
 //	                what was said, until the node has begun anew (restore.go)
 //	audit/          what was granted and brought (node/audit)

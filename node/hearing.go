@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +31,8 @@ type hearing struct {
 	// before is what earlier runs of this node knew; a trust that has been
 	// silent since before the start is named with the right time.
 	before map[index.NodeID]seen
+
+	reached *reached
 }
 
 // seen is when a node was last heard from, and when it last told of its own log
@@ -37,7 +41,11 @@ type seen struct{ heard, inStep time.Time }
 
 func openHearing(n *Node) (*hearing, error) {
 	h := &hearing{n: n, before: make(map[index.NodeID]seen)}
-	err := n.db.View(func(txn *badger.Txn) error {
+	var err error
+	if h.reached, err = openReached(n.home.path(reachedFile)); err != nil {
+		n.Log.Error("how far the logs of other nodes had come cannot be read; what the index may have lost of them is not noticed at this start", "error", err)
+	}
+	err = n.db.View(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tableHeard}, PrefetchValues: true, PrefetchSize: 100})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
@@ -100,6 +108,9 @@ func (h *hearing) note() {
 	if h.n.disk.Note(true) != nil {
 		return
 	}
+	if err := h.reached.note(h.n.index.Lags(), h.n.index.Self()); err != nil {
+		h.n.Log.Error("how far the logs of other nodes have come could not be noted", "error", err)
+	}
 	peers := h.n.mesh.Peers() // a few hundred at most: one transaction holds them
 	if err := h.n.index.Update(func(txn *badger.Txn) error {
 		for _, p := range peers {
@@ -149,7 +160,17 @@ func (h *hearing) basis() []api.Basis {
 			told[p.ID] = at
 		}
 	}
-	return basisOf(h.n.Now(), h.n.index.Self(), h.n.index.Roster(), h.n.index.Lags(), told)
+	lags, lost := h.lags()
+	for node := range lost {
+		delete(told, node) // it told of what is not here any more
+	}
+	return basisOf(h.n.Now(), h.n.index.Self(), h.n.index.Roster(), lags, told)
+}
+
+// lags is how far the logs have come, and of each node how many facts that had
+// come are not here any more.
+func (h *hearing) lags() (lags []index.Lag, lost map[index.NodeID]uint64) {
+	return h.reached.add(h.n.index.Lags())
 }
 
 // clockSlack is by how much a time may be ahead of the clock and be taken for now.
@@ -237,7 +258,7 @@ func (h *hearing) trusts() []api.TrustStatus {
 		}
 	}
 	lacking := make(map[index.TrustID]api.TrustStatus)
-	lags := h.n.index.Lags()
+	lags, _ := h.lags()
 	for i, l := range lags { // by node, then epoch
 		x := lacking[l.Trust]
 		if l.Heard > l.Applied {
@@ -270,7 +291,15 @@ func (h *hearing) trusts() []api.TrustStatus {
 
 // silence has a text for each thing that an answer lacks, and of which trust.
 func (h *hearing) silence() []string {
-	return lackingOf(h.trusts(), h.n.index.Self(), h.n.home.Config.Trust, h.n.index.Roster(), h.n.index.Lags())
+	roster := h.n.index.Roster()
+	lags, lost := h.lags()
+	out := lackingOf(h.trusts(), h.n.index.Self(), h.n.home.Config.Trust, roster, lags)
+	for _, node := range slices.SortedFunc(maps.Keys(lost), index.NodeID.Compare) {
+		trust, _ := roster.Allowed(node)
+		out = append(out, fmt.Sprintf("%s: this node's index has lost %s of its node %s; they are asked of the others, and answers may lack studies until they are here. See to the disk",
+			trust, counted(lost[node], "fact", "facts"), node))
+	}
+	return out
 }
 
 func lackingOf(trusts []api.TrustStatus, self index.NodeID, own index.TrustID, roster index.Roster, lags []index.Lag) []string {

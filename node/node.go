@@ -557,7 +557,16 @@ func (n *Node) Close() error {
 func (n *Node) Ready() error { return nil }
 
 // Silence implements api.Node.
-func (n *Node) Silence() []string { return n.hearing.silence() }
+func (n *Node) Silence() []string {
+	out := n.hearing.silence()
+	if n.lost != "" {
+		out = append(out, n.lost)
+	}
+	if n.archive.IndexDamaged() {
+		out = append(out, archive.ErrIndexDamaged.Error())
+	}
+	return out
+}
 
 // Basis implements api.Node.
 func (n *Node) Basis() []api.Basis { return n.hearing.basis() }
@@ -658,12 +667,6 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 			who = "this node"
 		}
 		st.Warnings = append(st.Warnings, fmt.Sprintf("%s has signed two histories of its log (epoch %d, at %d) and is quarantined: %s", who, f.Epoch, f.Position, f.Advice))
-	}
-	if n.lost != "" {
-		st.Warnings = append(st.Warnings, n.lost)
-	}
-	if n.archive.IndexDamaged() {
-		st.Warnings = append(st.Warnings, archive.ErrIndexDamaged.Error())
 	}
 	for study, why := range n.archive.Untold() {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("study %s is stored here and could not be told to the region yet: %s", study, why))

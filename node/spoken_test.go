@@ -166,3 +166,67 @@ func TestANodeThatWasKilledBeginsNoEpoch(t *testing.T) {
 		}
 	}
 }
+
+// An index that ends before what it once had of another node's log says so in every answer, while nobody is there to tell it again; when somebody
+// is, it has all and says no more.
+func TestAnIndexThatLostWhatOthersSaidSaysSoInEveryAnswer(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	a, b := r[0], r[1]
+	old := a.indexAsItIs()
+	b.imports(study("1.2.3.1", ada, "20240101", 1)...)
+	a.knows(1)
+	head, _ := b.n.Index().Head(b.n.Index().Self())
+	a.stop()
+	b.stop()
+	a.putsIndex(old)
+	a.start()
+	says := func(warnings []string) bool {
+		return slices.ContainsFunc(warnings, func(w string) bool { return strings.HasPrefix(w, "RX2: this node's index has lost ") })
+	}
+	var f api.Found
+	a.operator("GET", "/api/v1/studies", nil, &f)
+	if !says(f.Warnings) || len(f.Studies) != 0 {
+		t.Errorf("%d studies, and no word of what is lost: %q", len(f.Studies), f.Warnings)
+	}
+	for _, x := range f.Basis {
+		if x.Trust == "RX2" && (x.Behind == 0 || x.Logs[0].Seq+x.Behind != uint64(head.Seq) || !x.AsOf.IsZero()) {
+			t.Errorf("RX2 had come to %d: %+v", head.Seq, x)
+		}
+	}
+	resp, _ := a.get("/dicom-web/studies", "application/dicom+json")
+	if !strings.Contains(strings.Join(resp.Header.Values("Warning"), "\n"), "index has lost") {
+		t.Errorf("QIDO-RS: %q", resp.Header.Values("Warning"))
+	}
+	if !says(a.status().Warnings) {
+		t.Errorf("status: %q", a.status().Warnings)
+	}
+	a.stop() // and it is not forgotten by another start
+	a.start()
+	if !says(a.n.Silence()) {
+		t.Errorf("after another start: %q", a.n.Silence())
+	}
+	b.start()
+	a.knows(1)
+	a.wait("lacks nothing", func() (bool, string) { return len(a.n.Silence()) == 0, strings.Join(a.n.Silence(), "; ") })
+}
+
+// A note of how far the others had come that is damaged stops nothing; it is made anew.
+func TestANoteOfHowFarTheOthersHadComeThatIsDamagedIsMadeAnew(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	r[0].stop()
+	path := filepath.Join(r[0].home.Dir, "reached")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range [][]byte{nil, whole[:len(whole)-3], append(slices.Clone(whole), whole...)} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r[0].start()
+		r[0].stop()
+		if again, err := os.ReadFile(path); err != nil || string(again) != string(whole) {
+			t.Fatalf("%q, %v", again, err)
+		}
+	}
+}
