@@ -82,7 +82,7 @@ type VerifyConfig struct {
 // in force as soon as it is written.
 type FetchConfig struct {
 	Workers         int      `toml:"workers" comment:"All of [fetch] is in force within seconds of being written, without a restart.\nStudies brought at the same time; one more if somebody waits for it"`
-	PeerTransfers   int      `toml:"peer_transfers" comment:"Of them, from one other node, of what nobody waits for. 0: any"`
+	PeerTransfers   int      `toml:"peer_transfers" comment:"Of them, from one other node, of what nobody waits for. One place is left for other nodes, whatever stands here. 0: all but that"`
 	Rate            Size     `toml:"rate" comment:"Bytes a second taken from all other nodes together, whatever is brought, such as 10MiB. 0: no limit"`
 	PeerRate        Size     `toml:"peer_rate" comment:"From each of them"`
 	BackgroundRate  Size     `toml:"background_rate" comment:"Of what nobody waits for (priors, newer revisions), all together, within rate; not in the times of full_speed"`
@@ -160,7 +160,7 @@ func DefaultConfig() Config {
 		Archive:      ArchiveConfig{PublishAfter: Duration(300 * time.Millisecond), SettleAfter: Duration(30 * time.Second)},
 		Space:        SpaceConfig{Reserve: 512 << 20, SweepAfter: Duration(15 * time.Minute), KeepCopies: Duration(time.Hour), RoundEvery: Duration(24 * time.Hour)},
 		Verify:       VerifyConfig{Rate: 32 << 20, Every: Duration(30 * 24 * time.Hour)},
-		Fetch: FetchConfig{Workers: 2, PeerTransfers: 2, FullSpeed: []Window{}, ReadThrough: Duration(20 * time.Second),
+		Fetch: FetchConfig{Workers: 3, PeerTransfers: 2, FullSpeed: []Window{}, ReadThrough: Duration(20 * time.Second),
 			RetryMin: Duration(2 * time.Second), RetryMax: Duration(5 * time.Minute)},
 		Priors:  PriorsConfig{Window: Duration(7 * 24 * time.Hour)},
 		Sync:    SyncConfig{Pull: index.DefaultPull, Send: index.DefaultSend},
