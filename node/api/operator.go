@@ -478,6 +478,7 @@ type Peer struct {
 	RTT       time.Duration `json:"rtt_ns"`
 	Way       Way           `json:"way,omitzero"` // absent: it is not connected
 	Addrs     []string      `json:"addrs"`
+	Twins     []string      `json:"two_nodes_at,omitempty"` // two nodes run with its key, and speak from there
 }
 
 // Way is how a node is connected.
