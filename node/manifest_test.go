@@ -171,9 +171,12 @@ type stopped struct {
 	last  int // row that was said to be on disk
 }
 
-func (s stopped) put(t *testing.T, manifest []byte) string {
+// put makes it anew, in place of the one before: all of them together are gigabytes.
+func (s stopped) put(t *testing.T, dir string, manifest []byte) string {
 	t.Helper()
-	dir := t.TempDir()
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+		t.Fatal(err)
+	}
 	for name, data := range s.files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
 			t.Fatal(err)
@@ -188,9 +191,9 @@ func (s stopped) put(t *testing.T, manifest []byte) string {
 }
 
 // unnamed is how many of its tables the MANIFEST does not name.
-func (s stopped) unnamed(t *testing.T) (n int) {
+func (s stopped) unnamed(t *testing.T, dir string) (n int) {
 	t.Helper()
-	f, err := os.Open(filepath.Join(s.put(t, nil), "MANIFEST"))
+	f, err := os.Open(filepath.Join(s.put(t, dir, nil), "MANIFEST"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,9 +306,10 @@ func TestADatabaseThatWasKilledOpensAndOneThatIsCutOffLosesNothing(t *testing.T)
 		moments = 300
 	}
 	all := stopOften(t, moments)
+	copied := filepath.Join(t.TempDir(), "copied")
 	opens := func(s stopped, manifest []byte, what string) {
 		t.Helper()
-		db, err := node.OpenDatabase(smallDatabase(s.put(t, manifest)))
+		db, err := node.OpenDatabase(smallDatabase(s.put(t, copied, manifest)))
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
@@ -331,11 +335,11 @@ func TestADatabaseThatWasKilledOpensAndOneThatIsCutOffLosesNothing(t *testing.T)
 				}
 			}
 		}
-		unnamed += s.unnamed(t)
+		unnamed += s.unnamed(t, copied)
 		entries := entriesOf(manifest)
 		from := entries[max(0, len(entries)-4)]
 		for end := len(manifest) - 1; end >= from; end -= node.Stride(23) {
-			dir := s.put(t, manifest[:end])
+			dir := s.put(t, copied, manifest[:end])
 			before := filesOf(t, dir)
 			db, err := node.OpenDatabase(smallDatabase(dir))
 			if errors.Is(err, archive.ErrIndexDamaged) {
