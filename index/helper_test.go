@@ -280,3 +280,6 @@ func laterHeader(key ed25519.PrivateKey, v Verified) Batch {
 }
 
 type badgerTxn = badger.Txn
+
+// bg is the context of a query that nobody gives up.
+var bg = context.Background()

@@ -30,10 +30,10 @@ func TestBadQueries(t *testing.T) {
 			if err := x.Check(q); !errors.As(err, &bad) || bad.Field != field || !strings.Contains(err.Error(), field) {
 				t.Errorf("%s: %v", field, err)
 			}
-			if _, err := x.Studies(q); !errors.As(err, &bad) {
+			if _, err := x.Studies(bg, q); !errors.As(err, &bad) {
 				t.Errorf("%s: asked, and got %v", field, err)
 			}
-			if _, _, err := x.Count(q); !errors.As(err, &bad) {
+			if _, _, err := x.Count(bg, q); !errors.As(err, &bad) {
 				t.Errorf("%s: counted, and got %v", field, err)
 			}
 		}
@@ -56,12 +56,12 @@ func TestCountAfter(t *testing.T) {
 	}
 	for _, q := range []Query{{}, {Trust: "RAA"}, {Modalities: []string{"CT"}}, {Date: Range{From: "20240101"}}, {Name: "DOE^JANE"}, {Oldest: true}} {
 		q.Limit = 4
-		a, err := x.Studies(q)
+		a, err := x.Studies(bg, q)
 		if err != nil {
 			t.Fatal(err)
 		}
 		q.After = a.Next
-		if n, exact, err := x.Count(q); n != 5 || !exact || err != nil {
+		if n, exact, err := x.Count(bg, q); n != 5 || !exact || err != nil {
 			t.Errorf("%+v: %d after four of nine, %v, %v", q, n, exact, err)
 		}
 	}
@@ -81,7 +81,7 @@ func TestManyWords(t *testing.T) {
 		say(t, x, mustStudy(t, Study{UID: uid, Name: strings.Join(n[:20], " ") + "^" + strings.Join(n[20:], " ")}))
 	}
 	found := func(name string) int {
-		a, err := x.Studies(Query{Name: name, Fuzzy: true})
+		a, err := x.Studies(bg, Query{Name: name, Fuzzy: true})
 		if err != nil || a.Incomplete {
 			t.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func TestAQueryWalksSoFarAndNoFurther(t *testing.T) {
 		complete    bool
 	}{{60, 3, true}, {59, 3, false}, {20, 1, true}, {19, 1, false}, {20, 2, false}} {
 		err := x.db.View(func(txn *badgerTxn) error {
-			s := m.search(txn)
+			s := m.search(bg, txn)
 			s.walked = maxWalked - c.left
 			v := s.visiting(func(found) (bool, error) { return true, nil })
 			for range c.walks {

@@ -39,7 +39,7 @@ func (w *world) Study(uid string) ([]index.Authored[index.Study], bool) {
 	return []index.Authored[index.Study]{{Value: index.Study{UID: uid, Patient: []index.PatientID{{ID: "0000"}}, Name: name}}}, ok
 }
 
-func (w *world) Patient(uid string) (index.Patient, error) {
+func (w *world) Patient(_ context.Context, uid string) (index.Patient, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.looks++
