@@ -25,6 +25,7 @@ var oneThread = []func(*testing.T){
 	TestSyncGoesOnWithSnapshots, TestSyncTakesSnapshotsAmongLiars,
 	TestOrderAndRepetitionOfVotesNeverMatter, TestStrangersVotesChangeNothing, TestHonestVotesOnlyAdd,
 	TestDecodersAllocateInProportion, TestSnapshotDecodersAllocateInProportion,
+	TestNamesAreToldApartAlikeFromEitherSide,
 	TestSnapshotOfManyRetractions, TestTheFullestRetractionsAreTaken, TestAPurgeTakesOnlyWhatItKnowsTheTrailOf,
 }
 

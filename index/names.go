@@ -110,20 +110,6 @@ var newbornWords = []string{"baby", "infant", "newborn", "neonate", "twin", "tri
 // ordinals are what children of one birth are told apart by.
 var ordinals = []string{"1", "2", "3", "4", "5", "6", "i", "ii", "iii", "iv", "v", "vi", "a", "b", "c", "d", "e", "f", "one", "two", "three", "four", "first", "second", "third"}
 
-// toldApart says of two names that a number or a letter tells apart children of one birth who have no names yet: TWIN I and TWIN II, BABY
-// and BABY B. The words alone would make one the beginning of the other.
-func (fold folder) toldApart(a, b string) bool {
-	one, two := strings.SplitN(a, "=", nameGroups), strings.SplitN(b, "=", nameGroups)
-	for i := range min(len(one), len(two)) {
-		x, xs := fold.unnamed(one[i])
-		y, ys := fold.unnamed(two[i])
-		if (x || y) && !slices.Equal(xs, ys) {
-			return true
-		}
-	}
-	return false
-}
-
 // newborn says whether some group of a name is that of a child without one.
 func (fold folder) newborn(name string) bool {
 	return slices.ContainsFunc(strings.SplitN(name, "=", nameGroups), func(group string) bool {
@@ -133,25 +119,48 @@ func (fold folder) newborn(name string) bool {
 }
 
 // unnamed says whether a group of a name is that of a child without one, and lists what it is told apart by: words, or ends of words, that
-// are ordinals, and what sex it is called by.
+// are ordinals. What sex it is called by tells it apart from the other sex only: BABY may be BABY BOY.
 func (fold folder) unnamed(group string) (yes bool, by []string) {
 	for _, w := range fold.words(group) {
 		if slices.Contains(ordinals, w) {
 			by = append(by, w)
 			continue
 		}
-		for _, n := range newbornWords {
-			rest, begins := strings.CutPrefix(w, n)
-			if begins && (rest == "" || slices.Contains(ordinals, rest)) {
-				yes = true
-				if rest != "" {
-					by = append(by, rest)
-				}
+		if kinds, ordinal := newbornWord(w); len(kinds) > 0 {
+			yes = true
+			if ordinal != "" {
+				by = append(by, ordinal)
 			}
 		}
 	}
 	slices.Sort(by)
 	return yes, by
+}
+
+// newbornWord takes a word apart that stands for the name of a child without one, such as TWINB or BABYBOY: into newbornWords, and the
+// ordinal after them. Of other words it finds none.
+func newbornWord(w string) (kinds []string, ordinal string) {
+	for w != "" {
+		i := slices.IndexFunc(newbornWords, func(n string) bool { return strings.HasPrefix(w, n) })
+		if i < 0 {
+			if len(kinds) == 0 || !slices.Contains(ordinals, w) {
+				return nil, ""
+			}
+			return kinds, w
+		}
+		kinds, w = append(kinds, newbornWords[i]), w[len(newbornWords[i]):]
+	}
+	return kinds, ""
+}
+
+// allWords returns the folded words of a text in their order.
+func (fold folder) allWords(text string) (out []string) {
+	for _, w := range splitWords(text) {
+		if w = strings.TrimSpace(fold(w)); w != "" {
+			out = append(out, w)
+		}
+	}
+	return out
 }
 
 func (fold folder) addWord(out []string, s string) []string {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -90,12 +89,11 @@ type people interface {
 	parted(a, b Identifier) (bool, error)
 }
 
-// Patient returns the studies of the patient of a study. docs/decisions/0006 and 0024 say why it is as it is.
+// Patient returns the studies of the patient of a study. docs/decisions/0006, 0024 and 0030 say why it is as it is.
 //
 // What it looks at are units: a study's statements together, or all studies of which one and the same is said. Two units are joined when
 // they share an identifier, or when links make two of theirs one. Units agree when each person of the one agrees with each of the other:
-// both birth dates are there and equal and the names are not clearly two people's, or one is missing and the names agree; but names of one
-// family with unlike given names and one birth date are twins. Two unlike birth dates are two people. A link that nobody contests stands for agreement.
+// both birth dates are there and equal, or one is missing and the names agree; and names and sex do not tell them apart (apart.go). Two unlike birth dates are two people. A link that nobody contests stands for agreement.
 //
 // A unit is certain when it agrees with the start; and is joined to it, at once or through units that agree with both; and no unit
 // that is joined to either agrees with one of them and is another person than the other. That is the same from either side. A Mixed
@@ -124,7 +122,7 @@ func Whose(said []Authored[Study]) string {
 	var texts []string
 	for _, s := range said {
 		v := s.Value
-		texts = append(texts, fmt.Sprintf("%q %q %q %q %t", v.Patient, v.NHS, v.Name, v.BirthDate, v.Mixed))
+		texts = append(texts, fmt.Sprintf("%q %q %q %q %q %t", v.Patient, v.NHS, v.Name, v.BirthDate, v.Sex, v.Mixed))
 	}
 	slices.Sort(texts)
 	return fmt.Sprintf("%q", slices.Compact(texts))
@@ -137,7 +135,7 @@ func patientOf(uid string, from people, fold folder, agree func(a, b string) boo
 		persons: map[personID]*someone{}, looks: map[look]int{}, relations: map[[2]int]relation{},
 		units: map[string]*unit{}, unitsOf: map[personID][]*unit{}, words: map[Identifier][]linkWord{}, seen: map[string]bool{},
 		known: map[Identifier]*bearing{}, comps: map[Identifier]*linked{}, partings: map[[2]Identifier]bool{},
-		followed: map[lead]bool{}, crowd: map[lead]*linked{}, wholes: map[int]string{}, aside: map[Identifier]bool{}, listed: map[personID]bool{}, oks: map[[2]personID]bool{},
+		followed: map[lead]bool{}, crowd: map[lead]*linked{}, wholes: map[int]string{}, names: map[int]bool{}, aside: map[Identifier]bool{}, listed: map[personID]bool{}, oks: map[[2]personID]bool{},
 	}
 	return g.group(uid)
 }
@@ -152,7 +150,7 @@ type someone struct {
 }
 
 // look is what persons are compared by. It has no identifiers: many persons look the same.
-type look struct{ name, date string }
+type look struct{ name, date, sex string }
 
 // unit is studies that have the same persons.
 type unit struct {
@@ -196,10 +194,12 @@ type grouping struct {
 	persons   map[personID]*someone
 	looks     map[look]int
 	lookList  []look
+	called    []*called // their names
 	relations map[[2]int]relation
 	oks       map[[2]personID]bool
 
 	wholes map[int]string // by look
+	names  map[int]bool   // looks that have a name that says anything
 
 	known    map[Identifier]*bearing
 	comps    map[Identifier]*linked
@@ -258,7 +258,7 @@ func (g *grouping) someone(p personID) (*someone, error) {
 		return nil, err
 	}
 	s := &someone{person: read, ids: read.identifiers()}
-	l := look{name: read.Name, date: cleanDate(read.BirthDate)}
+	l := look{name: read.Name, date: cleanDate(read.BirthDate), sex: sexOf(read.Sex)}
 	if !lived(l.date) {
 		l.date = ""
 	}
@@ -266,7 +266,7 @@ func (g *grouping) someone(p personID) (*someone, error) {
 	if !ok {
 		n = len(g.lookList)
 		g.looks[l] = n
-		g.lookList = append(g.lookList, l)
+		g.lookList, g.called = append(g.lookList, l), append(g.called, g.fold.called(l.name))
 	}
 	s.look = n
 	g.persons[p] = s
@@ -427,9 +427,8 @@ func (g *grouping) wholeOf(i int) string {
 		return whole
 	}
 	l := g.lookList[i]
-	family, given := g.fold.parts(l.name)
-	if l.date != "" && !guessed(l.date) && family != "" && utf8.RuneCountInString(given) > 1 && g.named(i) && !g.fold.newborn(l.name) {
-		whole = l.date + family + "^" + given
+	if full := g.fold.fullName(l.name); full != "" && l.date != "" && !guessed(l.date) && g.named(i) {
+		whole = l.date + full
 	}
 	g.wholes[i] = whole
 	return whole
@@ -1205,9 +1204,9 @@ const (
 	silent  relation = iota + 1 // too little is said
 	agrees                      // one person's
 	slipped                     // birth dates that differ as one date mistyped does
-	unlike                      // names that do not agree, and one has no birth date
-	strange                     // the same, or equal birth dates, and names that are clearly two people's
-	another                     // two people's: other birth dates, or twins
+	unlike                      // they do not bear each other out: names that do not agree, and one has no birth date; or it is doubtful
+	strange                     // one has no birth date, or they are equal, and names or sex are clearly two people's
+	another                     // other birth dates
 )
 
 func (g *grouping) relation(a, b int) relation {
@@ -1224,77 +1223,65 @@ func (g *grouping) relation(a, b int) relation {
 
 func (g *grouping) relate(i, j int) relation {
 	a, b := g.lookList[i], g.lookList[j]
-	same := g.sameName(i, j)
+	apart := g.apartness(i, j)
+	equal := a.date != "" && a.date == b.date
 	switch {
-	case a.date == "" || b.date == "":
-		if same {
-			return agrees
-		}
-		switch {
-		case !g.named(i) || !g.named(j):
-			return silent
-		case g.twins(a.name, b.name) || g.fold.toldApart(a.name, b.name) || g.strangers(a.name, b.name):
-			return strange
-		}
-		return unlike
-	case a.date == b.date:
-		switch {
-		case !same && (g.twins(a.name, b.name) || g.fold.toldApart(a.name, b.name)):
+	case a.date != "" && b.date != "" && !equal:
+		if !slip(a.date, b.date) || apart == twoPeople || g.named(i) && g.named(j) && (apart == doubtful || !g.sameName(i, j)) {
 			return another
-		case !same && g.named(i) && g.named(j) && g.strangers(a.name, b.name):
-			return strange
 		}
+		return slipped
+	case apart == twoPeople:
+		return strange
+	case apart == doubtful:
+		return unlike
+	case equal || g.sameName(i, j):
 		return agrees
-	case !slip(a.date, b.date) || !same && g.named(i) && g.named(j):
-		return another
+	case !g.named(i) || !g.named(j):
+		return silent
 	}
-	return slipped
+	return unlike
+}
+
+// apartness is how far names and sex tell two looks apart. A sex is mistyped, and corrected: who agrees wholly but for it may be one. A name
+// that stands for an unknown person contradicts no other but of its own family name.
+func (g *grouping) apartness(i, j int) apartness {
+	a, b := g.lookList[i], g.lookList[j]
+	x, y := g.called[i], g.called[j]
+	apart := notApart
+	if x.toldApart(y) {
+		apart = twoPeople
+	} else if g.speaks(i) && g.speaks(j) || x.sameFamily(y) {
+		apart = nameApart(x, y)
+	}
+	if apart < twoPeople && sexesApart(a.sex, x, b.sex, y) {
+		apart = twoPeople
+		if whole := g.wholeOf(i); whole != "" && whole == g.wholeOf(j) {
+			apart = doubtful
+		}
+	}
+	return apart
+}
+
+// speaks says whether a look has a name that may contradict another: also one without a family name, or with characters that were lost.
+func (g *grouping) speaks(i int) bool {
+	return g.named(i) || g.called[i].illegible || !g.called[i].familiar
 }
 
 // sameName says whether two names agree, in both directions.
 func (g *grouping) sameName(i, j int) bool {
 	a, b := g.lookList[i].name, g.lookList[j].name
-	return a != "" && b != "" && g.agree(a, b) && g.agree(b, a) && !g.fold.toldApart(a, b)
+	return a != "" && b != "" && g.agree(a, b) && g.agree(b, a) && !g.called[i].toldApart(g.called[j])
 }
 
 // named says whether a look has a name that says anything: one that stands for an unknown person does not agree with itself.
-func (g *grouping) named(i int) bool { return g.sameName(i, i) }
-
-// twins says of two with one birth date that they look like twins: one family name, and given names of which neither begins
-// the other, in any group of the name. A name changed by marriage keeps the given name, and is no twin's.
-func (g *grouping) twins(a, b string) bool {
-	one, two := g.fold.canonical(a), g.fold.canonical(b)
-	for i := range min(len(one), len(two)) {
-		familyA, givenA := familyGiven(one[i])
-		familyB, givenB := familyGiven(two[i])
-		if familyA != "" && familyA == familyB && givenA != "" && givenB != "" &&
-			!strings.HasPrefix(givenA, givenB) && !strings.HasPrefix(givenB, givenA) {
-			return true
-		}
+func (g *grouping) named(i int) bool {
+	named, known := g.names[i]
+	if !known {
+		named = g.sameName(i, i)
+		g.names[i] = named
 	}
-	return false
-}
-
-// strangers says of two names that they are clearly two people's: there is a group that both have, and in none such has a word of the one
-// its like in the other. Who marries keeps the given name, family and given name change places, and a slip of a finger changes a letter.
-func (g *grouping) strangers(a, b string) bool {
-	one, two := strings.SplitN(a, "=", nameGroups), strings.SplitN(b, "=", nameGroups)
-	shared := false
-	for i := range min(len(one), len(two)) {
-		words, others := g.fold.words(one[i]), g.fold.words(two[i])
-		if len(words) > nameWords || len(others) > nameWords {
-			return true // nobody's name; it costs certainty
-		}
-		shared = shared || len(words) > 0 && len(others) > 0
-		for _, w := range words {
-			for _, o := range others {
-				if strings.HasPrefix(w, o) || strings.HasPrefix(o, w) || mistyped(w, o) {
-					return false
-				}
-			}
-		}
-	}
-	return shared
+	return named
 }
 
 // mistyped says whether two words of four characters or more differ in one: another, or one more.

@@ -199,12 +199,17 @@ func TestOnePatient(t *testing.T) {
 		}, "2 3", ""},
 		"a name mistyped in one letter": {[]said{
 			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "SMITH^AB", BirthDate: "19700203"}},
-			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMYTH^CD", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMYTH^AB", BirthDate: "19700203"}},
 		}, "2", ""},
 		"a name with a letter too many": {[]said{
 			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "SMITH^AB", BirthDate: "19700203"}},
-			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMIITH^EF", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMIITH", BirthDate: "19700203"}},
 		}, "2", ""},
+		"a name mistyped in one letter, and another given name": {[]said{
+			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "SMITH^AB", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SMYTH^CD", BirthDate: "19700203"}},
+			{"RAA", Study{UID: "3", Patient: id("7", "RAA"), Name: "SMIITH^EF", BirthDate: "19700203"}},
+		}, "", "2 3"},
 		"a name mistyped in several letters": {[]said{
 			{"RAA", Study{UID: "1", Patient: id("7", "RAA"), Name: "SMITH^AB", BirthDate: "19700203"}},
 			{"RAA", Study{UID: "2", Patient: id("7", "RAA"), Name: "SYMHT^CD", BirthDate: "19700203"}},
