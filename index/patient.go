@@ -123,7 +123,7 @@ func Whose(said []Authored[Study]) string {
 	var texts []string
 	for _, s := range said {
 		v := s.Value
-		texts = append(texts, fmt.Sprintf("%q %q %q %q %t", v.Patient, v.NHS, v.Name, v.BirthDate, v.Mixed))
+		texts = append(texts, fmt.Sprintf("%q %q %q %q %q %t", v.Patient, v.NHS, v.Name, v.BirthDate, sexOf(v.Sex), v.Mixed))
 	}
 	slices.Sort(texts)
 	return fmt.Sprintf("%q", slices.Compact(texts))

@@ -336,6 +336,11 @@ func TestOneOrTwoPeople(t *testing.T) {
 				uids = append(uids, fmt.Sprintf("1.%d.%d", number, i))
 				say(t, x, mustStudy(t, Study{UID: uids[i], Patient: []PatientID{{fmt.Sprint("N", number), "RAA"}}, Name: w.name, Sex: w.sex, BirthDate: "19700203"}))
 			}
+			one, _ := told(x, uids[0])
+			two, _ := told(x, uids[1])
+			if Whose(one) == Whose(two) && !certain {
+				t.Errorf("%q: what is found of the one is taken for the other's", pair)
+			}
 			for i, uid := range uids { // from either side
 				p, err := x.Patient(uid)
 				if err != nil {

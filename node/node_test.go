@@ -363,6 +363,9 @@ func TestNobodyElsesStudyIsDelivered(t *testing.T) {
 	anonymous := dicomtest.Instance{PatientID: ada.PatientID}
 	foreign := ada
 	foreign.Issuer = "ELSEWHERE"
+	other := ada
+	other.Sex = "M"
+	r[1].imports(study("1.2.3.7", other, "20200101", 1)...)
 	r[1].imports(study("1.2.3.2", namesake, "20200101", 1)...)
 	r[1].imports(study("1.2.3.3", anonymous, "20200101", 1)...)
 	r[1].imports(study("1.2.3.4", foreign, "20200101", 1)...)
@@ -371,7 +374,7 @@ func TestNobodyElsesStudyIsDelivered(t *testing.T) {
 	r[1].imports(mixed...)
 	certain := study("1.2.3.6", ada, "20190101", 1) // the oldest: it comes last
 	r[1].imports(certain...)
-	for _, s := range []string{"1.2.3.2", "1.2.3.3", "1.2.3.4", "1.2.3.5", "1.2.3.6"} {
+	for _, s := range []string{"1.2.3.2", "1.2.3.3", "1.2.3.4", "1.2.3.5", "1.2.3.6", "1.2.3.7"} {
 		r[0].waitAvailability(s, "NEARLINE")
 	}
 	r[0].wait("knows that the study is mixed", func() (bool, string) {
@@ -383,7 +386,7 @@ func TestNobodyElsesStudyIsDelivered(t *testing.T) {
 		t.Fatal(code)
 	}
 	r[0].waitAvailability("1.2.3.6", "ONLINE")
-	for _, s := range []string{"1.2.3.2", "1.2.3.3", "1.2.3.4", "1.2.3.5"} {
+	for _, s := range []string{"1.2.3.2", "1.2.3.3", "1.2.3.4", "1.2.3.5", "1.2.3.7"} {
 		if got := r[0].availability(s); got != "NEARLINE" {
 			t.Errorf("study %s is %s: it may be somebody else's", s, got)
 		}
@@ -393,7 +396,7 @@ func TestNobodyElsesStudyIsDelivered(t *testing.T) {
 		r[0].operator("GET", "/api/v1/status", nil, &st)
 		return len(st.Fetches) == 0, fmt.Sprintf("%+v", st.Fetches)
 	})
-	for _, s := range []string{"1.2.3.2", "1.2.3.3", "1.2.3.4", "1.2.3.5"} {
+	for _, s := range []string{"1.2.3.2", "1.2.3.3", "1.2.3.4", "1.2.3.5", "1.2.3.7"} {
 		if got := r[0].availability(s); got != "NEARLINE" {
 			t.Errorf("in the end study %s is %s", s, got)
 		}
