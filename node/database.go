@@ -47,19 +47,25 @@ func openDatabase(o badger.Options) (db *badger.DB, err error) {
 	return db, err
 }
 
-// dropEmpty removes the newest of Badger's logs if it has no byte: a process that
-// is killed while it makes one leaves that, and Badger does not open it. What an
-// older one has lost is damage.
+// dropEmpty removes Badger's logs that have no byte, which it does not open: a
+// process that is killed while it makes one leaves that, and one that is killed
+// while it removes one whose rows are in a table.
 func dropEmpty(dir, logs string) error {
-	all, err := filesOf(dir, logs) // their names are numbers of one length
-	if err != nil || len(all) == 0 {
+	all, err := filesOf(dir, logs)
+	if err != nil {
 		return err
 	}
-	newest := all[len(all)-1]
-	if info, err := os.Stat(newest); err != nil || info.Size() > 0 {
-		return err
+	for _, path := range all {
+		if info, err := os.Stat(path); err != nil {
+			return err
+		} else if info.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
 	}
-	return os.Remove(newest)
+	return nil
 }
 
 // ofMachine says that an error is the machine's and says nothing of the files.

@@ -136,13 +136,13 @@ func TestANodeWhoseIndexIsDamagedOrGoneDoesNotStart(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, nil},
-		"an older log without a byte": {func(t *testing.T, dir string) {
+		"an older log that a crash left without a byte": {func(t *testing.T, dir string) {
 			for name, b := range map[string][]byte{"00098.mem": nil, "00099.mem": make([]byte, 64<<10)} {
 				if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
-		}, archive.ErrIndexDamaged},
+		}, nil},
 		"all of it": {func(t *testing.T, dir string) {
 			if err := os.RemoveAll(dir); err != nil {
 				t.Fatal(err)
