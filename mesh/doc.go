@@ -69,6 +69,13 @@
 // that index holds against its sender resets the stream (code 0x1004), and
 // further streams of that peer for a while (0x1003).
 //
+// # /priormesh/twin/1
+//
+// A process names itself in identify's agent version: "priormesh/" and 16 hex
+// digits of its own. Whoever sees two processes with the key of one node tells
+// each, on its own connection: a stream with the two multiaddrs, a line each, of 512
+// bytes at most.
+//
 // # /priormesh/study/2
 //
 // One stream is one study at one holder. A node speaks this version alone, and

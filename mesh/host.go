@@ -25,6 +25,7 @@ const (
 	protocolGossip = protocol.ID("/priormesh/gossip/1")
 	protocolLog    = protocol.ID("/priormesh/log/1")
 	protocolStudy  = protocol.ID("/priormesh/study/2")
+	protocolTwin   = protocol.ID("/priormesh/twin/1")
 )
 
 const dialTimeout = 10 * time.Second
@@ -36,8 +37,9 @@ type hostOptions struct {
 	gate                *gate
 	log                 *slog.Logger
 	studyStreamsPerPeer int
-	relay               bool // it carries circuits of others
-	useRelays           bool // it is reached, and reaches others, by circuits
+	relay               bool   // it carries circuits of others
+	useRelays           bool   // it is reached, and reaches others, by circuits
+	run                 string // names this process
 }
 
 func newHost(o hostOptions) (host.Host, error) {
@@ -77,7 +79,7 @@ func newHost(o hostOptions) (host.Host, error) {
 		libp2p.DisableMetrics(),
 		libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.Ping(false),
-		libp2p.UserAgent("priormesh"),
+		libp2p.UserAgent(agent+"/"+o.run),
 	)
 	if err != nil {
 		return nil, errors.Join(err, limits.Close(), conns.Close())

@@ -63,6 +63,7 @@ func shares(o hostOptions) []share {
 	return []share{
 		{"gossip", []protocol.ID{protocolGossip}, 1024, 2 * maxGossipStreams},
 		{"log", []protocol.ID{protocolLog}, 512, 4},
+		{"twin", []protocol.ID{protocolTwin}, 64, 2},
 		{"study", []protocol.ID{protocolStudy}, 1024, 2 * o.studyStreamsPerPeer},
 		{"bitswap", bitswapProtocols, 1024, 64},
 		{"identify", []protocol.ID{identify.ID, identify.IDPush}, 256, 8},

@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 
 	"github.com/priormesh/priormesh/cas"
@@ -104,6 +106,7 @@ type Peer struct {
 	RTT         time.Duration // of the last probe it answered; zero if unknown
 	Path        Path          // the way of its connection; zero if it is not connected
 	WrongBlocks int           // how often it sent bytes that were not those asked for
+	Twin        Twin          // two processes run with its key
 	Addrs       []string
 }
 
@@ -132,6 +135,7 @@ type Mesh struct {
 	gossip   *gossip
 	logs     *logSync
 	packer   *index.Packer
+	twins    *twins
 	bitswap  *bitswap
 	studies  *limiter
 	taking   *line // blocks from peers
@@ -193,10 +197,15 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
 	m.rng.Rand = rand.New(rand.NewChaCha8(seed))
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.peers.init()
+	run := make([]byte, 8)
+	if _, err := io.ReadFull(cfg.Rand, run); err != nil {
+		return nil, fmt.Errorf("mesh: no randomness: %w", err)
+	}
+	m.twins = newTwins(m, run)
 
 	m.host, err = newHost(hostOptions{
 		key: cfg.Key, listen: cfg.Listen, log: m.log, studyStreamsPerPeer: cfg.Limits.StudyStreamsPerPeer,
-		relay: cfg.Relay, useRelays: cfg.UseRelays,
+		relay: cfg.Relay, useRelays: cfg.UseRelays, run: m.twins.run,
 		gate: &gate{
 			allowed: m.allowed, refused: func() { m.counters.refusedConnections.Add(1) }, once: m.refused, log: m.log,
 		},
@@ -215,11 +224,18 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Mesh, error) {
 		m.cancel()
 		return nil, errors.Join(fmt.Errorf("mesh: gossip does not start: %w", err), m.closeHost())
 	}
+	seen, err := m.host.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted), eventbus.BufSize(64))
+	if err != nil {
+		m.cancel()
+		return nil, errors.Join(fmt.Errorf("mesh: %w", err), m.closeHost())
+	}
 	m.logs = newLogSync(m)
 	m.bitswap = newBitswap(m)
 	m.handle(protocolGossip, m.gossip.serve)
 	m.handle(protocolLog, m.logs.serve)
 	m.handle(protocolStudy, m.serveStudy)
+	m.handle(protocolTwin, m.twins.serve)
+	m.tasks.run(func() { m.twins.watch(seen) })
 	m.tasks.run(m.logs.run)
 	m.tasks.run(m.gossip.join)
 	m.tasks.run(m.steward)

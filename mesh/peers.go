@@ -137,6 +137,7 @@ func (m *Mesh) Peers() []Peer {
 			p.Alive, p.LastHeard, p.InStep, p.Agreed, p.RTT, p.WrongBlocks = c.alive, c.lastHeard, c.inStep, c.agreed, c.rtt, c.wrong
 		}
 		m.peers.mu.Unlock()
+		p.Twin = m.twins.twin(id)
 		out = append(out, p)
 	}
 	slices.SortFunc(out, func(a, b Peer) int { return a.ID.Compare(b.ID) })

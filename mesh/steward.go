@@ -178,7 +178,8 @@ func (m *Mesh) prune(l *link, conns []network.Conn, now time.Time) {
 		return
 	}
 	for _, c := range conns {
-		if c == best || age < moveWithin && slices.ContainsFunc(c.GetStreams(), func(s network.Stream) bool { return carriesStudy(s.Protocol()) }) {
+		// One that is new has not said yet which process it leads to.
+		if c == best || now.Sub(c.Stat().Opened) < settled || age < moveWithin && slices.ContainsFunc(c.GetStreams(), func(s network.Stream) bool { return carriesStudy(s.Protocol()) }) {
 			continue
 		}
 		m.log.Debug("the worse of two connections is closed", "node", l.id.String(), "at", c.RemoteMultiaddr().String())
@@ -218,6 +219,9 @@ func (m *Mesh) prove(l *link, c network.Conn) {
 			l.proof.conn, l.proof.at = c.ID(), at
 		}
 		l.proof.mu.Unlock()
+		if err == nil {
+			m.twins.lives(l.id, c)
+		}
 		if err != nil && m.ctx.Err() == nil {
 			m.log.Info("of two connections to a node one leads nowhere any more and is closed", "node", l.id.String(), "error", err)
 			_ = c.Close()
@@ -357,7 +361,7 @@ func (m *Mesh) dialDue() time.Duration {
 		if heard {
 			m.unwanted.forget(id.String())
 		}
-		if unwanted && m.unwanted.first(id.String()) {
+		if unwanted && m.Twin().Seen.IsZero() && m.unwanted.first(id.String()) {
 			m.log.Warn("a node of the region closes every connection before a word is said: most likely it does not know yet that this node was admitted; if nobody has admitted this trust, give a member its card and ask for that",
 				"node", id.String())
 		}

@@ -240,6 +240,9 @@ func (n *Node) forks() []api.Fork {
 		x := api.Fork{Node: f.Node.String(), Trust: string(trust), Epoch: uint64(f.Epoch), Position: uint64(f.Seq), Found: f.Found.UTC(),
 			Own: f.Node == n.index.Self(), Over: head.Epoch > f.Epoch}
 		switch {
+		case x.Over && x.Own:
+			x.Advice = fmt.Sprintf("this node has begun a new epoch of its log since, and is believed in that. What another home with its key received after position %d of epoch %d is not here, and this node does not know of it: at another member `priormesh find --trust %s` shows what was told of it; send here again what this node lacks",
+				f.Seq, f.Epoch, n.home.Config.Trust)
 		case x.Over:
 			x.Advice = "nothing: the node has begun a new epoch of its log since, and is believed in that"
 		case x.Own:

@@ -571,12 +571,31 @@ func (n *Node) Ready() error { return nil }
 
 // Silence implements api.Node.
 func (n *Node) Silence() []string {
-	out := n.hearing.silence()
+	out := append(n.hearing.silence(), n.twins()...)
 	if n.lost != "" {
 		out = append(out, n.lost)
 	}
 	if n.archive.IndexDamaged() {
 		out = append(out, archive.ErrIndexDamaged.Error())
+	}
+	return out
+}
+
+// twins says of which nodes, and whether of this one, two run with one key.
+func (n *Node) twins() (out []string) {
+	roster := n.index.Roster()
+	if own := n.mesh.Twin(); !own.Seen.IsZero() {
+		by, _ := roster.Allowed(own.By)
+		out = append(out, fmt.Sprintf("two nodes run with the key of this node, as %s sees (%s): members hear one and turn the other away, and what that receives nobody hears of. End one of them for good (the home that a backup was restored from, or a copy), and send what it received to the other; if there is no other home, the key is in other hands: tell the region, and make a new home with a new key",
+			by, strings.Join(own.At, " and ")))
+	}
+	for _, p := range n.mesh.Peers() {
+		if p.Twin.Seen.IsZero() {
+			continue
+		}
+		trust, _ := roster.Allowed(p.ID)
+		out = append(out, fmt.Sprintf("two nodes run with the key of %s (node %s, seen at %s): one of them is turned away, and what it receives is not known here. The trust has to end one of them for good: tell it",
+			trust, p.ID, strings.Join(p.Twin.At, " and ")))
 	}
 	return out
 }
@@ -606,7 +625,7 @@ func (n *Node) Peers() []api.Peer {
 			addrs = []string{}
 		}
 		out = append(out, api.Peer{Trust: string(trust), Peer: p.ID.String(), Connected: p.Connected, Alive: p.Alive,
-			LastHeard: n.hearing.last(p), RTT: p.RTT, Way: way(p, roster), Addrs: addrs})
+			LastHeard: n.hearing.last(p), RTT: p.RTT, Way: way(p, roster), Addrs: addrs, Twins: p.Twin.At})
 	}
 	return append(out, n.shutOut(roster)...)
 }

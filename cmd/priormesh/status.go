@@ -344,4 +344,9 @@ func peerTable(out io.Writer, peers []api.Peer, now time.Time) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", or(plain(p.Trust)), connected, since, heard, rtt, plain(p.Peer), list(p.Addrs))
 	}
 	w.Flush()
+	for _, p := range peers {
+		if len(p.Twins) > 0 {
+			fmt.Fprintf(out, "two nodes run with the key of %s (%s): one of them is turned away; the trust has to end one for good\n", or(plain(p.Trust)), list(p.Twins))
+		}
+	}
 }

@@ -500,6 +500,7 @@ type Peer struct {
 	// Out is why the node is let in no more: "expelled", its trust was, or
 	// "revoked", by its trust's key. Absent: it is let in.
 	Out string `json:"out,omitempty"`
+	Twins     []string      `json:"two_nodes_at,omitempty"` // two nodes run with its key, and speak from there
 }
 
 // Way is how a node is connected.
