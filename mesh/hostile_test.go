@@ -412,7 +412,7 @@ func TestForgedHeads(t *testing.T) {
 	if me.mesh.Counters().LogMisbehaved == before.LogMisbehaved {
 		t.Fatal("a forged head on the log stream was not held against its sender")
 	}
-	// By gossip nobody is blamed, but nobody believes it.
+	// Nor is it by gossip.
 	g := stream(t, h, me, gossip)
 	message := append([]byte{8, 1}, villain.id[:]...)
 	_, err = g.Write(append([]byte{'p'}, frame(append(message, forged.Encode()...))...))
@@ -591,4 +591,60 @@ func TestSilentConnection(t *testing.T) {
 	_, err := s.Write(frame(nil))
 	must(t, err)
 	eventually(t, "it is connected after its first word", func() bool { return me.peer(villain).Connected })
+}
+
+// Who sends what is forged, or nothing at all, is counted as such, of gossip as of logs, and nobody else is.
+func TestWhoSendsWhatIsWrongIsCounted(t *testing.T) {
+	t.Parallel()
+	r, me, friend, villain, h := hostile(t)
+	forged := friend.say("1.2.7")
+	eventually(t, "it arrived", func() bool { return me.knows("1.2.7") })
+	forged.Seq += 5
+	of := func(n int) func() bool { return func() bool { return me.peer(villain).WrongLog >= n } }
+	s := stream(t, h, me, logs)
+	_, err := s.Write(frame(index.Heads{Heads: []index.Head{forged}}.Encode()))
+	must(t, err)
+	ends(t, s)
+	eventually(t, "the forged head is counted", of(1))
+	eventually(t, "the garbage is counted", func() bool {
+		if s, err := h.NewStream(context.Background(), protocolPeer(t, me), logs); err == nil {
+			_, _ = s.Write(frame([]byte("hello")))
+			ends(t, s)
+		}
+		return of(2)()
+	})
+	asHolder := func(holder index.NodeID) []byte {
+		return append(append([]byte{8, 1}, holder[:]...), forged.Encode()...)
+	}
+	for name, packet := range map[string][]byte{
+		"of no type": {99, 1, 2}, "a ping that is none": []byte("\x00garbage"), "an ack that is none": {2, 0xff, 0xff}, "a head that is none": []byte("\x08garbage"),
+		"with a wrong checksum": append([]byte{12, 1, 2, 3, 4, 0}, 0x80), "a forged head": asHolder(villain.id), "a head in another's name": asHolder(friend.id),
+	} {
+		before := me.peer(villain).WrongGossip
+		eventually(t, name+" is counted", func() bool {
+			s, err := h.NewStream(context.Background(), protocolPeer(t, me), gossip)
+			if err != nil {
+				return false
+			}
+			defer s.Reset()
+			_, _ = s.Write(append([]byte{'p'}, frame(packet)...))
+			time.Sleep(20 * time.Millisecond)
+			return me.peer(villain).WrongGossip > before
+		})
+	}
+	r.well(me, friend)
+	p, other := me.peer(villain), me.peer(friend)
+	if p.WrongLast.IsZero() || p.WrongBlocks != 0 {
+		t.Errorf("%+v", p)
+	}
+	if other.WrongLog+other.WrongGossip+other.WrongBlocks != 0 || !other.WrongLast.IsZero() {
+		t.Errorf("the friend is blamed: %+v", other)
+	}
+}
+
+func protocolPeer(t *testing.T, n *node) peer.ID {
+	t.Helper()
+	id, err := peer.Decode(n.id.String())
+	must(t, err)
+	return id
 }

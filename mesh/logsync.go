@@ -254,8 +254,12 @@ func (g *logSync) take(h heardHead) {
 	out, err := g.sync.Gossiped(from, h.head)
 	g.post(out)
 	if err != nil {
-		// Whoever brought it may only have passed it on, so nobody is blamed.
+		// Who brought it says that it holds the log up to there.
 		g.m.counters.gossipRefused.Add(1)
+		var forged *index.ForgedError
+		if errors.As(err, &forged) {
+			g.m.wronged(h.holder, wrongGossip)
+		}
 		g.m.log.Debug("a gossiped head was not believed", "author", h.head.Node.String(), "error", err)
 	}
 }
@@ -344,6 +348,7 @@ func (g *logSync) serve(s network.Stream, from index.NodeID) error {
 // time, and says so once a while.
 func (g *logSync) misbehaved(from index.NodeID, err error) error {
 	g.m.counters.logMisbehaved.Add(1)
+	g.m.wronged(from, wrongLog)
 	now := time.Now()
 	g.mu.Lock()
 	f := g.faults[from]

@@ -106,6 +106,9 @@ type Peer struct {
 	RTT         time.Duration // of the last probe it answered; zero if unknown
 	Path        Path          // the way of its connection; zero if it is not connected
 	WrongBlocks int           // how often it sent bytes that were not those asked for
+	WrongLog    int           // and messages about logs that are forged, or none
+	WrongGossip int           // and packets of gossip
+	WrongLast   time.Time     // when it did one of these last, by Config.Now; zero: never
 	Twin        Twin          // two processes run with its key
 	Addrs       []string
 }

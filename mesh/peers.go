@@ -38,7 +38,8 @@ type contact struct {
 	heardAt   time.Time // by the machine's monotonic clock
 	alive     bool
 	rtt       time.Duration
-	wrong     int
+	wrong     [wrongs]int
+	wrongAt   time.Time // by Config.Now
 	dial      dialState
 }
 
@@ -110,6 +111,23 @@ func (m *Mesh) heard(id index.NodeID) {
 	m.peers.with(id, func(c *contact) { c.lastHeard, c.heardAt = now, at })
 }
 
+// What a peer sends that is not what it must be.
+const (
+	wrongBlock = iota
+	wrongLog
+	wrongGossip
+	wrongs
+)
+
+// wronged notes that a peer sent what it must not.
+func (m *Mesh) wronged(id index.NodeID, what int) {
+	now := m.cfg.Now()
+	m.peers.with(id, func(c *contact) {
+		c.wrong[what]++
+		c.wrongAt = now
+	})
+}
+
 // Peers lists all known members but this node, sorted.
 func (m *Mesh) Peers() []Peer {
 	known := m.deps.Addrs()
@@ -134,7 +152,8 @@ func (m *Mesh) Peers() []Peer {
 			if p.Connected = l != nil && c.heardAt.After(l.opened); p.Connected {
 				p.Path = l.path
 			}
-			p.Alive, p.LastHeard, p.InStep, p.Agreed, p.RTT, p.WrongBlocks = c.alive, c.lastHeard, c.inStep, c.agreed, c.rtt, c.wrong
+			p.Alive, p.LastHeard, p.InStep, p.Agreed, p.RTT = c.alive, c.lastHeard, c.inStep, c.agreed, c.rtt
+			p.WrongBlocks, p.WrongLog, p.WrongGossip, p.WrongLast = c.wrong[wrongBlock], c.wrong[wrongLog], c.wrong[wrongGossip], c.wrongAt
 		}
 		m.peers.mu.Unlock()
 		p.Twin = m.twins.twin(id)

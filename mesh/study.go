@@ -325,7 +325,7 @@ func (s *StudyStream) verify(b cas.Block) error {
 	}
 	s.spoilt.Store(true)
 	s.m.counters.wrongBlocks.Add(1)
-	s.m.peers.with(s.holder, func(c *contact) { c.wrong++ })
+	s.m.wronged(s.holder, wrongBlock)
 	s.m.log.Error("a node sent a wrong block", "node", s.holder.String(), "block", b.CID.String())
 	return &WrongBlockError{Peer: s.holder, CID: b.CID}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"slices"
@@ -173,8 +174,9 @@ func (t *transport) servePackets(s network.Stream, from index.NodeID) error {
 			continue
 		}
 		t.m.counters.gossipReceived.Add(1)
-		if err := checkPacket(b); err != nil {
+		if err := checkPacket(b, from); err != nil {
 			t.m.counters.gossipRefused.Add(1)
+			t.m.wronged(from, wrongGossip)
 			return &streamError{network.StreamProtocolViolation, err}
 		}
 		select {
@@ -288,13 +290,17 @@ const (
 // checkPacket lets through what memberlist of this version sends: one simple
 // message, or a compound of them, with or without a checksum. Above all it
 // lets through nothing compressed: a packet of nested compressions grows
-// without bound.
-func checkPacket(b []byte) error {
+// without bound. What memberlist would drop in silence is refused here, where it
+// is known who sent it.
+func checkPacket(b []byte, from index.NodeID) error {
 	if len(b) >= 5 && b[0] == mlHasCRC {
+		if crc32.ChecksumIEEE(b[5:]) != binary.BigEndian.Uint32(b[1:]) {
+			return fmt.Errorf("%w: a packet of gossip does not have its checksum", ErrBadMessage)
+		}
 		b = b[5:]
 	}
 	if len(b) == 0 || b[0] != mlCompound {
-		return checkSimple(b)
+		return checkSimple(b, from)
 	}
 	b = b[1:]
 	if len(b) < 1 || len(b) < 1+2*int(b[0]) {
@@ -307,7 +313,7 @@ func checkPacket(b []byte) error {
 		if size > len(rest) {
 			return fmt.Errorf("%w: a compound packet is cut short", ErrBadMessage)
 		}
-		if err := checkSimple(rest[:size]); err != nil {
+		if err := checkSimple(rest[:size], from); err != nil {
 			return err
 		}
 		rest = rest[size:]
@@ -315,13 +321,21 @@ func checkPacket(b []byte) error {
 	return nil
 }
 
-func checkSimple(b []byte) error {
+func checkSimple(b []byte, from index.NodeID) error {
 	if len(b) == 0 {
 		return fmt.Errorf("%w: an empty gossip message", ErrBadMessage)
 	}
 	switch b[0] {
-	case mlPing, mlIndirectPing, mlAck, mlNack, mlSuspect, mlAlive, mlDead, mlUser:
-		return nil
+	case mlUser: // not passed on by others
+		holder, _, err := decodeHeadMessage(b[1:])
+		if err == nil && holder != from {
+			err = fmt.Errorf("%w: gossip of another node", ErrBadMessage)
+		}
+		return err
+	case mlPing, mlIndirectPing, mlAck, mlNack, mlSuspect, mlAlive, mlDead:
+		if len(b) > 1 && (b[1]&0xf0 == 0x80 || b[1] == 0xde) { // a map, as MessagePack
+			return nil
+		}
 	}
 	return fmt.Errorf("%w: gossip of type %d", ErrBadMessage, b[0])
 }

@@ -220,7 +220,7 @@ func FuzzGossip(f *testing.F) {
 	f.Add([]byte("\x06\x83\xa5Nodes\x02\xacUserStateLen\x00\xa4Join\xc3"))
 	f.Add(encodeHeadMessage(index.NodeID{1}, index.Head{Node: index.NodeID{2}, Epoch: 1, Seq: 9, Sig: make([]byte, 64)}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if err := checkPacket(b); err == nil {
+		if err := checkPacket(b, index.NodeID{1}); err == nil {
 			for _, m := range simpleMessages(b) {
 				if len(m) == 0 || m[0] == mlCompress || m[0] == mlCompound || m[0] == mlEncrypt || m[0] == mlHasCRC {
 					t.Fatalf("a message of type %v passed inside a packet", m)

@@ -45,3 +45,6 @@ func Stride(n int) int {
 
 // OpenDatabase is openDatabase.
 var OpenDatabase = openDatabase
+
+// WrongOf is wrongOf.
+var WrongOf = wrongOf

@@ -45,11 +45,12 @@ var (
 	descDoubts       = prometheus.NewDesc("priormesh_arrivals_in_doubt", "Studies that arrived within priors.window and for which not all that may be a prior was brought, by why: \"possible\", \"crowded number\", \"limit\".", []string{"why"}, nil)
 	descShutOut      = prometheus.NewDesc("priormesh_shut_out", "Who is let in no more: \"trusts\" that were expelled, \"nodes\" that were revoked.", []string{"what"}, nil)
 	descVotes        = prometheus.NewDesc("priormesh_votes_open", "Trusts that some have voted to admit, or to expel, and not enough yet.", []string{"to"}, nil)
-	descRefused      = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks.", []string{"what"}, nil)
+	descWrong        = prometheus.NewDesc("priormesh_peer_wrong_total", "What a node sent that was forged, damaged or none: blocks, log messages, gossip.", []string{"trust", "node", "what"}, nil)
+	descRefused      = prometheus.NewDesc("priormesh_refused_total", "What was refused: connections, studies, wrong blocks, log messages, gossip.", []string{"what"}, nil)
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descDoubts, descShutOut, descVotes, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
+	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descDoubts, descShutOut, descVotes, descWrong, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
 		descLag, descAge, descPosition, descEpoch, descForked, descSnapshot, descTaken, descTaking, descBucket, descDamaged, descVerified, descRepaired, descLastVerified, descCircuits, descRelayed} {
 		ch <- d
 	}
@@ -168,4 +169,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descRefused, m.RefusedConnections, "connections")
 	count(descRefused, m.StudiesRefused, "studies")
 	count(descRefused, m.WrongBlocks, "wrong blocks")
+	count(descRefused, m.LogMisbehaved, "log messages")
+	count(descRefused, m.GossipRefused, "gossip")
+	for _, p := range c.n.Peers() {
+		count(descWrong, uint64(p.Wrong.Blocks), p.Trust, p.Peer, "blocks")
+		count(descWrong, uint64(p.Wrong.Log), p.Trust, p.Peer, "log messages")
+		count(descWrong, uint64(p.Wrong.Gossip), p.Trust, p.Peer, "gossip")
+	}
 }

@@ -625,9 +625,35 @@ func (n *Node) Peers() []api.Peer {
 			addrs = []string{}
 		}
 		out = append(out, api.Peer{Trust: string(trust), Peer: p.ID.String(), Connected: p.Connected, Alive: p.Alive,
-			LastHeard: n.hearing.last(p), RTT: p.RTT, Way: way(p, roster), Addrs: addrs, Twins: p.Twin.At})
+			LastHeard: n.hearing.last(p), RTT: p.RTT, Way: way(p, roster), Addrs: addrs, Twins: p.Twin.At,
+			Wrong: api.Wrong{Blocks: p.WrongBlocks, Log: p.WrongLog, Gossip: p.WrongGossip, Last: p.WrongLast.UTC()}})
 	}
 	return append(out, n.shutOut(roster)...)
+}
+
+// wrongFor is how long status warns of a node that has sent what it must not.
+const wrongFor = 24 * time.Hour
+
+// wrongOf names the nodes that have lately sent what is not what it must be.
+func wrongOf(peers []api.Peer, now time.Time) (out []string) {
+	for _, p := range peers {
+		w := p.Wrong
+		if w.Blocks+w.Log+w.Gossip == 0 || now.Sub(w.Last) > wrongFor {
+			continue
+		}
+		var what []string
+		for _, x := range []struct {
+			n         int
+			one, many string
+		}{{w.Log, "log message", "log messages"}, {w.Gossip, "packet of gossip", "packets of gossip"}, {w.Blocks, "block", "blocks"}} {
+			if x.n > 0 {
+				what = append(what, counted(x.n, x.one, x.many))
+			}
+		}
+		out = append(out, fmt.Sprintf("the node %s of %s has sent %s that are forged, damaged or none, last at %s: they are refused, and the log says of the first what was wrong. Ask the trust whether it runs another version, its disk fails, or somebody else has the machine",
+			p.Peer, p.Trust, strings.Join(what, ", "), w.Last.Format(time.RFC3339)))
+	}
+	return out
 }
 
 // counted is a number with what it counts.
@@ -660,6 +686,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	}
 	st.Doubts = api.Doubts(n.priors.Doubts())
 	st.Roster, st.Peers = n.rosterStatus(roster), n.Peers()
+	st.Warnings = append(st.Warnings, wrongOf(st.Peers, n.Now())...)
 	if c := n.mesh.Counters(); n.home.Config.Network.Relay {
 		st.Relay = &api.Relay{Circuits: c.CircuitsNow, Bytes: c.RelayedBytes}
 	}

@@ -345,6 +345,10 @@ func peerTable(out io.Writer, peers []api.Peer, now time.Time) {
 	}
 	w.Flush()
 	for _, p := range peers {
+		if x := p.Wrong; x.Blocks+x.Log+x.Gossip > 0 {
+			fmt.Fprintf(out, "%s has sent what is forged, damaged or none: %s, %s, %s, last %s ago\n", or(plain(p.Trust)),
+				plural(x.Log, "log message", "log messages"), plural(x.Gossip, "packet of gossip", "packets of gossip"), plural(x.Blocks, "block", "blocks"), ago(now.Sub(x.Last)))
+		}
 		if len(p.Twins) > 0 {
 			fmt.Fprintf(out, "two nodes run with the key of %s (%s): one of them is turned away; the trust has to end one for good\n", or(plain(p.Trust)), list(p.Twins))
 		}

@@ -499,8 +499,18 @@ type Peer struct {
 	Addrs     []string      `json:"addrs"`
 	// Out is why the node is let in no more: "expelled", its trust was, or
 	// "revoked", by its trust's key. Absent: it is let in.
-	Out string `json:"out,omitempty"`
-	Twins     []string      `json:"two_nodes_at,omitempty"` // two nodes run with its key, and speak from there
+	Out   string   `json:"out,omitempty"`
+	Twins []string `json:"two_nodes_at,omitempty"` // two nodes run with its key, and speak from there
+	Wrong Wrong    `json:"wrong,omitzero"`         // what it sent that was refused
+}
+
+// Wrong is what a node has sent, since this one started, that is forged, damaged
+// or none at all. It is refused.
+type Wrong struct {
+	Blocks int       `json:"blocks,omitempty"` // of studies
+	Log    int       `json:"log,omitempty"`    // messages about logs
+	Gossip int       `json:"gossip,omitempty"` // packets
+	Last   time.Time `json:"last,omitzero"`
 }
 
 // Way is how a node is connected.
