@@ -88,6 +88,16 @@ func TestAnswersSayWhatTheyLack(t *testing.T) {
 	}
 }
 
+// A head that no log reaches is said in words, and not as a number that is on the way.
+func TestAHeadThatNoLogReachesIsSaidInWords(t *testing.T) {
+	got := node.LackingOf([]api.TrustStatus{{Trust: "RX2", Heard: true, Behind: 1<<55 - 1}, {Trust: "RX3", Heard: true, Behind: api.MaxBehind}}, index.NodeID{1}, "RX1", index.Roster{},
+		[]index.Lag{{Node: index.NodeID{2}, Trust: "RX1", Epoch: 1, Applied: 1, Heard: 1 << 55}})
+	if len(got) != 3 || !regexp.MustCompile(`^RX2 says that it has said more than it gives`).MatchString(got[0]) || !regexp.MustCompile(`^RX3 has announced 1000000000 facts`).MatchString(got[1]) ||
+		!regexp.MustCompile(`^RX1: another node of this trust says that it has said more than it gives`).MatchString(got[2]) {
+		t.Errorf("%q", got)
+	}
+}
+
 // With a holder stopped what is known of it grows old, and says so everywhere;
 // when it is back it is fresh again.
 func TestAnswersSayWhatTheyRestOn(t *testing.T) {

@@ -257,6 +257,9 @@ func readConfig(home string) (Config, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Stat(filepath.Join(home, restoringFile)); err == nil {
+				return Config{}, fmt.Errorf("%w: %s holds what a restore left that was broken off, or that goes on still. If none goes on, nothing in it is needed: remove it (rm -r), for it holds study keys, and run `priormesh restore` again", ErrNoHome, home)
+			}
 			return Config{}, fmt.Errorf("%w: there is no %s; make a home with `priormesh init --home %s --trust ODS`", ErrNoHome, path, home)
 		}
 		if errors.Is(err, syscall.ENOTDIR) {

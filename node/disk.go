@@ -142,7 +142,7 @@ func (d *disk) look() {
 	case full:
 		d.log.Warn("the disk is full: no images are stored; reading goes on", "free", Size(free), "reserve", Size(d.reserve))
 	case critical:
-		d.log.Error("the disk is nearly without a byte: the reserve is given up so that the index lives; nothing from outside is taken; free space now", "free", Size(free))
+		d.log.Error("the disk is full, and the reserve is given up so that the index lives: nothing from outside is taken; free space now", "free", Size(free))
 	case spent:
 		d.log.Error("the disk has no room even for the index: nothing is written; reading goes on; free space now", "free", Size(free))
 	}
@@ -276,7 +276,7 @@ func (d *disk) said() string {
 	case full:
 		return fmt.Sprintf("the disk is full (%s free): no images are stored or brought until there is room; reading goes on", Size(free))
 	case critical:
-		return fmt.Sprintf("the disk is nearly without a byte (%s free): nothing is stored, brought, or taken from other trusts until there is room; reading goes on", Size(free))
+		return fmt.Sprintf("the disk is full and the reserve has been given up so that the index lives (%s free): nothing is stored, brought, or taken from other trusts until there is room; reading goes on", Size(free))
 	}
 	return fmt.Sprintf("the disk has no room even for the index (%s free): nothing is written until there is room; reading goes on", Size(free))
 }

@@ -318,7 +318,7 @@ func lackingOf(trusts []api.TrustStatus, self index.NodeID, own index.TrustID, r
 		heard[index.TrustID(t.Trust)] = t.Heard
 		behind := ""
 		if t.Behind > 0 {
-			behind = fmt.Sprintf("has announced %s not arrived here yet", counted(t.Behind, "fact that has", "facts that have"))
+			behind = notCome(t.Behind)
 		}
 		switch {
 		case !t.Heard && behind != "":
@@ -335,7 +335,7 @@ func lackingOf(trusts []api.TrustStatus, self index.NodeID, own index.TrustID, r
 		if l.Node == self {
 			who = "this node itself (it was restored from a backup, or its index was damaged)"
 		} else if l.Trust == own && l.Heard > l.Applied {
-			out = append(out, fmt.Sprintf("%s: another node of this trust has announced %s not arrived here yet", l.Trust, counted(uint64(l.Heard-l.Applied), "fact that has", "facts that have")))
+			out = append(out, fmt.Sprintf("%s: another node of this trust %s", l.Trust, notCome(uint64(l.Heard-l.Applied))))
 		}
 		if l.Quarantined && newest && l.Node != self {
 			out = append(out, fmt.Sprintf("%s: its node %s has signed two histories; what it said since is not believed", l.Trust, l.Node))
@@ -354,6 +354,14 @@ func lackingOf(trusts []api.TrustStatus, self index.NodeID, own index.TrustID, r
 		out = append(out, fmt.Sprintf("%s is not heard: votes that admitted it are void because their author signed two; admit it again", t))
 	}
 	return out
+}
+
+// notCome says how much of a log is not here.
+func notCome(behind uint64) string {
+	if behind > api.MaxBehind {
+		return "says that it has said more than it gives, and more than any node can say: its log is not to be relied on; ask the trust"
+	}
+	return fmt.Sprintf("has announced %s not arrived here yet", counted(behind, "fact that has", "facts that have"))
 }
 
 func silentText(t api.TrustStatus) string {

@@ -2,8 +2,10 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -37,5 +39,17 @@ func TestFailedRestoreDestroysKeys(t *testing.T) {
 		if err != nil || len(b) != len(secret) || bytes.Contains(b, []byte("secret")) {
 			t.Errorf("%s is not overwritten: %v", name, err)
 		}
+	}
+}
+
+// A folder that a restore left broken off is not advised to become a new home.
+func TestAFolderOfABrokenOffRestoreIsToBeRemoved(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "restoring"), []byte("20260101\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := OpenHome(dir)
+	if !errors.Is(err, ErrNoHome) || !strings.Contains(err.Error(), "priormesh restore") || strings.Contains(err.Error(), "init") {
+		t.Error(err)
 	}
 }

@@ -30,7 +30,7 @@ const exitHelp = `Exit codes:
   2  wrong use: the command line, or what it names
   3  the node is not running or does not answer
   4  nothing matched, or no such study is known
-  5  partly done: some files were accepted, some refused or unreadable
+  5  partly done: some files were accepted, some refused or unreadable, or the import was given up
   6  not yet: votes are missing, or a study has not come so far
   7  damage remains: what is stored here is not all whole`
 

@@ -151,6 +151,8 @@ func (c *importCmd) Run(p *program) error {
 	switch {
 	case err != nil && p.ctx.Err() != nil:
 		return exit(exitFailed, "interrupted; what is counted as stored is safe: repeat the command to go on")
+	case err != nil && sum.Stored+sum.Duplicates > 0 && exitCode(err) == exitFailed:
+		return exitError{exitPartly, fmt.Errorf("the import was given up after %s; what is counted as stored is safe, and the command can be repeated to go on: %w", plural(sum.Stored+sum.Duplicates, "file was accepted", "files were accepted"), err)}
 	case err != nil:
 		return fmt.Errorf("the import was given up; what is counted as stored is safe, and the command can be repeated to go on: %w", err)
 	case sum.Files > 0 && sum.Stored+sum.Duplicates == 0:

@@ -181,7 +181,10 @@ func snapshotText(out io.Writer, s api.Snapshot, now time.Time) {
 // lacking is what of a trust is not shown here.
 func lacking(t api.TrustStatus) string {
 	var out []string
-	if t.Behind > 0 {
+	switch {
+	case t.Behind > api.MaxBehind:
+		out = append(out, "says that it has said more than it gives")
+	case t.Behind > 0:
 		out = append(out, fmt.Sprintf("%d on the way", t.Behind))
 	}
 	if t.Missing > 0 {

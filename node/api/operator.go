@@ -504,6 +504,10 @@ type Peer struct {
 	Wrong Wrong    `json:"wrong,omitzero"`         // what it sent that was refused
 }
 
+// MaxBehind is how many facts a trust may have announced and not given, to be
+// believed: a thousand million are more than a region says in a hundred years.
+const MaxBehind = 1_000_000_000
+
 // Wrong is what a node has sent, since this one started, that is forged, damaged
 // or none at all. It is refused.
 type Wrong struct {
