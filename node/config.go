@@ -82,7 +82,7 @@ type VerifyConfig struct {
 // in force as soon as it is written.
 type FetchConfig struct {
 	Workers         int      `toml:"workers" comment:"All of [fetch] is in force within seconds of being written, without a restart.\nStudies brought at the same time; one more if somebody waits for it"`
-	PeerTransfers   int      `toml:"peer_transfers" comment:"Of them, from one other node, of what nobody waits for: fewer than workers, or a node that gives nothing holds up what others would give. 0: any"`
+	PeerTransfers   int      `toml:"peer_transfers" comment:"Of them, from one other node, of what nobody waits for. One place is left for other nodes, whatever stands here. 0: all but that"`
 	Rate            Size     `toml:"rate" comment:"Bytes a second taken from all other nodes together, whatever is brought, such as 10MiB. 0: no limit"`
 	PeerRate        Size     `toml:"peer_rate" comment:"From each of them"`
 	BackgroundRate  Size     `toml:"background_rate" comment:"Of what nobody waits for (priors, newer revisions), all together, within rate; not in the times of full_speed"`

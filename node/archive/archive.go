@@ -195,6 +195,7 @@ func (a *Archive) Start(t Transfers) {
 
 // SetFetching changes the settings of the fetch queue. What is under way goes on.
 func (a *Archive) SetFetching(f Fetching) {
+	f = f.shared()
 	a.settings.Store(&f)
 	a.queue.setPlaces(f.Workers)
 }

@@ -26,9 +26,19 @@ const (
 type Fetching struct {
 	Workers int // studies brought at once
 	// PeerTransfers is how many studies come from one node at once that nobody
-	// waits for; 0: any.
+	// waits for; 0: any. Of several places one is always left for what comes from
+	// other nodes.
 	PeerTransfers                   int
 	ReadThrough, RetryMin, RetryMax time.Duration
+}
+
+// shared is f with a place left for others: a node that grants and then gives
+// nothing would hold all of them up until it is given up.
+func (f Fetching) shared() Fetching {
+	if f.Workers > 1 && (f.PeerTransfers == 0 || f.PeerTransfers >= f.Workers) {
+		f.PeerTransfers = f.Workers - 1
+	}
+	return f
 }
 
 // wait is the pause after so many failures.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
@@ -146,4 +147,81 @@ func TestRefusedIsNotAway(t *testing.T) {
 		t.Error("an emergency is held to the limit of what nobody waits for")
 	}
 	state(Waiting, "RAA cannot be reached")
+}
+
+// stalls is a mesh at which one node never answers, and of the others it is seen that they are asked.
+type stalls struct {
+	deaf
+	silent index.NodeID
+	other  chan index.NodeID
+}
+
+func (s *stalls) OpenStudy(ctx context.Context, h index.NodeID, _ mesh.StudyRequest) (*mesh.StudyStream, error) {
+	if h != s.silent {
+		select {
+		case s.other <- h:
+		default:
+		}
+		return nil, mesh.ErrRefused
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A node that says nothing when it is asked for studies does not keep what others have from coming, however many of its own are wanted, and whatever
+// the settings allow it.
+func TestASilentHolderLeavesAPlaceForOthers(t *testing.T) {
+	for _, most := range []int{0, 2, 5} {
+		clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+		a := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB", "RCC")
+		b := newHouse(t, t.TempDir(), "RBB", clock, "RAA", "RBB", "RCC")
+		c := newHouse(t, t.TempDir(), "RCC", clock, "RAA", "RBB", "RCC")
+		b.SetFetching(Fetching{Workers: 2, PeerTransfers: most, RetryMin: time.Second, RetryMax: time.Minute, ReadThrough: time.Second})
+		for i := range 4 {
+			if err := a.take(image(fmt.Sprintf("1.2.%d", i), 1, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.take(image("1.3", 1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range []*house{a, c} {
+			h.publishAll()
+			b.hear(h)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &stalls{silent: a.Self, other: make(chan index.NodeID, 1)}
+		b.transfers, b.running, b.group = s, ctx, new(errgroup.Group)
+		for i := range 4 {
+			if err := b.Enqueue(fmt.Sprintf("1.2.%d", i), Prior, "a prior", ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ended := make(chan struct{})
+		go func() { defer close(ended); b.dispatch(ctx) }()
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) { // it has what it may have
+			b.comings.mu.Lock()
+			n := b.comings.of[a.Self]
+			b.comings.mu.Unlock()
+			if n > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("nothing is asked of it")
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+		if err := b.Enqueue("1.3", Prior, "a prior", ""); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-s.other:
+		case <-time.After(5 * time.Second):
+			t.Errorf("with peer_transfers of %d nobody else is asked", most)
+		}
+		cancel()
+		<-ended
+		b.group.Wait()
+		b.remotes.end()
+	}
 }
