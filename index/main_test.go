@@ -24,6 +24,7 @@ var oneThread = []func(*testing.T){
 	TestBootstrapWhateverHappens, TestNewerSnapshotsWhileTakingUp, TestBootstrapManyPeers,
 	TestSyncGoesOnWithSnapshots, TestSyncTakesSnapshotsAmongLiars,
 	TestOrderAndRepetitionOfVotesNeverMatter, TestStrangersVotesChangeNothing, TestHonestVotesOnlyAdd, TestExpulsionsHoldInAnyOrder,
+	TestNamesAreToldApartAlikeFromEitherSide,
 	TestDecodersAllocateInProportion, TestSnapshotDecodersAllocateInProportion,
 	TestSnapshotOfManyRetractions, TestTheFullestRetractionsAreTaken, TestAPurgeTakesOnlyWhatItKnowsTheTrailOf,
 }

@@ -104,172 +104,64 @@ func (fold folder) nameWordsOf(name string) []string {
 	return out
 }
 
-// newbornWords stand for the name of a child that has none yet; some say its sex.
-var newbornWords = map[string]string{
-	"baby": "", "infant": "", "newborn": "", "neonate": "", "twin": "", "triplet": "", "quad": "",
-	"boy": "M", "male": "M", "girl": "F", "female": "F",
-}
+// newbornWords stand for the name of a child that has none yet.
+var newbornWords = []string{"baby", "infant", "newborn", "neonate", "twin", "triplet", "quad", "boy", "girl", "male", "female"}
 
 // ordinals are what children of one birth are told apart by.
 var ordinals = []string{"1", "2", "3", "4", "5", "6", "i", "ii", "iii", "iv", "v", "vi", "a", "b", "c", "d", "e", "f", "one", "two", "three", "four", "first", "second", "third"}
 
-// toldApart says of two names that a number, a letter or the sex tells apart children of one birth who have no names yet: TWIN I and TWIN II,
-// BABY and BABY B, BABY BOY and BABY GIRL. The words alone would make one the beginning of the other.
-func (fold folder) toldApart(a, b string) bool {
-	one, two := strings.SplitN(a, "=", nameGroups), strings.SplitN(b, "=", nameGroups)
-	for i := range min(len(one), len(two)) {
-		x, y := fold.unnamed(one[i]), fold.unnamed(two[i])
-		if (x.yes || y.yes) && (!slices.Equal(x.by, y.by) || x.sex != "" && y.sex != "" && x.sex != y.sex) {
-			return true
-		}
-	}
-	return false
-}
-
 // newborn says whether some group of a name is that of a child without one.
 func (fold folder) newborn(name string) bool {
 	return slices.ContainsFunc(strings.SplitN(name, "=", nameGroups), func(group string) bool {
-		return fold.unnamed(group).yes
+		yes, _ := fold.unnamed(group)
+		return yes
 	})
 }
 
-// unnamed is what a group of a name says of a child without one.
-type unnamed struct {
-	yes bool
-	by  []string // what it is told apart by: words, or ends of words, that are ordinals
-	sex string
-}
-
-func (fold folder) unnamed(group string) (u unnamed) {
+// unnamed says whether a group of a name is that of a child without one, and lists what it is told apart by: words, or ends of words, that
+// are ordinals. What sex it is called by tells it apart from the other sex only: BABY may be BABY BOY.
+func (fold folder) unnamed(group string) (yes bool, by []string) {
 	for _, w := range fold.words(group) {
 		if slices.Contains(ordinals, w) {
-			u.by = append(u.by, w)
+			by = append(by, w)
 			continue
 		}
-		yes, sex, rest := newbornWord(w)
-		if !yes || rest != "" && !slices.Contains(ordinals, rest) {
-			continue
-		}
-		u.yes = true
-		if rest != "" {
-			u.by = append(u.by, rest)
-		}
-		if sex != "" {
-			u.sex = sex
-		}
-	}
-	slices.Sort(u.by)
-	return u
-}
-
-// newbornWord takes the words that stand for a name off the front of a word: babyboy2 is a boy, and 2 is left.
-func newbornWord(w string) (yes bool, sex, rest string) {
-	for more := true; more; {
-		more = false
-		for word, says := range newbornWords {
-			if left, begins := strings.CutPrefix(w, word); begins {
-				yes, more, w = true, true, left
-				if says != "" {
-					sex = says
-				}
-				break
+		if kinds, ordinal := newbornWord(w); len(kinds) > 0 {
+			yes = true
+			if ordinal != "" {
+				by = append(by, ordinal)
 			}
 		}
 	}
-	return yes, sex, w
+	slices.Sort(by)
+	return yes, by
 }
 
-// titles say nothing of who somebody is.
-var titles = []string{"mr", "mrs", "ms", "miss", "master", "dr", "prof", "professor", "sir", "dame", "lord", "lady", "rev", "revd"}
-
-// generations tell father and son apart who bear one name.
-var generations = map[string]string{"jr": "jr", "jnr": "jr", "junior": "jr", "sr": "sr", "snr": "sr", "senior": "sr"}
-
-// spoken is a group of a name as it is read. A name of which nobody has marked what is family and what is given name is loose.
-type spoken struct {
-	family, given string   // folded; family is empty where the name is loose
-	words         []string // of the family name, or of all of a loose one
-	generation    string
-}
-
-// read reads a group: FAMILY^GIVEN, FAMILY, GIVEN or words in any order.
-func (fold folder) read(group string) (s spoken) {
-	comps := strings.SplitN(group, "^", nameComponents)
-	family, given := comps[0], strings.Join(comps[1:min(len(comps), 3)], " ")
-	if len(comps) > 1 && comps[1] != "" {
-		given = comps[1]
-	}
-	if f, g, comma := strings.Cut(family, ","); comma && strings.TrimSpace(given) == "" {
-		family, given = f, g
-	}
-	for _, part := range comps {
-		for _, w := range fold.words(part) {
-			if gen := generations[w]; gen != "" {
-				s.generation = gen
+// newbornWord takes a word apart that stands for the name of a child without one, such as TWINB or BABYBOY: into newbornWords, and the
+// ordinal after them. Of other words it finds none.
+func newbornWord(w string) (kinds []string, ordinal string) {
+	for w != "" {
+		i := slices.IndexFunc(newbornWords, func(n string) bool { return strings.HasPrefix(w, n) })
+		if i < 0 {
+			if len(kinds) == 0 || !slices.Contains(ordinals, w) {
+				return nil, ""
 			}
+			return kinds, w
 		}
+		kinds, w = append(kinds, newbornWords[i]), w[len(newbornWords[i]):]
 	}
-	says := func(part string) (out []string) {
-		for _, w := range fold.words(part) {
-			if generations[w] == "" && !slices.Contains(titles, w) {
-				out = append(out, w)
-			}
-		}
-		return out
-	}
-	if given := says(given); len(given) > 0 {
-		s.given, s.family = strings.Join(given, ""), strings.Join(says(family), "")
-	}
-	s.words = says(family)
-	return s
+	return kinds, ""
 }
 
-// otherGiven says of two names that they are told apart by their given names, or by which generation of a family they are of, however they
-// are written: neither given name begins the other, and none has changed places with the other's family name. Of a loose name the given name is
-// what is no family name of the other; of two loose ones each has a word that the other lacks.
-func (fold folder) otherGiven(a, b string) bool {
-	one, two := strings.SplitN(a, "=", nameGroups), strings.SplitN(b, "=", nameGroups)
-	for i := range min(len(one), len(two)) {
-		x, y := fold.read(one[i]), fold.read(two[i])
-		if x.generation != "" && y.generation != "" && x.generation != y.generation || x.otherGiven(y) {
-			return true
-		}
-	}
-	return false
-}
-
-func (s spoken) otherGiven(o spoken) bool {
-	switch {
-	case len(s.words) > nameWords || len(o.words) > nameWords:
-		return true // nobody's name; it costs certainty
-	case s.given != "" && o.given != "":
-		if begins(s.given, o.given) {
-			return false
-		}
-		return s.family == "" || o.family == "" || !begins(s.given, o.family) && !begins(s.family, o.given)
-	case s.given == "" && o.given == "":
-		return len(without(s.words, o.words)) > 0 && len(without(o.words, s.words)) > 0
-	case s.given == "":
-		s, o = o, s
-	}
-	rest := without(o.words, s.words)
-	if i := slices.Index(o.words, s.family); i >= 0 { // vanderberg, of the words van der berg
-		rest = slices.DeleteFunc(rest, func(w string) bool { return w == s.family })
-	}
-	return len(rest) > 0 && !slices.ContainsFunc(rest, func(w string) bool { return begins(w, s.given) })
-}
-
-// without lists the words that are none of others, nor the initial of one, nor have theirs there.
-func without(words, others []string) (out []string) {
-	for _, w := range words {
-		if !slices.ContainsFunc(others, func(o string) bool { return w == o || min(len(w), len(o)) == 1 && begins(w, o) }) {
+// allWords returns the folded words of a text in their order.
+func (fold folder) allWords(text string) (out []string) {
+	for _, w := range splitWords(text) {
+		if w = strings.TrimSpace(fold(w)); w != "" {
 			out = append(out, w)
 		}
 	}
 	return out
 }
-
-func begins(a, b string) bool { return strings.HasPrefix(a, b) || strings.HasPrefix(b, a) }
 
 func (fold folder) addWord(out []string, s string) []string {
 	if w := strings.TrimSpace(fold(s)); w != "" && !slices.Contains(out, w) {

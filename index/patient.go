@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -89,12 +89,11 @@ type people interface {
 	parted(a, b Identifier) (bool, error)
 }
 
-// Patient returns the studies of the patient of a study. docs/decisions/0006, 0024 and 0031 say why it is as it is.
+// Patient returns the studies of the patient of a study. docs/decisions/0006, 0024 and 0030 say why it is as it is.
 //
 // What it looks at are units: a study's statements together, or all studies of which one and the same is said. Two units are joined when
 // they share an identifier, or when links make two of theirs one. Units agree when each person of the one agrees with each of the other:
-// both birth dates are there and equal and the names are not clearly two people's, or one is missing and the names agree; but names of one
-// family with unlike given names and one birth date are twins. Two unlike birth dates are two people. A link that nobody contests stands for agreement.
+// both birth dates are there and equal, or one is missing and the names agree; and names and sex do not tell them apart (apart.go). Two unlike birth dates are two people. A link that nobody contests stands for agreement.
 //
 // A unit is certain when it agrees with the start; and is joined to it, at once or through units that agree with both; and no unit
 // that is joined to either agrees with one of them and is another person than the other. That is the same from either side. A Mixed
@@ -123,7 +122,7 @@ func Whose(said []Authored[Study]) string {
 	var texts []string
 	for _, s := range said {
 		v := s.Value
-		texts = append(texts, fmt.Sprintf("%q %q %q %q %q %t", v.Patient, v.NHS, v.Name, v.BirthDate, sexOf(v.Sex), v.Mixed))
+		texts = append(texts, fmt.Sprintf("%q %q %q %q %q %t", v.Patient, v.NHS, v.Name, v.BirthDate, v.Sex, v.Mixed))
 	}
 	slices.Sort(texts)
 	return fmt.Sprintf("%q", slices.Compact(texts))
@@ -136,7 +135,7 @@ func patientOf(uid string, from people, fold folder, agree func(a, b string) boo
 		persons: map[personID]*someone{}, looks: map[look]int{}, relations: map[[2]int]relation{},
 		units: map[string]*unit{}, unitsOf: map[personID][]*unit{}, words: map[Identifier][]linkWord{}, seen: map[string]bool{},
 		known: map[Identifier]*bearing{}, comps: map[Identifier]*linked{}, partings: map[[2]Identifier]bool{},
-		followed: map[lead]bool{}, crowd: map[lead]*linked{}, wholes: map[int]string{}, aside: map[Identifier]bool{}, listed: map[personID]bool{}, oks: map[[2]personID]bool{},
+		followed: map[lead]bool{}, crowd: map[lead]*linked{}, wholes: map[int]string{}, names: map[int]bool{}, aside: map[Identifier]bool{}, listed: map[personID]bool{}, oks: map[[2]personID]bool{},
 	}
 	return g.group(uid)
 }
@@ -195,10 +194,12 @@ type grouping struct {
 	persons   map[personID]*someone
 	looks     map[look]int
 	lookList  []look
+	called    []*called // their names
 	relations map[[2]int]relation
 	oks       map[[2]personID]bool
 
 	wholes map[int]string // by look
+	names  map[int]bool   // looks that have a name that says anything
 
 	known    map[Identifier]*bearing
 	comps    map[Identifier]*linked
@@ -257,7 +258,7 @@ func (g *grouping) someone(p personID) (*someone, error) {
 		return nil, err
 	}
 	s := &someone{person: read, ids: read.identifiers()}
-	l := look{read.Name, cleanDate(read.BirthDate), sexOf(read.Sex)}
+	l := look{name: read.Name, date: cleanDate(read.BirthDate), sex: sexOf(read.Sex)}
 	if !lived(l.date) {
 		l.date = ""
 	}
@@ -265,7 +266,7 @@ func (g *grouping) someone(p personID) (*someone, error) {
 	if !ok {
 		n = len(g.lookList)
 		g.looks[l] = n
-		g.lookList = append(g.lookList, l)
+		g.lookList, g.called = append(g.lookList, l), append(g.called, g.fold.called(l.name))
 	}
 	s.look = n
 	g.persons[p] = s
@@ -426,9 +427,8 @@ func (g *grouping) wholeOf(i int) string {
 		return whole
 	}
 	l := g.lookList[i]
-	family, given := g.fold.parts(l.name)
-	if l.date != "" && !guessed(l.date) && family != "" && utf8.RuneCountInString(given) > 1 && g.named(i) && !g.fold.newborn(l.name) {
-		whole = l.date + family + "^" + given
+	if full := g.fold.fullName(l.name); full != "" && l.date != "" && !guessed(l.date) && g.named(i) {
+		whole = l.date + full
 	}
 	g.wholes[i] = whole
 	return whole
@@ -1196,6 +1196,150 @@ func (g *grouping) surviving(p *Patient) error {
 	}
 	return nil
 }
+
+// relation is what two looks say of each other.
+type relation byte
+
+const (
+	silent  relation = iota + 1 // too little is said
+	agrees                      // one person's
+	slipped                     // birth dates that differ as one date mistyped does
+	unlike                      // they do not bear each other out: names that do not agree, and one has no birth date; or it is doubtful
+	strange                     // one has no birth date, or they are equal, and names or sex are clearly two people's
+	another                     // other birth dates
+)
+
+func (g *grouping) relation(a, b int) relation {
+	if a > b {
+		a, b = b, a
+	}
+	if r, ok := g.relations[[2]int{a, b}]; ok {
+		return r
+	}
+	r := g.relate(a, b)
+	g.relations[[2]int{a, b}] = r
+	return r
+}
+
+func (g *grouping) relate(i, j int) relation {
+	a, b := g.lookList[i], g.lookList[j]
+	apart := g.apartness(i, j)
+	equal := a.date != "" && a.date == b.date
+	switch {
+	case a.date != "" && b.date != "" && !equal:
+		if !slip(a.date, b.date) || apart == twoPeople || g.named(i) && g.named(j) && (apart == doubtful || !g.sameName(i, j)) {
+			return another
+		}
+		return slipped
+	case apart == twoPeople:
+		return strange
+	case apart == doubtful:
+		return unlike
+	case equal || g.sameName(i, j):
+		return agrees
+	case !g.named(i) || !g.named(j):
+		return silent
+	}
+	return unlike
+}
+
+// apartness is how far names and sex tell two looks apart. A sex is mistyped, and corrected: who agrees wholly but for it may be one. A name
+// that stands for an unknown person contradicts no other but of its own family name.
+func (g *grouping) apartness(i, j int) apartness {
+	a, b := g.lookList[i], g.lookList[j]
+	x, y := g.called[i], g.called[j]
+	apart := notApart
+	if x.toldApart(y) {
+		apart = twoPeople
+	} else if g.speaks(i) && g.speaks(j) || x.sameFamily(y) {
+		apart = nameApart(x, y)
+	}
+	if apart < twoPeople && sexesApart(a.sex, x, b.sex, y) {
+		apart = twoPeople
+		if whole := g.wholeOf(i); whole != "" && whole == g.wholeOf(j) {
+			apart = doubtful
+		}
+	}
+	return apart
+}
+
+// speaks says whether a look has a name that may contradict another: also one without a family name, or with characters that were lost.
+func (g *grouping) speaks(i int) bool {
+	return g.named(i) || g.called[i].illegible || !g.called[i].familiar
+}
+
+// sameName says whether two names agree, in both directions.
+func (g *grouping) sameName(i, j int) bool {
+	a, b := g.lookList[i].name, g.lookList[j].name
+	return a != "" && b != "" && g.agree(a, b) && g.agree(b, a) && !g.called[i].toldApart(g.called[j])
+}
+
+// named says whether a look has a name that says anything: one that stands for an unknown person does not agree with itself.
+func (g *grouping) named(i int) bool {
+	named, known := g.names[i]
+	if !known {
+		named = g.sameName(i, i)
+		g.names[i] = named
+	}
+	return named
+}
+
+// mistyped says whether two words of four characters or more differ in one: another, or one more.
+func mistyped(a, b string) bool {
+	long, short := []rune(a), []rune(b)
+	if len(long) < len(short) {
+		long, short = short, long
+	}
+	if len(short) < 4 || len(long)-len(short) > 1 {
+		return false
+	}
+	i := 0
+	for i < len(short) && long[i] == short[i] {
+		i++
+	}
+	rest := short[i:]
+	if len(long) == len(short) {
+		rest = rest[min(1, len(rest)):]
+	}
+	return slices.Equal(long[min(i+1, len(long)):], rest)
+}
+
+// parts returns the folded family and given name of a name's first group.
+func (fold folder) parts(name string) (family, given string) {
+	return familyGiven(fold.canonical(name)[0])
+}
+
+func familyGiven(group string) (family, given string) {
+	comps := strings.Split(group, "^")
+	if len(comps) > 1 {
+		given = comps[1]
+	}
+	return comps[0], given
+}
+
+// slip says whether two dates of eight digits differ as one date does from the same one mistyped: in one digit, in two neighbours that
+// changed places, or in day and month that did.
+func slip(a, b string) bool {
+	if a[:4] == b[:4] && a[4:6] == b[6:] && a[6:] == b[4:6] {
+		return true
+	}
+	var at []int
+	for i := range len(a) {
+		if a[i] != b[i] {
+			at = append(at, i)
+		}
+	}
+	return len(at) == 1 || len(at) == 2 && at[1] == at[0]+1 && a[at[0]] == b[at[1]] && a[at[1]] == b[at[0]]
+}
+
+// mergeable says whether two birth dates may be one person's by the word of a link: but for two full dates, neither of which is one
+// that is put for an age that was guessed, and which no slip of a finger tells apart.
+func mergeable(a, b string) bool {
+	return a == "" || b == "" || guessed(a) || guessed(b) || a == b || slip(a, b)
+}
+
+// guessed says of a birth date that it may be one that is put for an age that was guessed.
+func guessed(date string) bool { return strings.HasSuffix(date, "0101") }
 
 func inPlace(found []studyOf) []string {
 	slices.SortFunc(found, func(a, b studyOf) int {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/priormesh/priormesh/dicom"
 )
 
 // saidBy is a statement with the trust whose node makes it.
@@ -272,7 +274,8 @@ func TestACrowdedNumberIsTheSameFromEitherSide(t *testing.T) {
 		uids := []string{"1", "2", "3", "4", "5", "6"}
 		for i, uid := range append(uids, rapid.SliceOfN(rapid.SampledFrom(uids), 0, 4).Draw(rt, "again")...) {
 			s := Study{
-				UID: uid, Name: rapid.SampledFrom([]string{"DOE^JANE", "DOE^J", "DOE^JUNE", "ROE^JANE", "DOE^JANE^X", "DOE^BABY"}).Draw(rt, "name"),
+				UID: uid, Name: rapid.SampledFrom([]string{"DOE^JANE", "DOE^J", "DOE^JUNE", "ROE^JANE", "DOE^JANE^X", "DOE^BABY", "DOE JANE", "JANE, DOE"}).Draw(rt, "name"),
+				Sex:       rapid.SampledFrom([]string{"", "", "M", "F"}).Draw(rt, "sex"),
 				BirthDate: rapid.SampledFrom([]string{"19700203", "19700203", "19700302", "", "19700101"}).Draw(rt, "born"),
 			}
 			if rapid.IntRange(0, 3).Draw(rt, "nhs") > 0 {
@@ -300,6 +303,9 @@ func TestACrowdedNumberIsTheSameFromEitherSide(t *testing.T) {
 					for _, two := range m.said[o] {
 						if a, b := one.BirthDate, two.BirthDate; uid != o && a != "" && b != "" && a != b {
 							rt.Fatalf("%s and %s are one, and born on two days: %s", uid, o, p)
+						}
+						if a, b := one.Sex, two.Sex; uid != o && a != "" && b != "" && a != b {
+							rt.Fatalf("%s and %s are one, and a man and a woman: %s", uid, o, p)
 						}
 					}
 				}
@@ -401,7 +407,10 @@ func TestPatientsDoNotDependOnTheOrder(t *testing.T) {
 			switch rapid.IntRange(0, 4).Draw(rt, "kind") {
 			case 0, 1:
 				s := Study{
-					UID: rapid.SampledFrom(uids).Draw(rt, "uid"), Name: rapid.SampledFrom([]string{"", "DOE^JANE", "DOE^ANNA", "ROE^JANE", "DOE", "POE^EDGAR", "DOE JANE", "ANNA DOE", "DOE, JANE", "DOE^BABY GIRL", "DOE BABYBOY"}).Draw(rt, "name"),
+					UID: rapid.SampledFrom(uids).Draw(rt, "uid"), Name: rapid.SampledFrom([]string{
+						"", "DOE^JANE", "DOE^ANNA", "ROE^JANE", "DOE", "POE^EDGAR", "DOE JANE", "Doe, Jane", "JANE DOE", "DOE ANNA", "DÖE-ROE^JANE^MARY", "JANE^DOE", "ROE^J", "DOE^JANE^ANN",
+						"DOE BABY BOY", "DOE^BABYGIRL", "DOE^BABY", "DOE^JANE^^MRS", "DOE^JANE^^^SR", "DOE JANE JR", "UNKNOWN^PATIENT", "ANNA",
+					}).Draw(rt, "name"),
 					Sex:       rapid.SampledFrom([]string{"", "", "M", "F", "O"}).Draw(rt, "sex"),
 					BirthDate: rapid.SampledFrom([]string{"", "19700203", "19700302", "19880909", "19800101", "19000101"}).Draw(rt, "born"),
 					Date:      rapid.SampledFrom([]string{"", "20240101", "20230101"}).Draw(rt, "date"), Mixed: rapid.IntRange(0, 9).Draw(rt, "mixed") == 0,
@@ -453,7 +462,9 @@ func TestPatientsDoNotDependOnTheOrder(t *testing.T) {
 			}
 			db := openDB(t, "")
 			defer db.Close()
-			x := openIn(t, db, testOptions("RDD", region)) // a stranger, who says nothing
+			opt := testOptions("RDD", region) // a stranger, who says nothing
+			opt.FoldName, opt.NamesAgree = dicom.FoldName, dicom.NamesAgree
+			x := openIn(t, db, opt)
 			for len(all) > 0 {
 				i := rapid.IntRange(0, len(all)-1).Draw(rt, "next")
 				v := all[i][0]
@@ -493,7 +504,7 @@ func TestPatientsDoNotDependOnTheOrder(t *testing.T) {
 			if node == 0 {
 				want = got
 				for i, u := range uids {
-					p, err := patientOf(u, model, testFold, testNamesAgree)
+					p, err := patientOf(u, model, dicom.FoldName, dicom.NamesAgree)
 					if err != nil || p.String() != got[i] {
 						rt.Fatalf("study %s: the index says %s, the model %s (%v)", u, got[i], p, err)
 					}
@@ -562,7 +573,7 @@ func worstPeople() *memoryPeople {
 	m := newMemoryPeople()
 	id := func(i int) PatientID { return PatientID{fmt.Sprint("P", i), "RAA"} }
 	for i := range 1000 {
-		m.study("RAA", Study{UID: uidOf(i), Patient: []PatientID{id(i / 60), id(i/60 + 1)}, Name: fmt.Sprintf("DOE^JANE^%d", i%60), BirthDate: "19700203"})
+		m.study("RAA", Study{UID: uidOf(i), Patient: []PatientID{id(i / 60), id(i/60 + 1)}, Name: fmt.Sprintf("DOE^JANE^^%d", i%60), BirthDate: "19700203"})
 	}
 	return m
 }

@@ -75,7 +75,7 @@ PATIENT is the number and, in brackets, who issued it. A Patient ID is an NHS nu
 
 A number may stand on studies of two people by mistake. Where not all studies found by --patient or --nhs are known to be one patient's, a first column tells the patients apart by a letter, and a warning says so; "?" is of a further patient, or not told apart. So it is with a pattern of Patient IDs.
 
-Studies that may be the same patient's, and bear another number, or contradict in name or birth date the study asked for by --study, follow in a table of their own. No node brings them by itself: compare, then fetch them.
+Studies that may be the same patient's, and bear another number, or contradict in name, birth date or sex the study asked for by --study, follow in a table of their own. No node brings them by itself: compare, then fetch them.
 
 INSTANCES ends with + where several trusts received the study and not all of their lists are here: there may be more. TRUSTS received the study. WHERE is "here" (whole on this node), "partly" (what this node received is here, and other trusts received more), "elsewhere", "damaged" or "lost". --json has all that is known: times, NHS number, who received what, who holds copies, and how far each trust has been heard.
 

@@ -81,7 +81,7 @@ func peopleOf(a *archive.Archive, q index.Query) (people, error) {
 		}
 	}
 	slices.Sort(at)
-	p.said = append(p.said, fmt.Sprintf("%s may be of a patient of this answer and not shown with it: number, birth date or name differ, or too little is said of it; received by %s. A person decides: no node brings such a study by itself", count, strings.Join(slices.Compact(at), ", ")))
+	p.said = append(p.said, fmt.Sprintf("%s may be of a patient of this answer and not shown with it: number, birth date, name or sex differ, or too little is said of it; received by %s. A person decides: no node brings such a study by itself", count, strings.Join(slices.Compact(at), ", ")))
 	return p, nil
 }
 
@@ -193,7 +193,7 @@ func (l *lineup) say() (said []string) {
 	}
 	switch {
 	case l.people > 1:
-		said = append(said, fmt.Sprintf("the studies that %s are not known to be one patient's: %s patients are told apart by birth date, name or issuer of the number; compare them before you take a study of one for a prior of another", bear, count))
+		said = append(said, fmt.Sprintf("the studies that %s are not known to be one patient's: %s patients are told apart by birth date, name, sex or issuer of the number; compare them before you take a study of one for a prior of another", bear, count))
 	case l.left:
 		said = append(said, fmt.Sprintf("more than %d studies, or %d ways of writing a patient, %s, and only the newest were looked at to see whether they are one patient's", maxUnder, maxAsked, bear))
 	}

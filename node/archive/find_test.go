@@ -46,3 +46,26 @@ func TestAVersionThatSaysLittleJoinsNoTwoPeople(t *testing.T) {
 		}
 	}
 }
+
+// Who are two people to the index are so where two received one study; a sex that
+// was corrected takes no version away.
+func TestVersionsOfTwoPeopleAreTheIndexs(t *testing.T) {
+	for _, c := range []struct {
+		x, y index.Study
+		want bool
+	}{
+		{index.Study{Name: "SMITH^BABY", Sex: "M"}, index.Study{Name: "SMITH^BABY", Sex: "F"}, true},
+		{index.Study{Sex: "M"}, index.Study{Sex: "F"}, true},
+		{index.Study{Name: "FERN^JOHN^^^JR"}, index.Study{Name: "FERN^JOHN SR"}, true},
+		{index.Study{Name: "SMITH^TWIN I"}, index.Study{Name: "SMITH^TWIN II"}, true},
+		{index.Study{Name: "SMITH^BABY", Sex: "M"}, index.Study{Name: "SMITH^BABY", Sex: "O"}, false},
+		{index.Study{Name: "MOSS^JANE", Sex: "M"}, index.Study{Name: "MOSS^JANE", Sex: "F"}, false},
+		{index.Study{Name: "MOSS^JANE^^MISS", Sex: "F"}, index.Study{Name: "MOSS^JANE^LEE", Sex: "F"}, false},
+	} {
+		for _, said := range [][]index.Study{{c.x, c.y}, {c.y, c.x}} {
+			if got := strangersAmong(2, func(i int) index.Study { return said[i] })[1]; got != c.want {
+				t.Errorf("%+v: %v, want %v", said, got, c.want)
+			}
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/index"
 )
 
 // Receipt is what was acknowledged: it is on disk.
@@ -404,9 +405,10 @@ func (a *Archive) samePerson(x, y dicom.Dataset) bool {
 	if idX != "" && idY != "" && (idX != idY || a.issuerOf(x) != a.issuerOf(y)) {
 		return false
 	}
-	return noContradiction(
-		x.String(dicom.TagPatientName), x.String(dicom.TagPatientBirthDate),
-		y.String(dicom.TagPatientName), y.String(dicom.TagPatientBirthDate))
+	said := func(d dicom.Dataset) index.Study {
+		return index.Study{Name: d.String(dicom.TagPatientName), BirthDate: d.String(dicom.TagPatientBirthDate), Sex: d.String(dicom.TagPatientSex)}
+	}
+	return noContradiction(said(x), said(y))
 }
 
 func (a *Archive) issuerOf(d dicom.Dataset) string {
@@ -416,12 +418,13 @@ func (a *Archive) issuerOf(d dicom.Dataset) string {
 	return a.Issuer
 }
 
-// noContradiction says that two names and birth dates may be one person's.
-func noContradiction(nameX, bornX, nameY, bornY string) bool {
-	if nameX != "" && nameY != "" && !dicom.NamesAgree(nameX, nameY) && dicom.FoldName(nameX) != dicom.FoldName(nameY) {
+// noContradiction says that names, birth dates and sexes of two may be one
+// person's. Whoever are two people to the index are so here too.
+func noContradiction(x, y index.Study) bool {
+	if x.Name != "" && y.Name != "" && !dicom.NamesAgree(x.Name, y.Name) && dicom.FoldName(x.Name) != dicom.FoldName(y.Name) || index.TwoPeople(dicom.FoldName, x, y) {
 		return false
 	}
-	bornX, bornY = birthday(bornX), birthday(bornY)
+	bornX, bornY := birthday(x.BirthDate), birthday(y.BirthDate)
 	return bornX == "" || bornY == "" || bornX == bornY
 }
 

@@ -356,7 +356,7 @@ func strangersAmong(n int, said func(int) index.Study) []bool {
 // strangers says of two statements on one Study Instance UID that they may be
 // about two people.
 func strangers(x, y index.Study) bool {
-	return x.Mixed || y.Mixed || !noContradiction(x.Name, x.BirthDate, y.Name, y.BirthDate)
+	return x.Mixed || y.Mixed || !noContradiction(x, y)
 }
 
 // Caveats says for people what a reader of a study is not given.
