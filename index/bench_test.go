@@ -44,7 +44,7 @@ func benchIndex(b *testing.B) *Index {
 			b.Fatal(err)
 		}
 	}
-	if n, _, err := x.Count(Query{}); n != benchStudies || err != nil {
+	if n, _, err := x.Count(bg, Query{}); n != benchStudies || err != nil {
 		b.Fatal(n, err)
 	}
 	return x
@@ -53,7 +53,7 @@ func benchIndex(b *testing.B) *Index {
 func BenchmarkQuery(b *testing.B) {
 	x := benchIndex(b)
 	one := Query{Accession: "A0050000"}
-	a, err := x.Studies(one)
+	a, err := x.Studies(bg, one)
 	if err != nil || len(a.Studies) != 1 {
 		b.Fatal(len(a.Studies), err)
 	}
@@ -78,7 +78,7 @@ func BenchmarkQuery(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			found := 0
 			for b.Loop() {
-				a, err := x.Studies(c.q)
+				a, err := x.Studies(bg, c.q)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -89,14 +89,14 @@ func BenchmarkQuery(b *testing.B) {
 	}
 	b.Run("patient-of-study", func(b *testing.B) {
 		for b.Loop() {
-			if p, err := x.Patient(s.UID); err != nil || len(p.Certain) == 0 {
+			if p, err := x.Patient(bg, s.UID); err != nil || len(p.Certain) == 0 {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("count", func(b *testing.B) {
 		for b.Loop() {
-			if _, _, err := x.Count(Query{Trust: "RAA"}); err != nil {
+			if _, _, err := x.Count(bg, Query{Trust: "RAA"}); err != nil {
 				b.Fatal(err)
 			}
 		}

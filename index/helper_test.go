@@ -297,3 +297,6 @@ func holders(x *Index, study string, origin NodeID) []Holder {
 	}
 	return out
 }
+
+// bg is the context of a query that nobody gives up.
+var bg = context.Background()

@@ -29,7 +29,7 @@ func TestHoldingsShownAreBounded(t *testing.T) {
 		}
 	}
 	shown := func(by TrustID) (n int, left bool) {
-		a, err := x.Studies(Query{StudyUIDs: []string{uid}})
+		a, err := x.Studies(bg, Query{StudyUIDs: []string{uid}})
 		if err != nil || len(a.Studies) != 1 {
 			t.Fatalf("%+v, %v", a, err)
 		}
@@ -62,7 +62,7 @@ func TestHoldingsShownAreBounded(t *testing.T) {
 		}
 	}
 	for _, by := range []TrustID{"RAA", "RBB", "RCC"} {
-		if a, err := x.Studies(Query{HeldBy: nodeOf(by)}); err != nil || len(a.Studies) != 1 {
+		if a, err := x.Studies(bg, Query{HeldBy: nodeOf(by)}); err != nil || len(a.Studies) != 1 {
 			t.Errorf("%s: %+v, %v", by, a, err)
 		}
 	}

@@ -62,6 +62,7 @@ type Index struct {
 	dropped      func()       // for tests: called when rows have been dropped, and those that stay are not yet back
 	putBackFault func() error // for tests
 	maxVotes     int          // maxLogVotes, but in tests
+	costs        costs        // queryCosts, but in tests
 	writes       func()       // for tests: called before each transaction is committed
 	late         uint64       // how often something of an earlier epoch of the own log was taken; under write
 	checked      signatures   // under write
@@ -171,7 +172,7 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 		db: db, opt: opt, knows: knows, self: NodeIDOf(opt.Self), fold: opt.FoldName,
 		checked: signatures{}, epoch: 1, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
 		bases: map[NodeID]Position{}, blocks: map[authorNo]bool{},
-		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]heardVote{}, maxVotes: maxLogVotes,
+		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]heardVote{}, maxVotes: maxLogVotes, costs: queryCosts,
 		revoked: map[[32]byte]Revocation{}, revokes: map[NodeID]int{},
 	}
 	for _, v := range opt.Votes {

@@ -35,7 +35,7 @@ func TestAppendIsThereAfterReopening(t *testing.T) {
 	if got, ok := told(x, "1.2.3"); !ok || got[0].Value.Name != "DOE^JOHN" || got[0].Trust != "RAA" || got[0].Seq != 3 {
 		t.Fatalf("%+v, %v", got, ok)
 	}
-	if n, exact, err := x.Count(Query{}); n != 1 || !exact || err != nil {
+	if n, exact, err := x.Count(bg, Query{}); n != 1 || !exact || err != nil {
 		t.Fatalf("%d studies, %v, %v", n, exact, err)
 	}
 	if h := say(t, x, note("a", "3")); h.Seq != 4 {
@@ -98,15 +98,15 @@ func TestNewestWinsForEachAuthorAndDisagreementIsShown(t *testing.T) {
 			t.Fatalf("%v", names)
 		}
 		for acc, want := range map[string]int{"A1": 0, "A2": 1, "B1": 1} {
-			if ans, err := x.Studies(Query{Accession: acc}); err != nil || len(ans.Studies) != want {
+			if ans, err := x.Studies(bg, Query{Accession: acc}); err != nil || len(ans.Studies) != want {
 				t.Errorf("accession %s finds %d studies, want %d (%v)", acc, len(ans.Studies), want, err)
 			}
 		}
-		if n, _, _ := x.Count(Query{}); n != 1 {
+		if n, _, _ := x.Count(bg, Query{}); n != 1 {
 			t.Errorf("%d studies", n)
 		}
 		for _, trust := range []TrustID{"RAA", "RBB"} {
-			if n, _, _ := x.Count(Query{Trust: trust}); n != 1 {
+			if n, _, _ := x.Count(bg, Query{Trust: trust}); n != 1 {
 				t.Errorf("%d studies of %s", n, trust)
 			}
 		}
@@ -507,7 +507,7 @@ func TestNewEpochSaysEverythingAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, _, _ := b.Count(Query{}); n != 3*MaxFacts {
+	if n, _, _ := b.Count(bg, Query{}); n != 3*MaxFacts {
 		t.Fatalf("%d studies at the peer", n)
 	}
 	// The first epoch, late, changes nothing.
@@ -702,7 +702,7 @@ func TestFullestBatchFits(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	for mark, want := range map[string]int{"a": len(groups[0]), "b": 0} {
-		if ans, err := x.Studies(Query{Modalities: []string{mark + "00" + strings.Repeat("M", 28)}}); err != nil || len(ans.Studies) != want {
+		if ans, err := x.Studies(bg, Query{Modalities: []string{mark + "00" + strings.Repeat("M", 28)}}); err != nil || len(ans.Studies) != want {
 			t.Fatalf("%s finds %d, want %d, %v", mark, len(ans.Studies), want, err)
 		}
 	}
@@ -764,8 +764,8 @@ func TestCountsFollowTheAuthorsTrust(t *testing.T) {
 	x = openIn(t, db, opt)
 	say(t, x, mustStudy(t, Study{UID: "1.1"}), mustStudy(t, Study{UID: "1.2"}))
 	for q, want := range map[TrustID]int{"": 2, "RAA": 1, "RBB": 2} {
-		n, exact, err := x.Count(Query{Trust: q})
-		found, serr := x.Studies(Query{Trust: q})
+		n, exact, err := x.Count(bg, Query{Trust: q})
+		found, serr := x.Studies(bg, Query{Trust: q})
 		if n != want || len(found.Studies) != want || !exact || err != nil || serr != nil {
 			t.Errorf("%q: counted %d, found %d, want %d (%v, %v)", q, n, len(found.Studies), want, err, serr)
 		}
@@ -801,7 +801,7 @@ func TestHoldersComeOriginFirst(t *testing.T) {
 	if !reflect.DeepEqual(got, []TrustID{"RBB", "RDD", "RCC"}) {
 		t.Fatalf("%v", got)
 	}
-	ans, err := x.Studies(Query{StudyUIDs: []string{"1.2.3"}})
+	ans, err := x.Studies(bg, Query{StudyUIDs: []string{"1.2.3"}})
 	if err != nil || len(ans.Studies) != 1 || len(ans.Studies[0].Holdings) != 2 || len(ans.Studies[0].Statements) != 1 {
 		t.Fatalf("%+v, %v", ans, err)
 	}
@@ -876,10 +876,10 @@ func TestDamageIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	var damaged *DamagedError
-	if _, err := x.Studies(Query{}); !errors.As(err, &damaged) {
+	if _, err := x.Studies(bg, Query{}); !errors.As(err, &damaged) {
 		t.Error(err)
 	}
-	if _, err := x.Patient("1.2.3"); !errors.As(err, &damaged) {
+	if _, err := x.Patient(bg, "1.2.3"); !errors.As(err, &damaged) {
 		t.Error(err)
 	}
 	if _, err := x.Study("1.2.3"); !errors.As(err, &damaged) {
@@ -927,10 +927,10 @@ func TestConcurrentUse(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := x.Studies(Query{Name: "doe*"}); err != nil {
+				if _, err := x.Studies(bg, Query{Name: "doe*"}); err != nil {
 					t.Error(err)
 				}
-				if _, err := x.Patient(uidOf(0)); err != nil {
+				if _, err := x.Patient(bg, uidOf(0)); err != nil {
 					t.Error(err)
 				}
 				if _, err := x.Range(x.Self(), 1, 0, MaxAnswer); err != nil {
@@ -947,7 +947,7 @@ func TestConcurrentUse(t *testing.T) {
 	said.Wait()
 	close(done)
 	asking.Wait()
-	if n, _, err := x.Count(Query{}); n != 33 || err != nil {
+	if n, _, err := x.Count(bg, Query{}); n != 33 || err != nil {
 		t.Fatal(n, err)
 	}
 }

@@ -2,6 +2,7 @@ package index
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -105,13 +106,13 @@ type people interface {
 // The answer depends on what is said, not on the order in which it came, unless it is Incomplete.
 //
 // An unknown study has no patient: all lists are empty.
-func (x *Index) Patient(uid string) (Patient, error) {
+func (x *Index) Patient(ctx context.Context, uid string) (Patient, error) {
 	if err := checkUID(uid); err != nil {
 		return Patient{}, err
 	}
 	var p Patient
 	err := x.View(func(txn *badger.Txn) (err error) {
-		p, err = patientOf(uid, x.peopleIn(txn), x.fold, x.opt.NamesAgree)
+		p, err = patientOf(uid, x.peopleIn(ctx, txn), x.fold, x.opt.NamesAgree)
 		return err
 	})
 	return p, err

@@ -34,7 +34,7 @@ func hears(t testing.TB, x *Index, said []saidBy) {
 
 func answerOf(t testing.TB, x *Index, uid string) Patient {
 	t.Helper()
-	p, err := x.Patient(uid)
+	p, err := x.Patient(bg, uid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -483,7 +483,7 @@ func TestPatientsDoNotDependOnTheOrder(t *testing.T) {
 			var got []string
 			answers := map[string]Patient{}
 			for _, u := range uids {
-				p, err := x.Patient(u)
+				p, err := x.Patient(bg, u)
 				if err != nil || p.Incomplete {
 					rt.Fatalf("%s: %s, %v", u, p, err)
 				}
@@ -494,7 +494,7 @@ func TestPatientsDoNotDependOnTheOrder(t *testing.T) {
 				for _, o := range p.Certain {
 					back, ok := answers[o]
 					if !ok { // one of the crowd
-						back, _ = x.Patient(o)
+						back, _ = x.Patient(bg, o)
 					}
 					if !slices.Contains(back.Certain, u) {
 						rt.Fatalf("%s is certain of %s, and not the other way: %s; %s", u, o, p, back)

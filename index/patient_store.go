@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 // peopleRows is what is said of people, read within one transaction. Persons are numbered as they are met.
 type peopleRows struct {
+	ctx    context.Context
 	runs   *runCache
 	ids    map[personKey]personID
 	keys   []personKey
@@ -19,8 +21,8 @@ type peopleRows struct {
 	places map[studyKey][]statement
 }
 
-func (x *Index) peopleIn(txn *badger.Txn) people {
-	return &peopleRows{runs: x.reading(txn), ids: map[personKey]personID{}, read: map[personID]person{}, places: map[studyKey][]statement{}}
+func (x *Index) peopleIn(ctx context.Context, txn *badger.Txn) people {
+	return &peopleRows{ctx: ctx, runs: x.reading(txn), ids: map[personKey]personID{}, read: map[personID]person{}, places: map[studyKey][]statement{}}
 }
 
 func (r *peopleRows) number(k personKey) personID {
@@ -91,9 +93,13 @@ func identifierKey(id Identifier) []byte {
 // list lists the persons under a key that are wanted: keys are cut, what is said is not. Only of those that may be wanted it is read. They are
 // in the order of what is said of them.
 func (r *peopleRows) list(key []byte, limit int, may func(nameHead) bool, want func(person) bool) (out []personID, more bool, err error) {
+	n := 0
 	err = scan(r.runs.txn, key, key, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
 		if len(k) != len(key)+len(personKey{}) {
 			return false, errDamaged("a query table")
+		}
+		if n++; n%stride == 0 && r.ctx.Err() != nil {
+			return false, r.ctx.Err()
 		}
 		if !may(nameHead(k[len(key):])) {
 			return true, nil
@@ -133,6 +139,9 @@ func (r *peopleRows) namesakes(date, name string, limit int) ([]personID, bool, 
 }
 
 func (r *peopleRows) studies(id personID, limit int) (list []studyOf, more bool, err error) {
+	if err := r.ctx.Err(); err != nil {
+		return nil, false, err
+	}
 	k := r.keys[id]
 	prefix := append([]byte{tabOf}, k[:]...)
 	seen := map[string]bool{}

@@ -255,7 +255,7 @@ func TestOnePatient(t *testing.T) {
 				}
 			}
 			first := c.studies[0].s.UID
-			p, err := x.Patient(first)
+			p, err := x.Patient(bg, first)
 			if err != nil || p.Incomplete {
 				t.Fatalf("%+v, %v", p, err)
 			}
@@ -273,7 +273,7 @@ func TestOnePatient(t *testing.T) {
 			}
 			// Nobody is certainly one with whom it is not certainly one the other way round.
 			for _, u := range p.Certain {
-				back, err := x.Patient(u)
+				back, err := x.Patient(bg, u)
 				if err != nil || !slices.Contains(back.Certain, first) {
 					t.Errorf("%s is certain of %s, but not the other way: %+v, %v", u, first, back, err)
 				}
@@ -284,10 +284,10 @@ func TestOnePatient(t *testing.T) {
 
 func TestPatientOfNoStudy(t *testing.T) {
 	x := openTest(t, "RAA", foundRegion("RAA"))
-	if p, err := x.Patient("1.2.3"); err != nil || len(p.Certain)+len(p.Possible) > 0 {
+	if p, err := x.Patient(bg, "1.2.3"); err != nil || len(p.Certain)+len(p.Possible) > 0 {
 		t.Fatalf("%+v, %v", p, err)
 	}
-	if _, err := x.Patient("no uid"); err == nil {
+	if _, err := x.Patient(bg, "no uid"); err == nil {
 		t.Fatal("asked about no UID")
 	}
 }
@@ -297,7 +297,7 @@ func TestPatientStudiesComeNewestFirst(t *testing.T) {
 	for uid, date := range map[string]string{"1": "20200101", "2": "20240101", "3": "", "4": "20220101"} {
 		say(t, x, mustStudy(t, Study{UID: uid, Patient: []PatientID{{"7", "RAA"}}, Name: "DOE^JANE", Date: date}))
 	}
-	p, err := x.Patient("1")
+	p, err := x.Patient(bg, "1")
 	if err != nil || strings.Join(p.Certain, " ") != "2 4 1 3" {
 		t.Fatalf("%+v, %v", p, err)
 	}
@@ -319,7 +319,7 @@ func TestPatientIsBounded(t *testing.T) {
 	if _, err := x.Take(sealed(t, nodeKeyOf("RBB"), 1, groups...)); err != nil {
 		t.Fatal(err)
 	}
-	p, err := x.Patient(uidOf(0))
+	p, err := x.Patient(bg, uidOf(0))
 	if err != nil || !p.Incomplete || len(p.Certain) != MaxPatient {
 		t.Fatalf("%d certain, incomplete %v, %v", len(p.Certain), p.Incomplete, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -11,9 +12,71 @@ import (
 type plan struct {
 	rows    []span
 	persons []span
+	of      aspects // what is asked of persons and decided by their rows
+	// fits says of the texts in the key of a person's row whether it may be of one that is asked for; and whether that is certain, as far as
+	// of goes. nil: it is.
+	fits    func(texts []byte) (fits, sure bool)
 	ordered bool // the one span of rows is in the order of answers
 	all     bool // they are all studies of the dates asked for
 	alone   bool // and each of its rows matches: nothing else is asked
+}
+
+// aspects are what can be asked of a person.
+type aspects uint32
+
+const (
+	ofID aspects = 1 << iota
+	ofNHS
+	ofName
+	ofBirth
+	ofSex
+	ofWord // of the first word of a name; those of the further ones follow
+)
+
+// aspects is what is asked of persons.
+func (m *matcher) aspects() (of aspects) {
+	q := &m.q
+	for a, set := range map[aspects]bool{
+		ofID: q.PatientID != "" || q.Issuer != "", ofNHS: q.NHS != "", ofName: q.Name != "" && !q.Fuzzy, ofBirth: m.birth.set(), ofSex: q.Sex != "",
+	} {
+		if set {
+			of |= a
+		}
+	}
+	if q.Name != "" && q.Fuzzy {
+		of |= ofWord<<min(len(m.words), nameWords+1) - ofWord // what is beyond the words that have rows no row decides
+	}
+	return of
+}
+
+// mayBeCut says whether a text from a key may have been longer.
+func mayBeCut(text []byte) bool { return len(text) >= maxKeyText }
+
+// idFits, nameFits and wordFits are plan.fits.
+func (m *matcher) idFits(texts []byte) (fits, sure bool) {
+	id, issuer, _ := bytes.Cut(bytes.TrimSuffix(texts, []byte{0}), []byte{0})
+	if mayBeCut(id) || mayBeCut(issuer) {
+		return true, false
+	}
+	return matchText(m.q.PatientID, string(id)) && matchText(m.q.Issuer, string(issuer)), true
+}
+
+func (m *matcher) nameFits(texts []byte) (fits, sure bool) {
+	group := bytes.TrimSuffix(texts, []byte{0})
+	if mayBeCut(group) {
+		return true, false
+	}
+	return m.name.matches([]string{string(group)}), true
+}
+
+func wordFits(word string) func([]byte) (fits, sure bool) {
+	return func(texts []byte) (fits, sure bool) {
+		text := bytes.TrimSuffix(texts, []byte{0})
+		if mayBeCut(text) || len(text) == 0 { // it has more words
+			return true, false
+		}
+		return strings.HasPrefix(string(text), word), true
+	}
 }
 
 // days widens the dates asked for by what zones can shift.
@@ -56,7 +119,9 @@ func (m *matcher) dated(prefix []byte) span {
 // plans lists the ways to find the studies. The last is all by date.
 func (m *matcher) plans() (out []plan) {
 	q := &m.q
-	person := func(s ...span) { out = append(out, plan{persons: s}) }
+	person := func(of aspects, fits func([]byte) (fits, sure bool), s ...span) {
+		out = append(out, plan{persons: s, of: of, fits: fits})
+	}
 	// text is of a value that may have wildcards, and a qualifier that may be absent.
 	text := func(table byte, value, qualifier string) (s span, exact, ok bool) {
 		switch {
@@ -77,25 +142,25 @@ func (m *matcher) plans() (out []plan) {
 		out = append(out, plan{rows: []span{s}, ordered: exact})
 	}
 	if q.NHS != "" {
-		person(prefixSpan(tableKey(tabNHS, q.NHS)))
+		person(ofNHS, func([]byte) (fits, sure bool) { return true, len(q.NHS) < maxKeyText }, prefixSpan(tableKey(tabNHS, q.NHS)))
 	}
 	if s, _, ok := text(tabPatient, q.PatientID, q.Issuer); ok {
-		person(s)
+		person(ofID, m.idFits, s)
 	}
 	if q.Name != "" && q.Fuzzy {
-		for _, w := range m.words[:min(len(m.words), nameWords)] {
-			person(prefixSpan(append([]byte{tabWord}, keyText(w)...)), prefixSpan(manyWords))
+		for i, w := range m.words[:min(len(m.words), nameWords)] {
+			person(ofWord<<i, wordFits(w), prefixSpan(append([]byte{tabWord}, keyText(w)...)), prefixSpan(manyWords))
 		}
 	}
 	if m.begins != "" {
-		person(prefixSpan(append([]byte{tabName}, keyText(m.begins)...)))
+		person(ofName, m.nameFits, prefixSpan(append([]byte{tabName}, keyText(m.begins)...)))
 	}
 	if m.birth.set() {
 		s := span{prefix: []byte{tabBirth}, start: append([]byte{tabBirth}, m.birth.From...)}
 		if m.birth.To != "" {
 			s.end = append(append([]byte{tabBirth}, m.birth.To...), 1)
 		}
-		person(s)
+		person(ofBirth, nil, s)
 	}
 	if len(q.Modalities) > 0 && !slices.ContainsFunc(q.Modalities, wild) {
 		p := plan{ordered: len(q.Modalities) == 1}

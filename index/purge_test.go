@@ -42,7 +42,7 @@ func everythingThere(x *Index) error {
 		return errors.New("Study misses it")
 	}
 	for _, q := range []Query{{PatientID: "P1"}, {StudyUIDs: []string{longUID}}, {}, {Name: "doe*"}} {
-		a, err := x.Studies(q)
+		a, err := x.Studies(bg, q)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func everythingThere(x *Index) error {
 		if found != 1 {
 			return fmt.Errorf("%+v misses it", q)
 		}
-		if n, _, err := x.Count(q); n < 1 || err != nil {
+		if n, _, err := x.Count(bg, q); n < 1 || err != nil {
 			return fmt.Errorf("%+v counts %d, %w", q, n, err)
 		}
 	}
@@ -69,7 +69,7 @@ func everythingThere(x *Index) error {
 	if h := holders(x, longUID, x.self); len(h) != 1 {
 		return fmt.Errorf("%d holders", len(h))
 	}
-	p, err := x.Patient(longUID)
+	p, err := x.Patient(bg, longUID)
 	if err != nil || len(p.Certain) == 0 {
 		return fmt.Errorf("%+v, %w", p, err)
 	}
@@ -160,7 +160,7 @@ func TestRowsThatCannotBePutBack(t *testing.T) {
 	if err := x.Purge(context.Background()); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	if _, err := x.Studies(Query{}); !errors.Is(err, errAside) {
+	if _, err := x.Studies(bg, Query{}); !errors.Is(err, errAside) {
 		t.Fatal(err)
 	}
 	if err := x.View(func(*badger.Txn) error { return nil }); !errors.Is(err, errAside) {

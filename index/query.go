@@ -2,6 +2,7 @@ package index
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"reflect"
@@ -59,11 +60,13 @@ const (
 	MaxHoldings = 64      // copies of one study by one author in an answer: each is of what another node received
 	MaxUIDs     = 4096    // study UIDs in a query
 	MaxPattern  = 256     // bytes of a text with wildcards in a query
-	MaxExamined = 100_000 // records a query reads before it gives up
+	MaxExamined = 100_000 // studies a query reads before it gives up
 
 	maxHeldLook   = 1024      // rows of copies of one study by one author that are looked at
-	maxWalked     = 4_000_000 // rows a query passes over before it gives up
-	maxCandidates = 200_000   // rows a query collects
+	maxWalked     = 4_000_000 // rows a query walks before it gives up
+	maxAsked      = 1 << 19   // persons it reads before it gives up
+	maxCounted    = 1 << 20   // studies that are counted by their rows alone
+	maxCandidates = 200_000   // statements of persons that are collected: of more it walks
 )
 
 // StudyAnswer is a study with what each author says of it and where copies are.
@@ -115,8 +118,8 @@ func (x *Index) Check(q Query) error {
 	return err
 }
 
-// Studies answers a query.
-func (x *Index) Studies(q Query) (Answer, error) {
+// Studies answers a query. It, Count and Patient end with ctx.
+func (x *Index) Studies(ctx context.Context, q Query) (Answer, error) {
 	var a Answer
 	m, err := x.matcher(q)
 	if err != nil {
@@ -129,7 +132,7 @@ func (x *Index) Studies(q Query) (Answer, error) {
 	err = x.View(func(txn *badger.Txn) error {
 		skip, size := q.Offset, 0
 		a = Answer{}
-		s := m.search(txn)
+		s := m.search(ctx, txn)
 		holdings := newHoldings(s.runs)
 		defer holdings.close()
 		complete, err := s.each(func(f found) (bool, error) {
@@ -168,10 +171,13 @@ func (x *Index) Studies(q Query) (Answer, error) {
 	return a, err
 }
 
-// Count counts what a query without Offset and Limit would answer, after After. Not exact, it is the least there are. How many studies there are,
-// and how many of a trust, it knows without looking.
-func (x *Index) Count(q Query) (n int, exact bool, err error) {
+// Count counts what a query without Offset and Limit would answer, after After. Not exact, it is the least there are: the search was given up,
+// or there are more than are counted. How many studies there are, and how many of a trust, it knows without looking.
+func (x *Index) Count(ctx context.Context, q Query) (n int, exact bool, err error) {
 	m, err := x.matcher(q)
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return 0, false, err
 	}
@@ -184,7 +190,7 @@ func (x *Index) Count(q Query) (n int, exact bool, err error) {
 	}
 	err = x.View(func(txn *badger.Txn) (err error) {
 		n = 0
-		s := m.search(txn)
+		s := m.search(ctx, txn)
 		if plans := m.plans(); len(q.StudyUIDs) == 0 && m.after == nil && plans[len(plans)-1].alone {
 			n, exact, err = s.countRows(plans[len(plans)-1].rows[0])
 			return err
@@ -548,7 +554,7 @@ func (m *matcher) moment(s *Study) (date, clock string) {
 	return moved[:8], moved[8:]
 }
 
-// when says whether a date and time are in the ranges asked for.
+// inTime says whether a date and time are in the ranges asked for.
 func (m *matcher) inTime(date, clock string) bool {
 	if m.q.Combined && m.date.set() && m.time.set() {
 		if !m.date.holds(date) {
@@ -601,11 +607,6 @@ func (m *matcher) matches(st statement) bool {
 func (m *matcher) ofPerson() bool {
 	q := &m.q
 	return q.PatientID != "" || q.Issuer != "" || q.NHS != "" || q.Name != "" || q.Sex != "" || m.birth.set()
-}
-
-// choosy says that a person is asked for more than by how the name begins, or by a number.
-func (m *matcher) choosy() bool {
-	return m.q.Sex != "" || strings.ContainsAny(strings.TrimRight(m.q.Name, "*^"), "*?")
 }
 
 // matchesPerson compares what is said of a patient with what is asked of him.

@@ -124,8 +124,8 @@ func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
 			t.Errorf("%d: %+v", i, got)
 		}
 		for q, want := range map[*Query]int{{}: 2, {Trust: "RAA"}: 1, {Trust: "RCC"}: 1, {Accession: "A1"}: 0, {Accession: "C1"}: 1, {PatientID: "7"}: 0, {Name: "DOE"}: 1, {Name: "ROE"}: 1} {
-			n, _, err := x.Count(*q)
-			ans, aerr := x.Studies(*q)
+			n, _, err := x.Count(bg, *q)
+			ans, aerr := x.Studies(bg, *q)
 			if n != want || len(ans.Studies) != want || err != nil || aerr != nil {
 				t.Errorf("%d: %+v finds %d, counts %d, want %d (%v, %v)", i, q, len(ans.Studies), n, want, err, aerr)
 			}
@@ -169,7 +169,7 @@ func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
 		if got, _ := told(x, "1.2.3"); len(got) != 2 {
 			t.Errorf("%d: %+v", i, got)
 		}
-		if n, _, _ := x.Count(Query{Accession: "A1"}); n != 1 {
+		if n, _, _ := x.Count(bg, Query{Accession: "A1"}); n != 1 {
 			t.Errorf("%d: %d", i, n)
 		}
 	}
@@ -247,7 +247,7 @@ func TestRetractionsAreRestated(t *testing.T) {
 		if s, _ := told(x, "1.2.4"); len(s) != 1 || s[0].Epoch != 2 {
 			t.Fatalf("%+v", s)
 		}
-		if n, _, _ := x.Count(Query{}); n != 1 {
+		if n, _, _ := x.Count(bg, Query{}); n != 1 {
 			t.Fatal(n)
 		}
 	}
@@ -581,7 +581,7 @@ func TestPurgeLeavesNothingInTheFiles(t *testing.T) {
 	if s, ok := told(x, "1.2.71.5.99"); !ok || s[0].Value.Name != "OTHER^99" {
 		t.Fatal("a study whose UID goes on where the other's ends is gone")
 	}
-	if n, _, _ := x.Count(Query{}); n != 601 {
+	if n, _, _ := x.Count(bg, Query{}); n != 601 {
 		t.Fatalf("%d studies", n)
 	}
 	if err := db.Close(); err != nil {
@@ -773,7 +773,7 @@ func TestAMarkIsNoRow(t *testing.T) {
 		t.Fatal(err)
 	}
 	say(t, x, mustStudy(t, s))
-	if a, err := x.Studies(Query{Name: "DOE"}); err != nil || len(a.Studies) != 1 {
+	if a, err := x.Studies(bg, Query{Name: "DOE"}); err != nil || len(a.Studies) != 1 {
 		t.Fatal(len(a.Studies), err)
 	}
 }

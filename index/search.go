@@ -2,6 +2,8 @@ package index
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -13,42 +15,49 @@ import (
 // A search finds the statements that match a query, in the order of answers, and reads as little as it can for it.
 //
 // Studies are found in two ways. Rows of the query tables lie in the order of answers and can be walked until a page is full. Or rows, or
-// the rows of persons, are collected, sorted and read. Which is cheaper is found out by counting: each way is followed for a while, then
-// for longer, and what has come to its end is held against each other. If nothing has, sets of many persons are collected and looked
-// through; and else studies are walked in the order of answers, along an accession number, a modality, a trust or all of them, and of each
-// the person is looked at before the study is.
+// the rows of persons, are collected, sorted and read. Which is cheaper is found out by counting: all ways are followed for a round, then
+// for a longer one, and when some have come to their end what these have in common is read, or walked to where that is cheaper (counted).
+//
+// If none does, and persons are asked for, studies are walked by date for a while, for a page of many may soon be full; then persons are
+// collected for longer, and held against all that is asked of them (common). What is left is walked: along the rows of an accession number,
+// a modality or a trust if those are asked for and nothing of a person, else along all by date. Of each study by date the person is looked
+// at before the study is.
 type search struct {
+	ctx      context.Context
 	m        *matcher
+	costs    costs
 	runs     *runCache
 	aside    [readers - 1]*runCache // of those who read beside
 	persons  map[personKey]bool     // whether they match
+	rows     int                    // looked at
 	examined int
+	asked    int
 	walked   int
 	all      bool // all that match are wanted, not a page
 }
 
-func (m *matcher) search(txn *badger.Txn) *search {
-	s := &search{m: m, runs: m.x.reading(txn), persons: map[personKey]bool{}}
+func (m *matcher) search(ctx context.Context, txn *badger.Txn) *search {
+	s := &search{ctx: ctx, m: m, costs: m.x.costs, runs: m.x.reading(txn), persons: map[personKey]bool{}}
 	for i := range s.aside {
 		s.aside[i] = m.x.reading(txn)
 	}
 	return s
 }
 
-// Rounds of counting: how many rows are looked at in each way before the next is.
-var rounds = []int{128, 2048, 16384}
-
 const (
-	keptPersons   = 1 << 16 // persons remembered as matching or not
-	rowsPerPerson = 24      // walking so many rows costs as much as looking up one person's studies beside others'
-	rowsPerNamed  = 8       // and if they all bear one name
-	nearRows      = 32      // whose name begins alike are next to each other: so many rows are passed before their place is sought
-	farRows       = 4       // and so many after it had to be
-	fewRows       = 64      // so many studies are read without looking for something better
-	sampleOf      = 256     // persons that are looked at to see whether most are asked for
-	denseFrom     = 8       // one in so many is: then they are met soon enough
-	maxCommon     = 1 << 17 // rows of persons collected for what several ways have in common
+	keptPersons = 1 << 16 // persons remembered as matching or not
+	nearRows    = 32      // whose name begins alike are next to each other: so many rows are passed before their place is sought
+	farRows     = 4       // and so many after it had to be
+	stride      = 1024    // rows after which is looked whether the answer is still wanted
 )
+
+// wanted is asked at each of some rows, which n counts: the context's error when the answer is not wanted any more.
+func (s *search) wanted(n *int) error {
+	if *n++; *n%stride == 0 {
+		return s.ctx.Err()
+	}
+	return nil
+}
 
 // found is a study that matches.
 type found struct {
@@ -97,6 +106,9 @@ func (s *search) scan(sp span, reverse bool, fn func(k []byte, item *badger.Item
 		case reverse && sp.end != nil && bytes.Compare(k, sp.end) >= 0:
 			continue
 		}
+		if err := s.wanted(&s.rows); err != nil {
+			return err
+		}
 		if more, err := fn(k, item); err != nil || !more {
 			return err
 		}
@@ -126,27 +138,47 @@ func (s *search) collect(spans []span, limit int) (out []placed, all bool, err e
 	return out, true, nil
 }
 
-// collectPersons reads the persons of rows; all is false when there are more than limit rows.
-func (s *search) collectPersons(spans []span, limit int) (out map[personKey]bool, all bool, err error) {
+// crowd is some persons, and what is asked of persons and certain of all of them.
+type crowd struct {
+	keys map[personKey]bool // nil: everybody
+	sure aspects
+}
+
+// collectPersons reads the persons of a way by persons; all is false when it has more than so many rows, or persons that may be asked for.
+func (s *search) collectPersons(p plan, rows, persons int) (out crowd, all bool, err error) {
 	all = true
-	out = map[personKey]bool{}
+	out = crowd{map[personKey]bool{}, p.of}
 	n := 0
-	for _, sp := range spans {
+	for _, sp := range p.persons {
 		err := s.scan(sp, false, func(k []byte, _ *badger.Item) (bool, error) {
-			if len(k) < 1+len(personKey{}) {
+			texts := len(k) - len(personKey{})
+			if texts < 1 {
 				return false, errDamaged("a query table")
 			}
-			if n++; n > limit {
+			if n++; n > rows {
 				all = false
 				return false, nil
 			}
-			if pk := personKey(k[len(k)-len(personKey{}):]); s.m.mayBe(pk) {
-				out[pk] = true
+			pk := personKey(k[texts:])
+			if !s.m.mayBe(pk) {
+				return true, nil
 			}
-			return true, nil
+			if p.fits != nil {
+				fits, sure := p.fits(k[1:texts])
+				if !fits {
+					return true, nil
+				}
+				if !sure {
+					out.sure = 0
+				}
+			}
+			if out.keys[pk] = true; len(out.keys) > persons {
+				all = false
+			}
+			return all, nil
 		})
 		if err != nil || !all {
-			return nil, all, err
+			return crowd{}, all, err
 		}
 	}
 	return out, true, nil
@@ -162,33 +194,29 @@ func (s *search) ofPersons(persons map[personKey]bool, limit int) (out []placed,
 	var (
 		share [readers][]placed
 		ended [readers]bool
-		errs  [readers]error
-		wg    sync.WaitGroup
 	)
-	read := func(n, of int) {
-		share[n], ended[n], errs[n] = s.ofSome(keys[n*len(keys)/of:(n+1)*len(keys)/of], limit)
+	for r := range ended {
+		ended[r] = true
 	}
-	if len(keys) <= fewRows {
-		read(0, 1)
-		return share[0], ended[0], errs[0]
-	}
-	for n := 1; n < readers; n++ {
-		wg.Go(func() { read(n, readers) })
-	}
-	read(0, readers)
-	wg.Wait()
+	err = sideBySide(len(keys), s.costs.fewRows, func(r, from, to int) (err error) {
+		share[r], ended[r], err = s.ofSome(keys[from:to], limit)
+		return err
+	})
 	out = slices.Concat(share[:]...)
-	return out, len(out) <= limit && !slices.Contains(ended[:], false), errors.Join(errs[:]...)
+	return out, len(out) <= limit && !slices.Contains(ended[:], false), err
 }
 
 // ofSome is ofPersons for some of them, in the order of their keys.
 func (s *search) ofSome(keys []personKey, limit int) (out []placed, all bool, err error) {
 	it := s.runs.txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tabOf}})
 	defer it.Close()
-	ahead := farRows
+	ahead, n := farRows, 0
 	for _, k := range keys {
 		sp := s.m.dated(append([]byte{tabOf}, k[:]...))
 		reached := false
+		if err := s.wanted(&n); err != nil {
+			return nil, false, err
+		}
 		for range ahead {
 			if !it.Valid() {
 				break
@@ -203,6 +231,9 @@ func (s *search) ofSome(keys []personKey, limit int) (out []placed, all bool, er
 			it.Seek(sp.start)
 		}
 		for ; it.ValidForPrefix(sp.prefix); it.Next() {
+			if err := s.wanted(&n); err != nil {
+				return nil, false, err
+			}
 			key := it.Item().Key()
 			if sp.end != nil && bytes.Compare(key, sp.end) >= 0 {
 				break
@@ -227,11 +258,18 @@ func (m *matcher) mayBe(k personKey) bool {
 	return m.begins == "" || nameHead(k[:nameHeadSize]).mayBegin(m.begins)
 }
 
+// errGivenUp says that more persons would have to be read than a query may read.
+var errGivenUp = errors.New("too many persons were read for a query")
+
 // matches says whether a person is one that is asked for.
 func (s *search) matches(k personKey) (bool, error) {
 	if ok, seen := s.persons[k]; seen {
 		return ok, nil
 	}
+	if s.asked >= s.costs.asked {
+		return false, errGivenUp
+	}
+	s.asked++
 	p, err := s.runs.person(k)
 	if err != nil {
 		return false, err
@@ -242,6 +280,65 @@ func (s *search) matches(k personKey) (bool, error) {
 	ok := s.m.matchesPerson(p)
 	s.persons[k] = ok
 	return ok, nil
+}
+
+// sift drops of some persons who do not match all that is asked of a person: side by side if they are many. sifted is false, and they are
+// as they were, when there are more than may be read.
+func (s *search) sift(persons map[personKey]bool) (sifted bool, err error) {
+	var ask []personKey
+	for k := range persons {
+		if _, seen := s.persons[k]; !seen {
+			ask = append(ask, k)
+		}
+	}
+	if s.asked+len(ask) > s.costs.asked {
+		return false, nil
+	}
+	s.asked += len(ask)
+	slices.SortFunc(ask, func(a, b personKey) int { return bytes.Compare(a[:], b[:]) })
+	ok := make([]bool, len(ask))
+	if err := sideBySide(len(ask), s.costs.fewRows, func(_, from, to int) error {
+		n := 0
+		for i := from; i < to; i++ {
+			if err := s.wanted(&n); err != nil {
+				return err
+			}
+			p, err := s.runs.person(ask[i])
+			if err != nil {
+				return err
+			}
+			ok[i] = s.m.matchesPerson(p)
+		}
+		return nil
+	}); err != nil {
+		return false, err
+	}
+	for k, ok := range s.persons {
+		if !ok {
+			delete(persons, k)
+		}
+	}
+	for i, k := range ask {
+		if !ok[i] {
+			delete(persons, k)
+		}
+	}
+	return true, nil
+}
+
+// sideBySide calls fn with a share of n things each for several readers; for one, with all, if they are few.
+func sideBySide(n, few int, fn func(reader, from, to int) error) error {
+	if n <= few {
+		return fn(0, 0, n)
+	}
+	var errs [readers]error
+	var wg sync.WaitGroup
+	for r := 1; r < readers; r++ {
+		wg.Go(func() { errs[r] = fn(r, r*n/readers, (r+1)*n/readers) })
+	}
+	errs[0] = fn(0, 0, n/readers)
+	wg.Wait()
+	return errors.Join(errs[:]...)
 }
 
 func (c *runCache) person(k personKey) (p person, err error) {
@@ -257,6 +354,9 @@ func (c *runCache) person(k personKey) (p person, err error) {
 
 // each calls fn with every study that matches, in the order of answers. complete says that the search was not given up.
 func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err error) {
+	if err := s.ctx.Err(); err != nil {
+		return false, err
+	}
 	v := s.visiting(fn)
 	if len(s.m.q.StudyUIDs) > 0 {
 		listed, err := s.listed()
@@ -272,6 +372,7 @@ func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err
 		err := v.walk(last.rows[0], nil)
 		return v.complete, err
 	}
+	rounds := s.costs.rounds
 	for i, round := range rounds {
 		ways := plans
 		if i == len(rounds)-1 && s.m.begins != "" && s.m.date.set() && !s.all {
@@ -290,11 +391,26 @@ func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err
 			return v.complete, err
 		}
 	}
-	// Nothing is narrow by itself. Two sets of persons may have few in common.
-	if persons, err := s.common(plans); err != nil || persons != nil {
-		if err == nil {
-			err = s.counted(v, counts{persons: persons, dated: -1}, last.rows[0])
+	// Nothing is narrow by itself.
+	byPerson := 0
+	for _, p := range plans {
+		if p.persons != nil {
+			byPerson++
 		}
+	}
+	if byPerson == 1 && !s.all {
+		// So many persons that a page may soon be full.
+		if ended, err := v.walkFor(last.rows[0], nil, s.costs.trial); err != nil || ended {
+			return v.complete, err
+		}
+	}
+	// All that is asked of them may be true of few.
+	persons, err := s.common(plans)
+	if err != nil {
+		return false, err
+	}
+	if persons.keys != nil {
+		err := s.counted(v, counts{persons: persons, dated: -1}, last.rows[0])
 		return v.complete, err
 	}
 	// Walk what is in order.
@@ -312,48 +428,51 @@ func (s *search) each(fn func(found) (more bool, err error)) (complete bool, err
 // all tables.
 type counts struct {
 	any     bool
-	rows    []placed           // nil: no way by rows of studies did
-	persons map[personKey]bool // nil: no way by persons did
-	ended   []bool             // the ways that did
-	dated   int                // rows of all studies in the dates asked for; -1: more than were counted
+	rows    []placed // nil: no way by rows of studies did
+	persons crowd    // of everybody: no way by persons did
+	ended   []bool   // the ways that did
+	dated   int      // rows of all studies in the dates asked for; -1: more than were counted
 }
 
 // counted goes on when something has been counted.
 func (s *search) counted(v *visiting, c counts, dated span) error {
-	if c.rows != nil && len(c.rows) <= fewRows {
+	if c.rows != nil && len(c.rows) <= s.costs.fewRows {
 		return v.inOrder(c.rows)
 	}
-	if c.persons != nil {
-		if err := s.only(c.persons); err != nil {
-			return err
-		}
-		if len(c.persons) == 0 {
-			return v.inOrder(nil)
-		}
-	}
-	if c.persons == nil {
-		if c.dated >= 0 && s.m.ofPerson() && c.dated <= rowsPerPerson*len(c.rows) {
+	persons := c.persons.keys
+	if persons == nil {
+		if c.dated >= 0 && s.m.ofPerson() && c.dated <= s.costs.rowsPerPerson*len(c.rows) {
 			return v.walk(dated, nil)
 		}
 		return v.inOrder(c.rows)
 	}
-	each := rowsPerPerson
+	v.sure = s.m.aspects()&^c.persons.sure == 0
+	// Reading the studies of these persons costs as much as walking so many rows.
+	worth := s.costs.rowsPerPerson * len(persons)
 	if s.m.begins != "" {
-		each = rowsPerNamed
+		worth = s.costs.rowsPerNamed * len(persons)
 	}
-	walk, err := s.toWalk(c)
+	passed, err := s.toWalk(c)
 	if err != nil {
 		return err
 	}
-	if walk < each*len(c.persons) && (!s.all || c.dated >= 0) {
-		return v.walk(dated, c.persons)
+	if passed < worth && (!s.all || c.dated >= 0) {
+		// How many are passed is a guess. Where it is wrong, so much has been lost and no more.
+		if ended, err := v.walkFor(dated, persons, worth); err != nil || ended {
+			return err
+		}
 	}
-	rows, all, err := s.ofPersons(c.persons, maxCandidates)
+	if !v.sure {
+		if v.sure, err = s.sift(persons); err != nil {
+			return err
+		}
+	}
+	rows, all, err := s.ofPersons(persons, s.costs.candidates)
 	if err != nil {
 		return err
 	}
 	if !all {
-		return v.walk(dated, c.persons)
+		return v.walk(dated, persons)
 	}
 	if c.rows != nil {
 		rows = both(rows, c.rows)
@@ -361,48 +480,24 @@ func (s *search) counted(v *visiting, c counts, dated span) error {
 	return v.inOrder(rows)
 }
 
-// only leaves those of many persons that are asked for, if they are few: to read the studies of all would be to read most of them in vain,
-// until the search is given up. Where many are, those that are not are passed over as their studies come.
-func (s *search) only(persons map[personKey]bool) error {
-	if len(persons) <= fewRows {
-		return nil
-	}
-	looked, asked := 0, 0
-	for k := range persons { // in no order
-		ok, err := s.matches(k)
-		if err != nil {
-			return err
-		}
-		if looked++; ok {
-			asked++
-		} else {
-			delete(persons, k)
-		}
-		if looked == sampleOf && asked*denseFrom >= looked {
-			return nil
-		}
-	}
-	return nil
-}
-
 // refine follows the ways by persons that have not come to their end for as long as reading what was counted would take.
 func (s *search) refine(plans []plan, c counts) (counts, error) {
-	if c.rows != nil && len(c.rows) <= fewRows {
+	if c.rows != nil && len(c.rows) <= s.costs.fewRows {
 		return c, nil
 	}
 	many := len(c.rows)
-	if c.persons != nil {
-		many = len(c.persons)
+	if c.persons.keys != nil {
+		many = len(c.persons.keys)
 	}
-	if many <= fewRows {
+	if many <= s.costs.fewRows {
 		return c, nil
 	}
-	limit := min(rowsPerPerson*many, maxCommon)
+	limit := min(s.costs.rowsPerPerson*many, s.costs.common)
 	for i, p := range plans {
 		if p.persons == nil || c.ended[i] {
 			continue
 		}
-		got, all, err := s.collectPersons(p.persons, limit)
+		got, all, err := s.collectPersons(p, limit, limit)
 		if err != nil {
 			return c, err
 		}
@@ -410,7 +505,7 @@ func (s *search) refine(plans []plan, c counts) (counts, error) {
 			c.persons = among(c.persons, got)
 		}
 	}
-	if c.persons != nil && len(c.persons) == 0 {
+	if c.persons.keys != nil && len(c.persons.keys) == 0 {
 		c.rows = []placed{}
 	}
 	return c, nil
@@ -426,10 +521,11 @@ func (s *search) toWalk(c counts) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if all == 0 || len(c.persons) == 0 {
-		all = maxWalked
+	persons := len(c.persons.keys)
+	n := s.costs.walked
+	if all > 0 && persons > 0 {
+		n = min((page+s.m.q.Offset)*(all/persons), n)
 	}
-	n := min((page+s.m.q.Offset)*(all/max(len(c.persons), 1)), maxWalked)
 	if c.dated >= 0 {
 		n = min(n, c.dated)
 	}
@@ -450,7 +546,7 @@ func (s *search) count(plans []plan, round int) (c counts, err error) {
 	c.dated, c.ended = -1, make([]bool, len(plans))
 	for i, p := range plans {
 		if p.persons != nil {
-			got, all, err := s.collectPersons(p.persons, round)
+			got, all, err := s.collectPersons(p, round, round)
 			if err != nil {
 				return c, err
 			}
@@ -476,45 +572,36 @@ func (s *search) count(plans []plan, round int) (c counts, err error) {
 			}
 		}
 		c.any, c.ended[i] = true, true
-		if c.persons != nil && len(c.persons) == 0 || c.rows != nil && len(c.rows) == 0 {
+		if c.persons.keys != nil && len(c.persons.keys) == 0 || c.rows != nil && len(c.rows) == 0 {
 			return counts{any: true, rows: []placed{}}, nil
 		}
 	}
 	return c, nil
 }
 
-// among is the persons of got that are among some; nil stands for all.
-func among(some, got map[personKey]bool) map[personKey]bool {
-	if some == nil {
+// among is the persons of got that are among some.
+func among(some, got crowd) crowd {
+	if some.keys == nil {
 		return got
 	}
-	for k := range some {
-		if !got[k] {
-			delete(some, k)
+	for k := range some.keys {
+		if !got.keys[k] {
+			delete(some.keys, k)
 		}
 	}
+	some.sure |= got.sure
 	return some
 }
 
-// common is what several ways by persons have in common, or who is on the one that there is, where more is asked of them than it says. nil: there
-// is no such way that comes to an end.
-func (s *search) common(plans []plan) (persons map[personKey]bool, err error) {
-	ways := 0
-	for _, p := range plans {
-		if p.persons != nil {
-			ways++
-		}
-	}
-	if ways == 0 || ways == 1 && !s.m.choosy() {
-		return nil, nil
-	}
+// common is what the ways by persons have in common that come to an end in more rows than are counted.
+func (s *search) common(plans []plan) (persons crowd, err error) {
 	for _, p := range plans {
 		if p.persons == nil {
 			continue
 		}
-		got, all, err := s.collectPersons(p.persons, maxCommon)
+		got, all, err := s.collectPersons(p, s.costs.commonRows, s.costs.common)
 		if err != nil {
-			return nil, err
+			return crowd{}, err
 		}
 		if all {
 			persons = among(persons, got)
@@ -523,22 +610,28 @@ func (s *search) common(plans []plan) (persons map[personKey]bool, err error) {
 	return persons, nil
 }
 
-// countRows counts the studies of rows that all match.
+// countRows counts the studies of rows that all match. Of those that more than one author speaks of there is a row for each, and not
+// always side by side: so what was counted is held, and not without bound.
 func (s *search) countRows(sp span) (n int, exact bool, err error) {
 	exact = true
-	seen := map[studyKey]bool{}
+	var seen []uint64
 	err = s.scan(sp, false, func(k []byte, _ *badger.Item) (bool, error) {
-		if s.walked++; s.walked > maxWalked {
-			exact = false
-			return false, nil
-		}
 		if len(k) < len(sp.prefix)+placedSize {
 			return false, errDamaged("a query table")
 		}
-		seen[readPlaced(k).study] = true
+		study := readPlaced(k).study
+		id := binary.BigEndian.Uint64(study[:])
+		if s.walked++; s.walked > s.costs.walked || len(seen) >= s.costs.counted {
+			exact = false
+			return false, nil
+		}
+		if len(seen) == 0 || seen[len(seen)-1] != id {
+			seen = append(seen, id)
+		}
 		return true, nil
 	})
-	return len(seen), exact, err
+	slices.Sort(seen)
+	return len(slices.Compact(seen)), exact, err
 }
 
 // listed finds the places of the studies asked for by UID.

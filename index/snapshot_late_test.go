@@ -37,7 +37,7 @@ func restoredPair(t *testing.T) (now, lost *Index, batches []Verified) {
 
 func shows(t *testing.T, x *Index, uid string) bool {
 	t.Helper()
-	a, err := x.Studies(Query{StudyUIDs: []string{uid}})
+	a, err := x.Studies(bg, Query{StudyUIDs: []string{uid}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func tables(t testing.TB, x *Index) string {
 	var out strings.Builder
 	err := x.View(func(txn *badger.Txn) error {
 		out.Reset()
-		a, err := x.Studies(Query{})
+		a, err := x.Studies(bg, Query{})
 		if err != nil {
 			return err
 		}
@@ -82,7 +82,7 @@ func tables(t testing.TB, x *Index) string {
 				fmt.Fprintf(&out, "  held %d/%d revision %d\n", h.Epoch, h.Seq, h.Value.Revision)
 			}
 		}
-		n, exact, err := x.Count(Query{})
+		n, exact, err := x.Count(bg, Query{})
 		fmt.Fprintf(&out, "%d studies, exactly %v\n", n, exact)
 		return err
 	})

@@ -23,7 +23,7 @@ func TestTakeManyBatchesOfOneFact(t *testing.T) {
 	if err != nil || fresh != len(groups) {
 		t.Fatalf("%d of %d batches were taken: %v", fresh, len(groups), err)
 	}
-	if n, _, err := x.Count(Query{}); err != nil || n != len(groups) {
+	if n, _, err := x.Count(bg, Query{}); err != nil || n != len(groups) {
 		t.Fatalf("%d of %d studies: %v", n, len(groups), err)
 	}
 }

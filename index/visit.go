@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 
@@ -15,6 +16,7 @@ type visiting struct {
 	s        *search
 	fn       func(found) (bool, error)
 	complete bool
+	sure     bool     // the persons for whom is walked match all that is asked of a person
 	after    *placed  // what comes in the order of answers up to it is passed over
 	next     []placed // to be read together
 }
@@ -50,9 +52,15 @@ func (v *visiting) inOrder(rows []placed) error {
 	return v.rest()
 }
 
-// walk goes along rows that are in the order of answers. Of rows that name a person only those are read whose person is one of persons,
-// or matches.
+// walk goes along rows that are in the order of answers, to their end or until enough is found. Of rows that name a person only those are
+// read whose person is one of persons, if there are any, and matches.
 func (v *visiting) walk(sp span, persons map[personKey]bool) error {
+	_, err := v.walkFor(sp, persons, math.MaxInt)
+	return err
+}
+
+// walkFor is walk for so many rows. ended is false when there are more: what is visited then goes on after them.
+func (v *visiting) walkFor(sp span, persons map[personKey]bool, rows int) (ended bool, err error) {
 	s := v.s
 	look := sp.prefix[0] == tabDate && s.m.ofPerson()
 	if a := v.after; a != nil {
@@ -64,15 +72,22 @@ func (v *visiting) walk(sp span, persons map[personKey]bool) error {
 			sp.start = at
 		}
 	}
-	full := false
-	err := s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
-		if s.walked++; s.walked > maxWalked {
+	full, ended := false, true
+	var last placed
+	err = s.scan(sp, s.m.q.Oldest, func(k []byte, item *badger.Item) (bool, error) {
+		if rows == 0 {
+			ended = false
+			return false, nil
+		}
+		rows--
+		if s.walked++; s.walked > s.costs.walked {
 			v.complete = false
 			return false, nil
 		}
 		if len(k) < len(sp.prefix)+placedSize {
 			return false, errDamaged("a query table")
 		}
+		last = readPlaced(k)
 		if look {
 			var pk personKey
 			if err := item.Value(func(b []byte) error {
@@ -84,25 +99,33 @@ func (v *visiting) walk(sp span, persons map[personKey]bool) error {
 			}); err != nil {
 				return false, err
 			}
-			if !s.m.mayBe(pk) {
+			if !s.m.mayBe(pk) || persons != nil && !persons[pk] {
 				return true, nil
 			}
-			if persons != nil {
-				if !persons[pk] {
-					return true, nil
+			if persons == nil || !v.sure {
+				switch ok, err := s.matches(pk); {
+				case errors.Is(err, errGivenUp):
+					v.complete = false
+					return false, nil
+				case err != nil || !ok:
+					return err == nil, err
 				}
-			} else if ok, err := s.matches(pk); err != nil || !ok {
-				return err == nil, err
 			}
 		}
-		more, err := v.visit(readPlaced(k))
+		more, err := v.visit(last)
 		full = !more
 		return more, err
 	})
-	if err != nil || full {
-		return err
+	switch {
+	case err != nil || full:
+		return true, err
+	case !ended:
+		if last != (placed{}) {
+			v.after = &last
+		}
+		return false, nil
 	}
-	return v.rest()
+	return true, v.rest()
 }
 
 // visit takes a place, and when some are together gives fn what is there. After more is false nothing may be visited.
@@ -126,6 +149,9 @@ func (v *visiting) rest() error {
 
 func (v *visiting) flush() (more bool, err error) {
 	s := v.s
+	if err := s.ctx.Err(); err != nil {
+		return false, err
+	}
 	next := v.next
 	v.next = v.next[:0]
 	read, err := s.readTogether(next)
@@ -133,7 +159,7 @@ func (v *visiting) flush() (more bool, err error) {
 		return false, err
 	}
 	for i, c := range next {
-		if s.examined++; s.examined > MaxExamined {
+		if s.examined++; s.examined > s.costs.examined {
 			v.complete = false
 			return false, nil
 		}

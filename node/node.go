@@ -668,13 +668,13 @@ func counted[N int | uint64](n N, one, many string) string {
 const maxListed = 100
 
 // Status implements api.Node.
-func (n *Node) Status(context.Context) (api.Status, error) {
+func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	roster := n.index.Roster()
 	own, copies, err := n.archive.Counts()
 	if err != nil {
 		return api.Status{}, err
 	}
-	region, _, err := n.index.Count(index.Query{})
+	region, _, err := n.index.Count(ctx, index.Query{})
 	if err != nil {
 		return api.Status{}, err
 	}
@@ -694,7 +694,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		return api.Status{}, err
 	}
 	for i, t := range st.Trusts {
-		if st.Trusts[i].Studies, _, err = n.index.Count(index.Query{Trust: index.TrustID(t.Trust)}); err != nil {
+		if st.Trusts[i].Studies, _, err = n.index.Count(ctx, index.Query{Trust: index.TrustID(t.Trust)}); err != nil {
 			return api.Status{}, err
 		}
 	}

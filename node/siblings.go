@@ -49,7 +49,7 @@ func (d *adoption) run(ctx context.Context) {
 		return
 	}
 	for q := (index.Query{Trust: d.n.home.Config.Trust}); ctx.Err() == nil; {
-		ans, err := d.n.index.Studies(q)
+		ans, err := d.n.index.Studies(ctx, q)
 		if err != nil {
 			d.n.Log.Error("what other nodes of this trust have stored could not be looked for", "error", err)
 			break

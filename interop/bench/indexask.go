@@ -41,7 +41,7 @@ var errGaveUp = fmt.Errorf("incomplete")
 // study asks for studies and wants the one drawn among them, unless the page is full.
 func studyOf(uid string, q index.Query) func(x *index.Index) (int, error) {
 	return func(x *index.Index) (int, error) {
-		a, err := x.Studies(q)
+		a, err := x.Studies(context.Background(), q)
 		if err != nil {
 			return 0, err
 		}
@@ -92,7 +92,7 @@ var questions = []question{
 	}},
 	{"patient, derived from a study", "p99 < 5 ms", func(x *index.Index, r *synthetic.Region, i int, _ *rand.Rand) (int, error) {
 		_, s := r.Study(i)
-		p, err := x.Patient(s.UID)
+		p, err := x.Patient(context.Background(), s.UID)
 		if err == nil && !slices.Contains(p.Certain, s.UID) {
 			err = fmt.Errorf("a study is not among those of its patient")
 		}
@@ -139,7 +139,7 @@ var questions = []question{
 				uids = append(uids, s.UID)
 			}
 		}
-		a, err := x.Studies(index.Query{StudyUIDs: uids})
+		a, err := x.Studies(context.Background(), index.Query{StudyUIDs: uids})
 		if err == nil && len(a.Studies) != len(uids) {
 			err = fmt.Errorf("%d of %d studies were found", len(a.Studies), len(uids))
 		}
@@ -150,7 +150,7 @@ var questions = []question{
 	}),
 	{"count of a week", "", func(x *index.Index, r *synthetic.Region, i int, rnd *rand.Rand) (int, error) {
 		_, s := r.Study(i)
-		n, exact, err := x.Count(index.Query{Date: around(s.Date, 7, rnd)})
+		n, exact, err := x.Count(context.Background(), index.Query{Date: around(s.Date, 7, rnd)})
 		if err == nil && n < 1 {
 			err = fmt.Errorf("nothing was counted in a week that holds a study")
 		}

@@ -315,7 +315,7 @@ func takePart(ctx context.Context, p part) (any, error) {
 		}
 		if p.Trust == newcomer { // and the sender's own
 			_, ok := x.Head(peer)
-			n, _, err := x.Count(index.Query{})
+			n, _, err := x.Count(context.Background(), index.Query{})
 			return ok && err == nil && n >= p.Region.Studies && len(s.Bootstraps()) == 0
 		}
 		return true
@@ -361,7 +361,7 @@ func takePart(ctx context.Context, p part) (any, error) {
 		}
 		l.Append, l.AppendCPU = time.Since(began), cpuTime()-cpu
 	}
-	if l.Studies, _, err = x.Count(index.Query{}); err != nil {
+	if l.Studies, _, err = x.Count(context.Background(), index.Query{}); err != nil {
 		return nil, err
 	}
 	if l.Studies != p.Region.Studies {

@@ -190,7 +190,7 @@ func (o object) Layout() *dicomweb.Layout {
 
 func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, error) {
 	iq, rest, warnings := studyQuery(q, w.archive.Self)
-	people, err := peopleOf(w.archive, iq)
+	people, err := peopleOf(ctx, w.archive, iq)
 	if err != nil {
 		return dicomweb.Result{}, webError(err)
 	}
@@ -205,7 +205,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if after, ok := w.pages.after(key, q.Offset); ok {
 			iq.Offset, iq.After = 0, after
 		}
-		found, ans, err := w.archive.Studies(iq)
+		found, ans, err := w.archive.Studies(ctx, iq)
 		if err != nil {
 			return dicomweb.Result{}, webError(err)
 		}
@@ -234,7 +234,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 	if q.Ref.Study != "" {
 		iq.StudyUIDs = []string{string(q.Ref.Study)}
 	}
-	found, ans, err := w.archive.Studies(iq)
+	found, ans, err := w.archive.Studies(ctx, iq)
 	if err != nil {
 		return dicomweb.Result{}, webError(err)
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ type people struct {
 // number of a patient or a pattern of such, whatever page is asked for: a number
 // may stand on two people's studies, by mistake or because its issuer was not
 // asked for. And it finds what else may be theirs, also for a question for one study.
-func peopleOf(a *archive.Archive, q index.Query) (people, error) {
+func peopleOf(ctx context.Context, a *archive.Archive, q index.Query) (people, error) {
 	under := index.Query{PatientID: q.PatientID, Issuer: q.Issuer, NHS: q.NHS}
 	pattern := false
 	switch {
@@ -47,14 +48,14 @@ func peopleOf(a *archive.Archive, q index.Query) (people, error) {
 	if a.Index.Check(under) != nil {
 		return people{}, nil // the search itself says what is wrong with it
 	}
-	ans, err := a.Index.Studies(under)
+	ans, err := a.Index.Studies(ctx, under)
 	if err != nil {
 		return people{}, err
 	}
 	l := lineup{index: a.Index, person: make(map[string]int), placed: make(map[string]bool), views: make(map[string]*view), left: ans.More, pattern: pattern}
 	for _, s := range ans.Studies {
 		l.placed[s.UID] = true
-		if err := l.place(s); err != nil {
+		if err := l.place(ctx, s); err != nil {
 			return people{}, err
 		}
 	}
@@ -67,7 +68,7 @@ func peopleOf(a *archive.Archive, q index.Query) (people, error) {
 		return p, nil
 	}
 	named := possible[:min(len(possible), maxPossible)]
-	if p.possible, _, err = a.Studies(index.Query{StudyUIDs: named, Limit: maxPossible}); err != nil || len(p.possible) == 0 {
+	if p.possible, _, err = a.Studies(ctx, index.Query{StudyUIDs: named, Limit: maxPossible}); err != nil || len(p.possible) == 0 {
 		return p, err
 	}
 	count := counted(len(p.possible), "further study", "further studies")
@@ -114,7 +115,7 @@ func (v *view) certain(study string) []string {
 }
 
 // place gives a study to the patient of whom a study is certain with it, or to a new one.
-func (l *lineup) place(s index.StudyAnswer) error {
+func (l *lineup) place(ctx context.Context, s index.StudyAnswer) error {
 	text := index.Whose(s.Statements)
 	v := l.views[text]
 	if v == nil {
@@ -122,7 +123,7 @@ func (l *lineup) place(s index.StudyAnswer) error {
 			l.left = l.left || l.person[s.UID] == 0
 			return nil
 		}
-		p, err := l.index.Patient(s.UID)
+		p, err := l.index.Patient(ctx, s.UID)
 		if err != nil {
 			return err
 		}
@@ -215,13 +216,13 @@ func (l *lineup) say() (said []string) {
 
 // otherIssuer says where the digits of an NHS number stand as a Patient ID of
 // an issuer that does not give NHS numbers: such studies are not found by it.
-func otherIssuer(x *index.Index, q index.Query) ([]string, error) {
+func otherIssuer(ctx context.Context, x *index.Index, q index.Query) ([]string, error) {
 	if q.NHS == "" {
 		return nil, nil
 	}
 	n, more := 0, false
 	for _, written := range []string{q.NHS, q.NHS[:3] + " " + q.NHS[3:6] + " " + q.NHS[6:], q.NHS[:3] + "-" + q.NHS[3:6] + "-" + q.NHS[6:]} {
-		ans, err := x.Studies(index.Query{PatientID: written, Limit: maxUnder})
+		ans, err := x.Studies(ctx, index.Query{PatientID: written, Limit: maxUnder})
 		if err != nil {
 			return nil, err
 		}

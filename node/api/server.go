@@ -259,13 +259,13 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	basis := s.Node.Basis() // before the search: it may find more, never less
-	found, ans, err := s.Archive.Studies(iq)
+	found, ans, err := s.Archive.Studies(r.Context(), iq)
 	if err != nil {
 		return err
 	}
 	all := iq
 	all.After = ""
-	total, exact, err := s.Archive.Index.Count(all)
+	total, exact, err := s.Archive.Index.Count(r.Context(), all)
 	if err != nil {
 		return err
 	}
@@ -283,11 +283,11 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 		out.Warnings = append(out.Warnings, noTrust(string(t), basis))
 	}
 	found, said := told(found)
-	people, err := peopleOf(s.Archive, iq)
+	people, err := peopleOf(r.Context(), s.Archive, iq)
 	if err != nil {
 		return err
 	}
-	other, err := otherIssuer(s.Archive.Index, iq)
+	other, err := otherIssuer(r.Context(), s.Archive.Index, iq)
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func (s *server) verify(w http.ResponseWriter, r *http.Request) error {
 		v := VerifyJSON(report, s.Archive.Index.Roster(), s.Archive.Self)
 		say(Verification{Report: &v})
 	case !begun && errors.Is(err, archive.ErrNotFound):
-		return s.notKept(w, in.Study)
+		return s.notKept(ctx, w, in.Study)
 	case !begun:
 		return err
 	case s.Stopping != nil && s.Stopping.Err() != nil:
@@ -103,8 +103,8 @@ func (s *server) verify(w http.ResponseWriter, r *http.Request) error {
 }
 
 // notKept answers where only what is kept here can be meant.
-func (s *server) notKept(w http.ResponseWriter, study string) error {
-	found, _, err := s.Archive.Studies(index.Query{StudyUIDs: []string{study}})
+func (s *server) notKept(ctx context.Context, w http.ResponseWriter, study string) error {
+	found, _, err := s.Archive.Studies(ctx, index.Query{StudyUIDs: []string{study}})
 	if err != nil {
 		return err
 	}

@@ -127,7 +127,7 @@ func TestACutOffErasureIsFinished(t *testing.T) {
 				if _, err := h.versions(doomedStudy); !errors.Is(err, ErrNotFound) {
 					t.Fatal(err)
 				}
-				if found, _, err := h.Studies(index.Query{}); err != nil || len(found) != 1 || found[0].UID != otherStudy {
+				if found, _, err := h.Studies(context.Background(), index.Query{}); err != nil || len(found) != 1 || found[0].UID != otherStudy {
 					t.Fatalf("%d studies are found while one of two is erased, %v", len(found), err)
 				}
 				if h.grantedTo(doomedStudy) == nil {
@@ -196,7 +196,7 @@ func (h *house) check(key cas.Key) {
 	if err := h.grantedTo(otherStudy); err != nil {
 		h.t.Fatal(err)
 	}
-	if n, _, err := h.Index.Count(index.Query{}); n != 1 || err != nil {
+	if n, _, err := h.Index.Count(context.Background(), index.Query{}); n != 1 || err != nil {
 		h.t.Fatalf("%d studies are found, %v", n, err)
 	}
 	h.settle() // and nothing that happens later names it again
@@ -208,7 +208,7 @@ func (h *house) check(key cas.Key) {
 // A study that begins to be erased while a search is answered is left out of the answer.
 func TestAStudyErasedDuringASearchIsLeftOut(t *testing.T) {
 	h := furnished(t)
-	ans, err := h.Index.Studies(index.Query{StudyUIDs: []string{doomedStudy}})
+	ans, err := h.Index.Studies(context.Background(), index.Query{StudyUIDs: []string{doomedStudy}})
 	if err != nil || len(ans.Studies) != 1 {
 		t.Fatal(len(ans.Studies), err)
 	}
@@ -218,7 +218,7 @@ func TestAStudyErasedDuringASearchIsLeftOut(t *testing.T) {
 	if _, err := h.found(ans.Studies[0]); !errors.Is(err, ErrNotFound) {
 		t.Fatal(err)
 	}
-	if found, _, err := h.Studies(index.Query{}); err != nil || len(found) != 1 || found[0].UID != otherStudy {
+	if found, _, err := h.Studies(context.Background(), index.Query{}); err != nil || len(found) != 1 || found[0].UID != otherStudy {
 		t.Fatalf("%d studies are found, %v", len(found), err)
 	}
 	if listed, err := h.List(t.Context(), Ref{Study: doomedStudy}, true); !errors.Is(err, ErrNotFound) {

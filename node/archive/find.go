@@ -47,11 +47,11 @@ func (e *BadQuery) Unwrap() error { return e.err }
 
 // Studies answers a query from the index alone. A study that is being erased is
 // left out.
-func (a *Archive) Studies(q index.Query) ([]Found, index.Answer, error) {
+func (a *Archive) Studies(ctx context.Context, q index.Query) ([]Found, index.Answer, error) {
 	if err := a.Index.Check(q); err != nil {
 		return nil, index.Answer{}, &BadQuery{err}
 	}
-	ans, err := a.Index.Studies(q)
+	ans, err := a.Index.Studies(ctx, q)
 	if err != nil {
 		return nil, ans, err
 	}

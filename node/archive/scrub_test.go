@@ -327,7 +327,7 @@ func TestRecordsOfWhatIsGoneGo(t *testing.T) {
 	if here, err := h.Here("1.1"); err != nil || !here {
 		t.Fatal(here, err) // it is not fetched as if it had never been here
 	}
-	found, _, err := h.Studies(index.Query{StudyUIDs: []string{"1.1"}})
+	found, _, err := h.Studies(context.Background(), index.Query{StudyUIDs: []string{"1.1"}})
 	if err != nil || len(found) != 1 || found[0].Here {
 		t.Errorf("a damaged copy is shown as here: %+v, %v", found, err)
 	}

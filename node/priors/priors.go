@@ -19,7 +19,7 @@ import (
 // Index is what the rules read.
 type Index interface {
 	Study(uid string) ([]index.Authored[index.Study], error)
-	Patient(uid string) (index.Patient, error)
+	Patient(ctx context.Context, uid string) (index.Patient, error)
 }
 
 // Archive is what the rules ask of the archive.
@@ -251,7 +251,7 @@ func (b *burst) view(study string, st *statement) (*view, error) {
 			return nil, nil
 		}
 	}
-	p, err := b.Index.Patient(study)
+	p, err := b.Index.Patient(b.ctx, study)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (w *world) Study(uid string) ([]index.Authored[index.Study], error) {
 	return []index.Authored[index.Study]{{Value: index.Study{UID: uid, Patient: []index.PatientID{{ID: "0000"}}, Name: name}}}, nil
 }
 
-func (w *world) Patient(uid string) (index.Patient, error) {
+func (w *world) Patient(_ context.Context, uid string) (index.Patient, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.looks++
