@@ -1,9 +1,11 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -280,5 +282,61 @@ func TestAQueryEndsWithItsContext(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Whichever of the readers side by side has too many studies, or comes to what is damaged, all of them are not answered.
+func TestEachReaderOfManyPersonsIsHeard(t *testing.T) {
+	const persons, more, limit = 100, 150, 140
+	for share := range readers {
+		x := openTest(t, "RAA", foundRegion("RAA"))
+		sayPeople(t, x, persons, 1, smith)
+		who, of := map[personKey]bool{}, map[personKey]Study{}
+		for i := range persons {
+			k := x.personKey(smith(i).person())
+			who[k], of[k] = true, smith(i)
+		}
+		keys := slices.SortedFunc(maps.Keys(who), func(a, b personKey) int { return bytes.Compare(a[:], b[:]) })
+		one := keys[(2*share+1)*persons/(2*readers)]
+		var list []Statement
+		for i := range more {
+			s := of[one]
+			s.UID = uidOf(1000 + i)
+			list = append(list, mustStudy(t, s))
+		}
+		for some := range slices.Chunk(list, MaxFacts) {
+			say(t, x, some...)
+		}
+		read := func(limit int) (rows []placed, all bool, err error) {
+			m, err := x.matcher(Query{Name: "SMITH*"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = x.db.View(func(txn *badgerTxn) (err error) {
+				rows, all, err = m.search(bg, txn).ofPersons(who, limit)
+				return err
+			})
+			return rows, all, err
+		}
+		if rows, all, err := read(persons + more); len(rows) != persons+more || !all || err != nil {
+			t.Errorf("share %d: %d rows, all %v, %v", share, len(rows), all, err)
+		}
+		if _, all, err := read(limit); all || err != nil {
+			t.Errorf("share %d: all %v, %v", share, all, err)
+		}
+		if err := x.db.Update(func(txn *badgerTxn) error { return txn.Set(append(append([]byte{tabOf}, one[:]...), 1), nil) }); err != nil {
+			t.Fatal(err)
+		}
+		var damaged *DamagedError
+		if _, _, err := read(persons + more); !errors.As(err, &damaged) {
+			t.Errorf("share %d: what is damaged was passed over, %v", share, err)
+		}
+		// And of the readers of what is said of persons.
+		if err := x.db.Update(func(txn *badgerTxn) error { return txn.Set(personRow(one), []byte{1}) }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.Studies(bg, Query{Name: "SMITH*", Sex: "O"}); !errors.As(err, &damaged) {
+			t.Errorf("share %d: a damaged person was passed over, %v", share, err)
+		}
 	}
 }
