@@ -28,6 +28,7 @@ type web struct {
 	archive *archive.Archive
 	silence func() []string
 	pages   *pages
+	turns   *turns
 }
 
 func (w web) Completeness(_ context.Context, ref dicomweb.Ref) []string {
@@ -190,7 +191,11 @@ func (o object) Layout() *dicomweb.Layout {
 
 func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, error) {
 	iq, rest, warnings := studyQuery(q, w.archive.Self)
-	people, err := peopleOf(ctx, w.archive, iq)
+	var people people
+	err := w.turns.take(ctx, func(ctx context.Context) (err error) {
+		people, err = peopleOf(ctx, w.archive, iq)
+		return err
+	})
 	if err != nil {
 		return dicomweb.Result{}, webError(err)
 	}
@@ -205,7 +210,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if after, ok := w.pages.after(key, q.Offset); ok {
 			iq.Offset, iq.After = 0, after
 		}
-		found, ans, err := w.archive.Studies(ctx, iq)
+		found, ans, err := w.studies(ctx, iq)
 		if err != nil {
 			return dicomweb.Result{}, webError(err)
 		}
@@ -234,7 +239,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 	if q.Ref.Study != "" {
 		iq.StudyUIDs = []string{string(q.Ref.Study)}
 	}
-	found, ans, err := w.archive.Studies(ctx, iq)
+	found, ans, err := w.studies(ctx, iq)
 	if err != nil {
 		return dicomweb.Result{}, webError(err)
 	}
@@ -280,6 +285,14 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		res.Datasets = all[:min(len(all), q.Limit)]
 	}
 	return res, nil
+}
+
+func (w web) studies(ctx context.Context, q index.Query) (found []archive.Found, ans index.Answer, err error) {
+	err = w.turns.take(ctx, func(ctx context.Context) (err error) {
+		found, ans, err = w.archive.Studies(ctx, q)
+		return err
+	})
+	return found, ans, err
 }
 
 func incomplete(warnings []string, ans index.Answer) []string {

@@ -78,17 +78,20 @@ type Options struct {
 	Stopping context.Context
 }
 
-type server struct{ Options }
+type server struct {
+	Options
+	turns *turns
+}
 
 // New makes a node's whole HTTP face.
 func New(o Options) http.Handler {
-	s := &server{o}
+	s := &server{o, newTurns(maxSearching, maxWaiting, o.Stopping)}
 	mux := http.NewServeMux()
 	base := ""
 	if o.BaseURL != "" {
 		base = strings.TrimSuffix(o.BaseURL, "/") + "/dicom-web"
 	}
-	web := dicomweb.New(web{archive: o.Archive, silence: o.Node.Silence, pages: newPages()},
+	web := dicomweb.New(web{archive: o.Archive, silence: o.Node.Silence, pages: newPages(), turns: s.turns},
 		dicomweb.Options{Log: o.Log, Prefix: "/dicom-web", BaseURL: base, Limits: dicomweb.Limits{Instance: o.Limits, Results: index.MaxPage}})
 	mux.Handle("/dicom-web/", http.StripPrefix("/dicom-web", web))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
@@ -171,8 +174,12 @@ func (s *server) operator(h func(http.ResponseWriter, *http.Request) error) http
 		err := h(w, r)
 		var tooLarge *http.MaxBytesError
 		var query *archive.BadQuery
+		var wait *archive.Unavailable
 		switch {
 		case err == nil:
+		case errors.As(err, &wait):
+			retryAfter(w, wait)
+			fail(w, http.StatusServiceUnavailable, wait.Reason)
 		case errors.As(err, &tooLarge):
 			fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the request is over the limit of %d MiB", tooLarge.Limit>>20))
 		case errors.Is(err, archive.ErrNotFound):
@@ -202,6 +209,12 @@ func answer(w http.ResponseWriter, code int, v any) error {
 	return json.NewEncoder(w).Encode(v)
 }
 
+func retryAfter(w http.ResponseWriter, wait *archive.Unavailable) {
+	if wait.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((wait.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+}
+
 func fail(w http.ResponseWriter, code int, text string) {
 	_ = answer(w, code, map[string]string{"error": text})
 }
@@ -229,9 +242,7 @@ func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case errors.As(err, &wait):
 		code, why = http.StatusServiceUnavailable, wait.Reason
-		if wait.RetryAfter > 0 {
-			w.Header().Set("Retry-After", strconv.FormatInt(int64((wait.RetryAfter+time.Second-1)/time.Second), 10))
-		}
+		retryAfter(w, wait)
 	case errors.As(err, &conflict):
 		code = http.StatusConflict
 	case refused:
@@ -258,16 +269,29 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	basis := s.Node.Basis() // before the search: it may find more, never less
-	found, ans, err := s.Archive.Studies(r.Context(), iq)
-	if err != nil {
+	var out Found
+	if err := s.turns.take(r.Context(), func(ctx context.Context) error {
+		out, err = s.find(ctx, iq)
+		return err
+	}); err != nil {
 		return err
 	}
-	all := iq
-	all.After = ""
-	total, exact, err := s.Archive.Index.Count(r.Context(), all)
+	return answer(w, http.StatusOK, out)
+}
+
+func (s *server) find(ctx context.Context, iq index.Query) (Found, error) {
+	basis := s.Node.Basis() // before the search: it may find more, never less
+	found, ans, err := s.Archive.Studies(ctx, iq)
 	if err != nil {
-		return err
+		return Found{}, err
+	}
+	total, exact := len(ans.Studies), !ans.Incomplete
+	if iq.After != "" || iq.Offset > 0 || ans.More { // not all that was found was seen
+		all := iq
+		all.After = ""
+		if total, exact, err = s.Archive.Index.Count(ctx, all); err != nil {
+			return Found{}, err
+		}
 	}
 	out := Found{Studies: []Study{}, Total: total, Warnings: s.Node.Silence(), Basis: basis}
 	if !exact || ans.Incomplete {
@@ -283,13 +307,13 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 		out.Warnings = append(out.Warnings, noTrust(string(t), basis))
 	}
 	found, said := told(found)
-	people, err := peopleOf(r.Context(), s.Archive, iq)
+	people, err := peopleOf(ctx, s.Archive, iq)
 	if err != nil {
-		return err
+		return Found{}, err
 	}
-	other, err := otherIssuer(r.Context(), s.Archive.Index, iq)
+	other, err := otherIssuer(ctx, s.Archive.Index, iq)
 	if err != nil {
-		return err
+		return Found{}, err
 	}
 	out.Warnings = slices.Concat(out.Warnings, people.said, other, said)
 	if out.Warnings == nil {
@@ -303,7 +327,7 @@ func (s *server) studies(w http.ResponseWriter, r *http.Request) error {
 	for _, f := range people.possible {
 		out.Possible = append(out.Possible, studyJSON(f))
 	}
-	return answer(w, http.StatusOK, out)
+	return out, nil
 }
 
 func studyJSON(f archive.Found) Study {
