@@ -19,10 +19,12 @@ type peopleRows struct {
 	keys   []personKey
 	read   map[personID]person
 	places map[studyKey][]statement
+
+	rows, unwanted int // maxKeyRows and maxUnwanted, but in tests
 }
 
 func (x *Index) peopleIn(ctx context.Context, txn *badger.Txn) people {
-	return &peopleRows{ctx: ctx, runs: x.reading(txn), ids: map[personKey]personID{}, read: map[personID]person{}, places: map[studyKey][]statement{}}
+	return &peopleRows{ctx: ctx, runs: x.reading(txn), ids: map[personKey]personID{}, read: map[personID]person{}, places: map[studyKey][]statement{}, rows: maxKeyRows, unwanted: maxUnwanted}
 }
 
 func (r *peopleRows) number(k personKey) personID {
@@ -90,10 +92,16 @@ func identifierKey(id Identifier) []byte {
 	return tableKey(tabPatient, id.ID, id.Issuer)
 }
 
+// Limits on what is looked at to list persons.
+const (
+	maxKeyRows  = 1 << 18 // rows under a key
+	maxUnwanted = 4096    // persons who are read and not wanted: anybody may say a longer text that begins as a cut key does
+)
+
 // list lists the persons under a key that are wanted: keys are cut, what is said is not. Only of those that may be wanted it is read. They are
-// in the order of what is said of them.
+// in the order of what is said of them. more says that there are others, or may be.
 func (r *peopleRows) list(key []byte, limit int, may func(nameHead) bool, want func(person) bool) (out []personID, more bool, err error) {
-	n := 0
+	n, unwanted := 0, 0
 	err = scan(r.runs.txn, key, key, false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
 		if len(k) != len(key)+len(personKey{}) {
 			return false, errDamaged("a query table")
@@ -101,13 +109,20 @@ func (r *peopleRows) list(key []byte, limit int, may func(nameHead) bool, want f
 		if n++; n%stride == 0 && r.ctx.Err() != nil {
 			return false, r.ctx.Err()
 		}
+		if more = n > r.rows || unwanted > r.unwanted; more {
+			return false, nil
+		}
 		if !may(nameHead(k[len(key):])) {
 			return true, nil
 		}
 		id := r.number(personKey(k[len(key):]))
 		p, err := r.person(id)
-		if err != nil || !want(p) {
-			return err == nil, err
+		if err != nil {
+			return false, err
+		}
+		if !want(p) {
+			unwanted++
+			return true, nil
 		}
 		if len(out) == limit {
 			more = true
