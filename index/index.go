@@ -63,6 +63,7 @@ type Index struct {
 	putBackFault func() error // for tests
 	maxVotes     int          // maxLogVotes, but in tests
 	costs        costs        // queryCosts, but in tests
+	meet         bool         // for tests: all study UIDs have one hash
 	writes       func()       // for tests: called before each transaction is committed
 	late         uint64       // how often something of an earlier epoch of the own log was taken; under write
 	checked      signatures   // under write

@@ -74,7 +74,12 @@ func (x *Index) hash8(what byte, b []byte) (k [8]byte) {
 	return k
 }
 
-func (x *Index) studyKey(uid string) studyKey { return x.hash8('s', []byte(uid)) }
+func (x *Index) studyKey(uid string) studyKey {
+	if x.meet {
+		return studyKey{}
+	}
+	return x.hash8('s', []byte(uid))
+}
 
 func authorKey(table byte, no authorNo) []byte {
 	return binary.BigEndian.AppendUint16([]byte{table}, uint16(no))

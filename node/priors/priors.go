@@ -47,8 +47,9 @@ type Engine struct {
 	arrived map[string]time.Time // within the window; only run touches it
 	mu      sync.Mutex
 	heard   map[string]bool          // studies to look at
-	doubts  map[string]doubt         // of studies that arrived within the window
+	doubts  map[string]doubt         // of studies that arrived within the window and are in doubt
 	excess  map[index.PatientID]bool // identifiers of more than is looked at; said once, and only run touches it
+	before  map[index.PatientID]bool // those that were in excess when it was full
 	wake    chan struct{}
 	stopped chan struct{}
 	cancel  context.CancelFunc
@@ -60,6 +61,7 @@ type Engine struct {
 const (
 	maxPriors = 1024     // studies brought for one arrival, the newest
 	maxLooks  = 16 << 10 // studies under one identifier that the rules look at in one burst
+	maxExcess = 4096     // identifiers that are remembered as said to be of more; twice as many for a while
 )
 
 // retryAfter is the wait after the rules could not be applied (a failing disk).
@@ -134,18 +136,19 @@ func (e *Engine) run(ctx context.Context) {
 	}
 }
 
-// current says whether a study arrived here within the window, and forgets
-// those that did so before.
+// current says whether a study arrived here within the window.
 func (e *Engine) current(study string) bool {
 	at, ok := e.arrived[study]
-	if ok && e.Now().Sub(at) > e.Window {
-		delete(e.arrived, study)
-		ok = false
-		e.mu.Lock()
-		delete(e.doubts, study)
-		e.mu.Unlock()
-	}
-	return ok
+	return ok && e.Now().Sub(at) <= e.Window
+}
+
+// forget drops what arrived before the window.
+func (e *Engine) forget() {
+	now := e.Now()
+	maps.DeleteFunc(e.arrived, func(_ string, at time.Time) bool { return now.Sub(at) > e.Window })
+	e.mu.Lock()
+	maps.DeleteFunc(e.doubts, func(_ string, d doubt) bool { return now.Sub(d.at) > e.Window })
+	e.mu.Unlock()
 }
 
 // apply brings what the studies heard of are priors of, and what is a prior of
@@ -154,6 +157,7 @@ func (e *Engine) current(study string) bool {
 // It costs one look at the index for all that the same is said of, however many
 // they are: see view.
 func (e *Engine) apply(ctx context.Context, heard map[string]bool) (failed []string, err error) {
+	e.forget()
 	b := burst{Engine: e, ctx: ctx, heard: heard, said: make(map[string]*statement), views: make(map[string]*view), looks: make(map[index.PatientID]int)}
 	at := make(map[string]time.Time, len(heard))
 	for study := range heard {
@@ -270,7 +274,10 @@ func (b *burst) view(study string, st *statement) (*view, error) {
 func (b *burst) tooMany(study string, st *statement) {
 	known := len(st.under) > 0
 	for _, id := range st.under {
-		known = known && b.excess[id]
+		known = known && (b.excess[id] || b.before[id])
+		if len(b.excess) >= maxExcess {
+			b.before, b.excess = b.excess, make(map[index.PatientID]bool)
+		}
 		b.excess[id] = true
 	}
 	if !known {
@@ -347,7 +354,11 @@ func (b *burst) note(v *view, current string) {
 	}
 	b.mu.Lock()
 	was := b.doubts[current]
-	b.doubts[current] = d
+	if d.possible > 0 || d.crowded || d.limited {
+		b.doubts[current] = d
+	} else {
+		delete(b.doubts, current)
+	}
 	b.mu.Unlock()
 	if d != was && (d.possible > 0 || d.crowded) {
 		b.Log.Info("not brought, for a person decides: studies that may be the patient's of one that arrived; `priormesh find --study` lists them", "study", dicom.UID(current).Short(), "possible", d.possible, "number_of_too_many_people", d.crowded)
@@ -367,11 +378,11 @@ func (e *Engine) Doubts() (n Doubts) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for study, d := range e.doubts {
-		switch {
-		case now.Sub(d.at) > e.Window:
+		if now.Sub(d.at) > e.Window {
 			delete(e.doubts, study)
 			continue
-		case d.possible > 0:
+		}
+		if d.possible > 0 {
 			n.Possible++
 		}
 		if d.crowded {

@@ -18,16 +18,17 @@ import (
 // world is an index and an archive in which each study knows its patient's
 // others.
 type world struct {
-	mu       sync.Mutex
-	certain  map[string][]string
-	possible map[string][]string
-	crowded  map[string]bool
-	arrivals map[string]time.Time
-	asked    []string
-	failing  bool
-	name     func(uid string) string // of the patient, as a study has it; nil: each has another
-	looks    int                     // calls of Patient
-	on       func()                  // called at each
+	mu         sync.Mutex
+	certain    map[string][]string
+	possible   map[string][]string
+	crowded    map[string]bool
+	incomplete bool
+	arrivals   map[string]time.Time
+	asked      []string
+	failing    bool
+	name       func(uid string) string // of the patient, as a study has it; nil: each has another
+	looks      int                     // calls of Patient
+	on         func()                  // called at each
 }
 
 func (w *world) Study(uid string) ([]index.Authored[index.Study], error) {
@@ -52,7 +53,7 @@ func (w *world) Patient(_ context.Context, uid string) (index.Patient, error) {
 		w.failing = false
 		return index.Patient{}, errors.New("the disk does not answer")
 	}
-	p := index.Patient{Certain: append([]string{uid}, w.certain[uid]...), Possible: w.possible[uid]}
+	p := index.Patient{Certain: append([]string{uid}, w.certain[uid]...), Possible: w.possible[uid], Incomplete: w.incomplete}
 	if w.crowded[uid] {
 		p.Crowded = []index.Identifier{{NHS: "9434765919"}}
 	}
@@ -162,6 +163,67 @@ func TestWhatIsNotBroughtIsSaid(t *testing.T) {
 	now = now.Add(window + 1)
 	if got := e.Doubts(); got != (Doubts{}) {
 		t.Errorf("after the window: %+v", got)
+	}
+}
+
+// Where not all was looked at that is counted, whether the index says so or the rules have looked at too much.
+func TestWhatIsNotLookedAtIsCounted(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	w := &world{certain: map[string][]string{"new": nil}, arrivals: map[string]time.Time{"new": now}, incomplete: true}
+	e := engine(w, now)
+	for _, want := range []Doubts{{Limited: 1}, {}} {
+		w.incomplete = want.Limited > 0
+		if _, err := e.apply(t.Context(), map[string]bool{"new": true}); err != nil {
+			t.Fatal(err)
+		}
+		if got := e.Doubts(); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	w, heard := group(1000, now)
+	e = engine(w, now)
+	if _, err := e.apply(t.Context(), heard); err != nil {
+		t.Fatal(err)
+	}
+	if got, most := e.Doubts(), 1000-w.looks; got.Limited != most {
+		t.Errorf("%d of %d that were not looked at", got.Limited, most)
+	}
+}
+
+// What is remembered of arrivals goes with the window, and only what is in doubt is remembered as such; nor are identifiers without bound.
+func TestWhatIsRememberedIsBounded(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	w, heard := group(50, now)
+	w.possible = map[string][]string{"s0001": {"x"}}
+	e := engine(w, now)
+	e.Now = func() time.Time { return now }
+	if _, err := e.apply(t.Context(), heard); err != nil {
+		t.Fatal(err)
+	}
+	if len(e.arrived) != 50 || len(e.doubts) != 1 {
+		t.Errorf("%d arrivals, %d doubts", len(e.arrived), len(e.doubts))
+	}
+	now = now.Add(e.Window + 1)
+	if _, err := e.apply(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(e.arrived) != 0 || len(e.doubts) != 0 {
+		t.Errorf("after the window: %d arrivals, %d doubts", len(e.arrived), len(e.doubts))
+	}
+	b := burst{Engine: e}
+	for i := range 3*maxExcess + 1 {
+		b.tooMany("1.2", &statement{under: []index.PatientID{{ID: fmt.Sprint(i)}}})
+	}
+	if n := len(e.excess) + len(e.before); n > 2*maxExcess {
+		t.Errorf("%d identifiers", n)
+	}
+	var said strings.Builder
+	e.Log = slog.New(slog.NewTextHandler(&said, nil))
+	for _, id := range []int{3 * maxExcess, 3*maxExcess - 1} {
+		b.tooMany("1.2", &statement{under: []index.PatientID{{ID: fmt.Sprint(id)}}})
+	}
+	if said.Len() > 0 {
+		t.Errorf("said again: %s", said.String())
 	}
 }
 
@@ -289,6 +351,9 @@ func TestOnlyTheNewestOfTooManyPriors(t *testing.T) {
 	}
 	if len(e.excess) != 1 {
 		t.Error("nothing was said of the others")
+	}
+	if got := e.Doubts(); got != (Doubts{Limited: 1}) {
+		t.Errorf("%+v", got)
 	}
 }
 
