@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/priormesh/priormesh/cas/castest/s3test"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
@@ -57,6 +58,28 @@ func TestBasisByTheClock(t *testing.T) {
 	}
 	if x := of(at.Add(3*time.Hour), told, "RX2"); x.Age != nil || !x.AsOf.IsZero() || !x.Logs[0].Quarantined {
 		t.Errorf("quarantined: %+v", x)
+	}
+}
+
+// Of a trust with two nodes the one that told longest ago counts, whichever it is; and one that never told most of all.
+func TestBasisOfATrustWithTwoNodes(t *testing.T) {
+	first := newTrust(t, "RX1", "Test region")
+	server := s3test.Start(t)
+	first.inBucket(server, server.Bucket("originals", false))
+	first.start()
+	second := sibling(first, first)
+	second.start()
+	one, two := first.n.Archive().Self, second.n.Archive().Self
+	roster := first.n.Archive().Index.Roster()
+	lags := []index.Lag{{Node: one, Trust: "RX1", Epoch: 1, Applied: 7, Heard: 7}, {Node: two, Trust: "RX1", Epoch: 1, Applied: 9, Heard: 9}}
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct{ one, two, want time.Time }{
+		{at, at.Add(-time.Hour), at.Add(-time.Hour)}, {at.Add(-time.Hour), at, at.Add(-time.Hour)}, {at, time.Time{}, time.Time{}}, {time.Time{}, at, time.Time{}},
+	} {
+		got := node.BasisOf(at, index.NodeID{}, roster, lags, map[index.NodeID]time.Time{one: c.one, two: c.two})
+		if len(got) != 1 || len(got[0].Logs) != 2 || !got[0].AsOf.Equal(c.want) || (got[0].Age == nil) != c.want.IsZero() {
+			t.Errorf("%+v: %+v", c, got)
+		}
 	}
 }
 
