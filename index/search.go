@@ -28,10 +28,10 @@ type search struct {
 	costs    costs
 	runs     *runCache
 	aside    [readers - 1]*runCache // of those who read beside
-	persons  map[personKey]bool     // whether they match
+	persons  map[personKey]bool     // whether they match, of those that were asked
 	rows     int                    // looked at
 	examined int
-	asked    int
+	asked    int // persons read, each once
 	walked   int
 	all      bool // all that match are wanted, not a page
 }
@@ -45,10 +45,9 @@ func (m *matcher) search(ctx context.Context, txn *badger.Txn) *search {
 }
 
 const (
-	keptPersons = 1 << 16 // persons remembered as matching or not
-	nearRows    = 32      // whose name begins alike are next to each other: so many rows are passed before their place is sought
-	farRows     = 4       // and so many after it had to be
-	stride      = 1024    // rows after which is looked whether the answer is still wanted
+	nearRows = 32   // whose name begins alike are next to each other: so many rows are passed before their place is sought
+	farRows  = 4    // and so many after it had to be
+	stride   = 1024 // rows after which is looked whether the answer is still wanted
 )
 
 // wanted is asked at each of some rows, which n counts: the context's error when the answer is not wanted any more.
@@ -273,9 +272,6 @@ func (s *search) matches(k personKey) (bool, error) {
 	p, err := s.runs.person(k)
 	if err != nil {
 		return false, err
-	}
-	if len(s.persons) >= keptPersons {
-		clear(s.persons)
 	}
 	ok := s.m.matchesPerson(p)
 	s.persons[k] = ok
