@@ -975,7 +975,6 @@ func (g *grouping) bearing(id Identifier) (*bearing, error) {
 		return nil, err
 	}
 	b := &bearing{persons: found, nobody: more || id.Nobody()}
-	g.full = g.full || more && len(found) < maxBearers // not all under it was looked at
 	dates, families, spellings := map[string]bool{}, map[string]bool{}, map[int]bool{}
 	for _, p := range found {
 		s, err := g.someone(p)
