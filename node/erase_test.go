@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -88,8 +89,13 @@ func rows(t *testing.T, dir string, texts map[string][]byte) map[string]string {
 		t.Fatal(err)
 	}
 	defer db.Close()
+	return rowsIn(t, db, texts)
+}
+
+func rowsIn(t *testing.T, db *badger.DB, texts map[string][]byte) map[string]string {
+	t.Helper()
 	out := map[string]string{}
-	err = db.View(func(txn *badger.Txn) error {
+	err := db.View(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{AllVersions: true, PrefetchValues: true, PrefetchSize: 100})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
@@ -230,6 +236,7 @@ func TestAnErasedStudyIsInNoFile(t *testing.T) {
 	for _, tr := range all {
 		tr.wait("has nothing of the study any more", func() (bool, string) {
 			have := found(t, tr.home.Dir, gone)
+			maps.Copy(have, rowsIn(t, tr.n.DB(), gone)) // they are packed in the files
 			return len(have) == 0, fmt.Sprint(have)
 		})
 		if got := tr.availability(doomed[0].Study); got != "" {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 
+	badger "github.com/dgraph-io/badger/v4"
+
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/api"
@@ -30,6 +32,9 @@ var BasisOf = basisOf
 
 // LackingOf is lackingOf.
 var LackingOf = lackingOf
+
+// DB is the index's database.
+func (n *Node) DB() *badger.DB { return n.db }
 
 // Index is what the node knows.
 func (n *Node) Index() *index.Index { return n.index }
