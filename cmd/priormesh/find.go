@@ -150,13 +150,10 @@ func (c *findCmd) Run(p *program) error {
 			p.note("warning: %s", plain(w))
 		}
 	}
-	damaged, lost, alone := 0, 0, 0
+	damaged, lost := 0, 0
 	for _, s := range got.Studies {
 		if s.Lost {
 			lost++
-		}
-		if s.Lost && len(s.Copies) == 0 {
-			alone++
 		}
 		if s.Damaged {
 			damaged++
@@ -166,14 +163,7 @@ func (c *findCmd) Run(p *program) error {
 		p.note("damaged: not all that was received here of %s can be read; `priormesh status` says why it is not repaired", plural(damaged, "study", "studies"))
 	}
 	if lost > 0 && !p.json {
-		next := "they are brought back from copies at other trusts; `priormesh status` says how far that is"
-		switch {
-		case alone == lost:
-			next = "nobody has told of a copy: have them sent again, or import them"
-		case alone > 0:
-			next = fmt.Sprintf("nobody has told of a copy of %d: have these sent again, or import them; the others are brought back from copies at other trusts", alone)
-		}
-		p.note("lost: %s received here, of which nothing is here since this node was restored from an older backup; %s", plural(lost, "study was", "studies were"), next)
+		p.note("lost: %s received here, of which nothing is here since this node was restored from an older backup; have them sent again, or import them", plural(lost, "study was", "studies were"))
 	}
 	switch next := int(c.Offset) + len(got.Studies); {
 	case p.json:

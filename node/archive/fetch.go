@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -81,13 +80,6 @@ func (a *Archive) enqueue(t Task, person bool) error {
 		a.space.wanted(study)
 		return nil
 	}
-	versions, err := a.versions(study)
-	if err != nil {
-		return err
-	}
-	if nothingToBring(versions) {
-		return &Unavailable{Reason: errVoid.Error(), RetryAfter: a.fetching().RetryMax}
-	}
 	if a.Room != nil {
 		if err := a.Room.Note(false); err != nil {
 			return &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and cannot be brought now: %s", err), RetryAfter: a.fetching().RetryMin}
@@ -97,8 +89,7 @@ func (a *Archive) enqueue(t Task, person bool) error {
 }
 
 // Here says whether every version of a study that the index knows is whole in
-// this node's store, but for those that name another patient, or nothing that
-// could be brought.
+// this node's store, but for those that name another patient.
 func (a *Archive) Here(study string) (bool, error) {
 	if said, err := a.Index.Study(study); err != nil || len(said) == 0 {
 		return false, err
@@ -109,7 +100,7 @@ func (a *Archive) Here(study string) (bool, error) {
 			return false, err
 		}
 	}
-	return err == nil && !nothingToBring(versions), err
+	return err == nil, err
 }
 
 // Refresh brings the newest revision of a study of which a copy is kept here.
@@ -178,31 +169,14 @@ func (a *Archive) bring(ctx context.Context, t Task) error {
 	}
 	var errs []error
 	for _, v := range versions {
-		var err error
-		switch {
-		case v.stranger:
-		case v.lost():
-			err = a.takeBack(ctx, v.id, v.said, t)
-		case v.behind():
-			err = a.bringSource(ctx, v.id, v.said, t)
+		if v.stranger || !v.behind() {
+			continue
 		}
-		if err != nil {
+		if err := a.bringSource(ctx, v.id, v.said, t); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if len(errs) == 0 && nothingToBring(versions) {
-		return errVoid
-	}
 	return errors.Join(errs...)
-}
-
-// errVoid says that what is told of a study names nothing that could be brought.
-var errVoid = errors.New("what is told of the study names no manifest that can be read, so nothing of it can be brought")
-
-// nothingToBring says that nothing of a study is here, and what is told of it
-// names nothing.
-func nothingToBring(versions []version) bool {
-	return !slices.ContainsFunc(versions, func(v version) bool { return !v.stranger && !v.void })
 }
 
 func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study, task Task) error {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math"
 	"slices"
 
 	"github.com/priormesh/priormesh/dicom"
@@ -79,16 +78,13 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		asked[st.Author] = true
 	}
 	said := slices.Clone(s.Statements)
-	here, err := a.sourcesOf(s.UID)
-	if err != nil {
-		return f, err
-	}
-	slices.SortFunc(said, func(x, y index.Authored[index.Study]) int {
-		return a.before(claim{x.Author, x.Value, here[x.Author]}, claim{y.Author, y.Value, here[y.Author]})
-	})
+	slices.SortFunc(said, func(x, y index.Authored[index.Study]) int { return a.before(x.Author, x.Value, y.Author, y.Value) })
 	stranger := strangersAmong(len(said), func(i int) index.Study { return said[i].Value })
 	// Between two publications of a growing study the catalogue knows more.
-	own := here[a.Self]
+	own, err := a.source(sourceID{Study: s.UID, Origin: a.Self})
+	if err != nil && !errors.Is(err, errNoRecord) {
+		return f, err
+	}
 	f.Study, f.Other, f.MoreCopies = said[0].Value, true, s.Left
 	var shown []index.Authored[index.Study]
 	for i, st := range said {
@@ -127,7 +123,8 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		f.Part = err == nil && own.Instances > 0 && !f.Lost && !f.Damaged
 		return f, err
 	}
-	for origin, x := range here {
+	sources, err := a.sourcesOf(s.UID)
+	for origin, x := range sources {
 		f.Here = f.Here && x.Conflicts == 0 && !a.damage.ill(sourceID{s.UID, origin})
 	}
 	return f, err
@@ -143,14 +140,6 @@ func addTrust(list []index.TrustID, t index.TrustID) []index.TrustID {
 // maxListed bounds how many instances of one study are looked at to count what
 // its versions have together.
 const maxListed = 10_000
-
-// sumOf adds what trusts tell of, which may be anything, as far as it can be said.
-func sumOf(a, b int64) int64 {
-	if a > math.MaxInt64-b {
-		return math.MaxInt64
-	}
-	return a + b
-}
 
 // join counts what the versions that are shown have together. Versions with no
 // modality in common share nothing and add up. What others share is counted
@@ -168,7 +157,7 @@ func (a *Archive) join(f *Found, shown []index.Authored[index.Study]) error {
 		v := st.Value
 		apart := len(v.Modalities) > 0 && !slices.ContainsFunc(v.Modalities, func(m string) bool { return slices.Contains(f.Study.Modalities, m) })
 		if apart || f.Study.Instances == 0 {
-			f.Study.Series, f.Study.Instances, f.Study.Bytes = f.Study.Series+v.Series, f.Study.Instances+v.Instances, sumOf(f.Study.Bytes, v.Bytes)
+			f.Study.Series, f.Study.Instances, f.Study.Bytes = f.Study.Series+v.Series, f.Study.Instances+v.Instances, f.Study.Bytes+v.Bytes
 		} else {
 			f.AtLeast = true
 		}
@@ -223,9 +212,8 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 	}
 	var out []Listed
 	seen := make(map[string]bool)
-	solid := slices.ContainsFunc(versions, version.solid)
 	for _, v := range versions {
-		if v.stranger || v.void && solid {
+		if v.stranger {
 			continue
 		}
 		id := v.id
@@ -234,8 +222,8 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 			p.Depth = mesh.PushLists
 		}
 		entries, err := a.entries(ctx, id, ref, p)
-		if err != nil && solid && !v.solid() && ctx.Err() == nil {
-			continue // what is here is listed whoever else is out of reach
+		if err != nil && versions[0].own && !v.own && ctx.Err() == nil {
+			continue // what was received here is listed whoever else is out of reach
 		}
 		if err != nil {
 			return nil, err

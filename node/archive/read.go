@@ -174,27 +174,16 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 		}
 		given := make(map[string]bool)
 		var gone *Unavailable
-		solid := slices.ContainsFunc(versions, version.solid)
 		for _, v := range versions {
 			if v.stranger {
 				continue
-			}
-			// What cannot be had of one version keeps nothing of another back.
-			passes := func(err error) bool {
-				if ctx.Err() != nil || v.solid() || !solid && !v.lost() && !v.void {
-					return false
-				}
-				if !errors.As(err, &gone) {
-					gone = &Unavailable{Reason: fmt.Sprintf("what %s tells of this study cannot be brought: %s", v.trust, err), RetryAfter: a.fetching().RetryMax}
-				}
-				return true
 			}
 			p := mesh.Push{Depth: depth, Series: string(ref.Series), Instance: string(ref.Instance)}
 			entries, err := a.entries(ctx, v.id, ref, p)
 			if err == nil {
 				err = a.manifests(ctx, v, entries, p)
 			}
-			if err != nil && passes(err) {
+			if versions[0].own && !v.own && errors.As(err, &gone) {
 				continue
 			}
 			if err != nil {
@@ -210,7 +199,7 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 					gone = &Unavailable{Reason: "this instance exists at another trust and is kept out here: its SOP Instance UID is taken by other bytes; `priormesh status` lists it", RetryAfter: a.fetching().RetryMax}
 					continue
 				}
-				if err != nil && passes(err) {
+				if versions[0].own && !v.own && errors.As(err, &gone) {
 					break
 				}
 				if err != nil {
@@ -242,17 +231,11 @@ type version struct {
 	told     bool // said is what its origin says
 	trust    index.TrustID
 	stranger bool // it names another patient than a version that is shown does
-	void     bool // what its origin says names no manifest, and nothing of it is here
 }
 
 // behind says that less is here than its origin has.
 func (v version) behind() bool {
-	return !v.own && v.told && !v.void && (!v.here.Whole || v.here.Revision < v.said.Revision)
-}
-
-// solid says that some of it can be given whoever is out of reach.
-func (v version) solid() bool {
-	return !v.stranger && (v.own && v.here.Instances > 0 || v.here.Whole)
+	return !v.own && v.told && (!v.here.Whole || v.here.Revision < v.said.Revision)
 }
 
 // lost says that this node has told that it received it, and has nothing of it:
@@ -298,46 +281,25 @@ func (a *Archive) versions(study string) ([]version, error) {
 	if len(out) == 0 {
 		return nil, ErrNotFound
 	}
-	for i, v := range out {
-		_, err := parseRef(v.said.Manifest)
-		out[i].void = !v.own && v.told && err != nil && !v.here.Whole
-	}
-	slices.SortFunc(out, func(x, y version) int {
-		return a.before(claim{x.id.Origin, x.said, x.here}, claim{y.id.Origin, y.said, y.here})
-	})
+	slices.SortFunc(out, func(x, y version) int { return a.before(x.id.Origin, x.said, y.id.Origin, y.said) })
 	for i, stranger := range strangersAmong(len(out), func(i int) index.Study { return out[i].said }) {
 		out[i].stranger = stranger
 	}
 	return out, nil
 }
 
-// claim is what orders the versions of a study.
-type claim struct {
-	origin index.NodeID
-	said   index.Study
-	here   source
-}
-
-// before orders versions of a study: what this node received, what is whole
-// here, what can be brought, and of those what has the most. What only is said
-// does not go before what was looked at.
-func (a *Archive) before(x, y claim) int {
-	yes := func(b bool) int {
-		if b {
-			return 0
-		}
+// before orders versions of a study by who received them: this node, then who
+// has the most.
+func (a *Archive) before(x index.NodeID, saidX index.Study, y index.NodeID, saidY index.Study) int {
+	switch {
+	case x == y:
+		return 0
+	case x == a.Self:
+		return -1
+	case y == a.Self:
 		return 1
 	}
-	named := func(c claim) int {
-		_, err := parseRef(c.said.Manifest)
-		return yes(err == nil)
-	}
-	return cmp.Or(
-		cmp.Compare(yes(x.origin == a.Self), yes(y.origin == a.Self)),
-		cmp.Compare(yes(x.here.Whole), yes(y.here.Whole)),
-		cmp.Compare(named(x), named(y)),
-		cmp.Compare(y.said.Instances, x.said.Instances),
-		x.origin.Compare(y.origin))
+	return cmp.Or(cmp.Compare(saidY.Instances, saidX.Instances), x.Compare(y))
 }
 
 // strangersAmong marks, of versions in their order, those that may be about
@@ -369,21 +331,18 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 		return nil, err
 	}
 	var out []string
-	solid := slices.ContainsFunc(versions, version.solid)
 	for _, v := range versions {
 		switch {
-		case v.void:
-			out = append(out, fmt.Sprintf("%s has told of this study, and of nothing in it that could be brought", v.trust))
 		case v.stranger:
 			out = append(out, fmt.Sprintf("%s has a study under this UID that names, or may name, another patient: it is not shown", v.trust))
-		case v.behind() && solid:
+		case v.behind() && (versions[0].own || v.here.Whole):
 			out = append(out, fmt.Sprintf("%s has told of more of this study than is here yet", v.trust))
 		}
 		if v.told && v.said.Mixed && !v.stranger {
 			out = append(out, fmt.Sprintf("instances of this study, as %s has it, name several patients: look whom each one names", v.trust))
 		}
 		if v.lost() {
-			out = append(out, a.lostText(v.id, v.said.Instances))
+			out = append(out, fmt.Sprintf("this node has received this study (%d instances) and has nothing of it since it was restored from an older backup: send it here again", v.said.Instances))
 		}
 		if a.damage.ill(v.id) {
 			out = append(out, fmt.Sprintf("part of the study as %s has it is damaged on this node's disk; %s", v.trust, a.repairText(v.id)))
@@ -406,20 +365,6 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, p mesh.Push) ([]entry, error) {
 	bring := p.Depth != mesh.PushNothing
 	if id.Origin == a.Self {
-		out, err := a.ownEntries(id, ref)
-		if len(out) > 0 || err != nil {
-			return out, err
-		}
-		st, lost, err := a.ownLost(id)
-		if err != nil || !lost {
-			return nil, err
-		}
-		if !bring {
-			return nil, ErrNotListed
-		}
-		if err := a.awaitBack(ctx, id, st); err != nil {
-			return nil, err
-		}
 		return a.ownEntries(id, ref)
 	}
 	s, err := a.source(id)

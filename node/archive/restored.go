@@ -28,7 +28,6 @@ type Restoration struct {
 	Copies  int // copies that the backup did not have, forgotten
 	Renewed int // studies told anew, because the region knew of more than is here now
 	Lost    int // studies that this node had told it received, and that are not here
-	Wanted  int // of those, that are brought back from copies
 }
 
 const erasedAgain = "it had been erased here after the backup that this home was restored from"
@@ -80,12 +79,7 @@ func (a *Archive) Restored(ctx context.Context, o RestoredOptions) (r Restoratio
 			break
 		}
 	}
-	var lost []sourceID
-	if r.Renewed, lost, err = a.tellAnew(); err != nil {
-		return r, err
-	}
-	r.Lost = len(lost)
-	if r.Wanted, err = a.wantBack(lost); err != nil {
+	if r.Renewed, r.Lost, err = a.tellAnew(); err != nil {
 		return r, err
 	}
 	return r, a.erase.anew(known)
@@ -247,16 +241,16 @@ func (a *Archive) forgetCopy(ctx context.Context, id sourceID) error {
 
 // tellAnew finds studies of which the region knows more than is here since the
 // home was restored. Those that are here in part are told anew, as they are.
-func (a *Archive) tellAnew() (renewed int, lost []sourceID, err error) {
+func (a *Archive) tellAnew() (renewed, lost int, err error) {
 	told, err := a.Index.Said(index.KindStudy, "")
 	if err != nil {
-		return 0, nil, err
+		return 0, 0, err
 	}
 	for _, study := range told {
 		id := sourceID{study, a.Self}
 		s, err := a.source(id)
 		if errors.Is(err, errNoRecord) {
-			lost = append(lost, id)
+			lost++
 			continue
 		}
 		if err != nil {
