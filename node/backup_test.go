@@ -18,6 +18,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/dicom/dicomtest"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
@@ -130,12 +131,9 @@ func TestRestoredNodeBeginsAnew(t *testing.T) {
 	if _, err := a.n.Archive().Keys.Get(keyName("1.2.3.3", a)); err == nil {
 		t.Error("its key is back")
 	}
-	if s := a.find("1.2.3.5"); len(s) != 1 || s[0].Availability != "NEARLINE" {
-		t.Errorf("what came after the backup: %+v", s)
-	}
-	if w, err := a.n.Archive().Caveats("1.2.3.5"); err != nil || len(w) != 1 || !strings.Contains(w[0], "2 instances) and has nothing of it since it was restored") {
-		t.Errorf("what is not in the backup is not said: %q %v", w, err)
-	}
+	// What came after the backup comes back from the copy.
+	a.waitAvailability("1.2.3.5", "ONLINE")
+	a.reads("1.2.3.5", late)
 	// The copy was left out: it is known, and comes again.
 	if s := a.find("1.2.3.4"); len(s) != 1 || s[0].Availability != "NEARLINE" {
 		t.Errorf("a copy that the backup did not have: %+v", s)
@@ -447,4 +445,101 @@ func TestRestoredNodeCutOffAsItBegins(t *testing.T) {
 	if f := b.n.Archive().Index.Forks(); len(f) != 0 {
 		t.Errorf("forks: %+v", f)
 	}
+}
+
+// What this node received after the backup comes back from who holds a copy, and is
+// its own again: nobody else may keep it, for its origin is said to have it.
+func TestWhatARestoreLostComesBackFromItsCopies(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	a, b, c := r[0], r[1], r[2]
+	a.stores(images("1.2.3.1", 1))
+	target := filepath.Join(t.TempDir(), "backup")
+	a.backs(target, api.BackupRequest{})
+	more, nowhere := images("1.2.3.5", 5), images("1.2.3.6", 2)
+	held := more[:4]
+	a.stores(held)
+	a.stores(nowhere)
+	for _, m := range []*trust{b, c} {
+		m.copies("1.2.3.5", held, a)
+	}
+	b.wait("hears of both", func() (bool, string) { return len(b.find("1.2.3.6")) == 1, "" })
+	before := b.find("1.2.3.5")[0]
+	a.rises(target)
+
+	// Where nobody has it, that is said: it is not denied.
+	for _, path := range []string{"studies/1.2.3.6", "studies/1.2.3.6/series/1.2.3.6.1"} {
+		code, header, parts := a.retrieve(path)
+		if code != 503 || header.Get("Retry-After") == "" || !strings.Contains(string(parts[0]), "has nothing of it since it was restored from an older backup") || !strings.Contains(string(parts[0]), "Nobody is known to hold a copy") {
+			t.Errorf("%s: %d %s", path, code, parts)
+		}
+	}
+	if res, body := a.get("/dicom-web/studies/1.2.3.6/series", "application/dicom+json"); res.StatusCode != 503 || !strings.Contains(string(body), "Nobody is known to hold a copy") {
+		t.Errorf("series: %d %s", res.StatusCode, body)
+	}
+	if s := a.find("1.2.3.6"); len(s) != 1 || s[0].Availability != "NEARLINE" || !s[0].Lost {
+		t.Errorf("%+v", s)
+	}
+	if w, err := a.n.Archive().Caveats("1.2.3.6"); err != nil || len(w) != 1 || !strings.Contains(w[0], "2 instances) and has nothing of it since it was restored") {
+		t.Errorf("%q %v", w, err)
+	}
+	// By the fetch queue alone.
+	a.waitAvailability("1.2.3.5", "ONLINE")
+	a.reads("1.2.3.5", held)
+	if s := a.find("1.2.3.5"); s[0].Lost || s[0].Instances != 4 || s[0].PatientID == "" {
+		t.Errorf("%+v", s)
+	}
+	if got := a.status().Studies; got.Own != 2 || got.Copies != 0 {
+		t.Errorf("%+v", got)
+	}
+	if v := a.verifies(); v.Left != 0 {
+		t.Errorf("%+v", v)
+	}
+	// As it was told: nothing has to be brought again by anybody, and more may come.
+	if after := b.find("1.2.3.5")[0]; after.Availability != "ONLINE" || !after.Received.Equal(before.Received) {
+		t.Errorf("%+v, was %+v", after, before)
+	}
+	a.stores(more[4:])
+	b.copies("1.2.3.5", more, a)
+	a.reads("1.2.3.5", more)
+	// The origin gives it, whoever else is gone.
+	c.stop()
+	b.stop()
+	a.stop()
+	a.start()
+	a.reads("1.2.3.5", more)
+	b.start()
+	b.wait("has told its whole", func() (bool, string) { return b.availability("1.2.3.5") == "ONLINE", "" })
+}
+
+// A reader and an arrival bring it as they bring anybody's.
+func TestWhatARestoreLostIsReadThroughAndAPrior(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	a, b := r[0], r[1]
+	a.imports(study("1.2.3.1", grace, "20200101", 1)...)
+	target := filepath.Join(t.TempDir(), "backup")
+	a.backs(target, api.BackupRequest{})
+	read, prior := study("1.2.3.5", grace, "20210101", 3), study("1.2.3.6", ada, "20200101", 3)
+	for _, list := range [][]dicomtest.Instance{read, prior} {
+		a.imports(list...)
+		b.wait("knows all", func() (bool, string) { s := b.find(list[0].Study); return len(s) == 1 && s[0].Instances == 3, "" })
+		_, _, parts := b.retrieve("studies/" + list[0].Study)
+		same(t, parts, list)
+		b.waitAvailability(list[0].Study, "ONLINE")
+	}
+	a.rises(target)
+	res, body := a.get("/dicom-web/studies/1.2.3.5/series", "application/dicom+json")
+	if res.StatusCode != 200 || !strings.Contains(string(body), "1.2.3.5.1") {
+		t.Errorf("series: %d %s", res.StatusCode, body)
+	}
+	code, _, parts := a.retrieve("studies/1.2.3.5")
+	if code != 200 {
+		t.Fatalf("%d %s", code, parts)
+	}
+	same(t, parts, read)
+	if code, _ := a.stow(study("1.2.3.9", ada, "20240101", 1)...); code != 200 {
+		t.Fatal(code)
+	}
+	a.waitAvailability("1.2.3.6", "ONLINE")
+	_, _, parts = a.retrieve("studies/1.2.3.6")
+	same(t, parts, prior)
 }

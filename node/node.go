@@ -420,6 +420,7 @@ func (n *Node) heard(f index.Fact) {
 		study, _, _ := strings.Cut(f.Subject, "@") // the study, and whose
 		n.archive.Due(study, f.Author)
 		n.archive.News(study)
+		n.priors.Heard(study) // what this node has lost comes back from a copy
 	case index.KindRetraction:
 		n.archive.Retracted(f.Author, f.Subject)
 	case index.KindVote, index.KindNode, index.KindRevocation:

@@ -480,7 +480,7 @@ func (n *Node) beginAnew(ctx context.Context) error {
 	n.Log.Warn("this node was restored from a backup; a new epoch of its log has begun. The home that the backup was taken of must never run again",
 		"backup", m.Backup, "taken", m.Taken, "epoch", uint64(head.Epoch), "erased_again", done.Erased, "copies_forgotten", done.Copies, "told_anew", done.Renewed)
 	if done.Lost > 0 {
-		n.Log.Warn("studies that were received here after the backup are not in it: they are found, and are where copies were brought; send the others here again", "studies", done.Lost)
+		n.Log.Warn("studies that were received here after the backup are not in it: they are found, and come back from where copies are; send the others here again", "studies", done.Lost)
 	}
 	return nil
 }

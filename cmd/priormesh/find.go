@@ -150,11 +150,9 @@ func (c *findCmd) Run(p *program) error {
 			p.note("warning: %s", plain(w))
 		}
 	}
-	damaged, lost := 0, 0
+	damaged, lost := 0, lostStudies{}
 	for _, s := range got.Studies {
-		if s.Lost {
-			lost++
-		}
+		lost.add(s)
 		if s.Damaged {
 			damaged++
 		}
@@ -162,8 +160,10 @@ func (c *findCmd) Run(p *program) error {
 	if damaged > 0 && !p.json {
 		p.note("damaged: not all that was received here of %s can be read; `priormesh status` says why it is not repaired", plural(damaged, "study", "studies"))
 	}
-	if lost > 0 && !p.json {
-		p.note("lost: %s received here, of which nothing is here since this node was restored from an older backup; have them sent again, or import them", plural(lost, "study was", "studies were"))
+	if !p.json {
+		for _, text := range lost.texts() {
+			p.note("%s", text)
+		}
 	}
 	switch next := int(c.Offset) + len(got.Studies); {
 	case p.json:
@@ -191,6 +191,45 @@ func (c *findCmd) Run(p *program) error {
 		return exit(exitNotFound, "no study matched in what this node has heard; that is not the whole region: %s", plain(strings.Join(got.Warnings, "; ")))
 	}
 	return exit(exitNotFound, "no study matched")
+}
+
+// lostStudies counts what this node received and has lost, by what is done about it.
+type lostStudies struct {
+	coming, copied, nowhere int
+	copies                  []string // trusts that hold any
+}
+
+func (l *lostStudies) add(s api.Study) {
+	switch {
+	case !s.Lost:
+		return
+	case len(s.Copies) == 0:
+		l.nowhere++
+		return
+	case s.Coming:
+		l.coming++
+	default:
+		l.copied++
+	}
+	l.copies = append(l.copies, s.Copies...)
+}
+
+func (l *lostStudies) texts() (out []string) {
+	slices.Sort(l.copies)
+	at := plain(strings.Join(slices.Compact(l.copies), ", "))
+	for _, x := range []struct {
+		n    int
+		what string
+	}{
+		{l.coming, "copies at " + at + ": being brought"},
+		{l.copied, "copies at " + at + ": bring them with `priormesh fetch`"},
+		{l.nowhere, "no copy is known: have them sent again, or import them"},
+	} {
+		if x.n > 0 {
+			out = append(out, fmt.Sprintf("lost here: %s received by this node, of which nothing is here since it was restored from an older backup; %s", plural(x.n, "study was", "studies were"), x.what))
+		}
+	}
+	return out
 }
 
 // day brings a date to the form that the node reads.

@@ -78,7 +78,8 @@ type Study struct {
 	MixedPatient bool      `json:"mixed_patient,omitempty"`
 	Damaged      bool      `json:"damaged,omitempty"`     // what was received here is not whole any more
 	PartlyHere   bool      `json:"partly_here,omitempty"` // what this node received of it is whole here; others received more
-	Lost         bool      `json:"lost,omitempty"`        // this node received it, and has nothing of it since it was restored from an older backup: it is to be sent again
+	Lost         bool      `json:"lost,omitempty"`        // this node received it, and has nothing of it since it was restored from an older backup: it comes from one of Copies, or is to be sent again
+	Coming       bool      `json:"coming,omitempty"`      // the fetch queue has it
 	Received     time.Time `json:"received,omitzero"`
 	// Person tells patients apart where studies were asked for by a number of a
 	// patient, or a pattern of such, and are not all known to be one patient's: those

@@ -81,6 +81,10 @@ type source struct {
 	Conflicts  int      `cbor:"11,keyasint"` // copy: instances not kept, their UID being taken by other bytes
 }
 
+// lost says of what was received here that nothing of it is in the catalogue, or
+// only what has come back so far: see Archive.returns.
+func (s source) lost() bool { return s.Instances == 0 && s.Manifest == nil }
+
 // instance is one stored SOP instance of a source.
 type instance struct {
 	Class          string  `cbor:"1,keyasint"`

@@ -182,7 +182,7 @@ func (a *Archive) commitIn(txn *badger.Txn, c *commit) error {
 	}
 	key := id.instanceKey(tableInstance, string(uids.Series), string(uids.Instance))
 	s, err := getRecord[source](txn, id.key(tableSource))
-	isNew := errors.Is(err, errNoRecord)
+	isNew := errors.Is(err, errNoRecord) || err == nil && s.lost()
 	if err != nil && !isNew {
 		return err
 	}

@@ -96,14 +96,15 @@ func (a *Archive) Here(study string) (bool, error) {
 	}
 	versions, err := a.versions(study)
 	for _, v := range versions {
-		if !v.stranger && (v.behind() || v.lost()) {
+		if !v.stranger && v.behind() {
 			return false, err
 		}
 	}
 	return err == nil, err
 }
 
-// Refresh brings the newest revision of a study of which a copy is kept here.
+// Refresh brings the newest revision of a study of which a copy is kept here, and
+// what this node has lost of which a copy is told.
 func (a *Archive) Refresh(study string) error {
 	sources, err := a.sourcesOf(study)
 	if err != nil {
@@ -114,7 +115,22 @@ func (a *Archive) Refresh(study string) error {
 			return a.Enqueue(study, Background, "a newer revision of a copy", "")
 		}
 	}
-	return nil
+	return a.regain(study)
+}
+
+// regain has what this node received and lost when it was restored brought from
+// whoever holds a copy: nobody else may keep it, for its origin is said to have it.
+func (a *Archive) regain(study string) error {
+	id := sourceID{study, a.Self}
+	st, told := a.statementOf(id)
+	s, err := a.source(id)
+	if err != nil && !errors.Is(err, errNoRecord) {
+		return err
+	}
+	if !told || !s.lost() || len(a.holdersOf(id, st.Revision)) == 0 {
+		return nil
+	}
+	return a.Enqueue(study, Background, "this node received it, and lost it when it was restored from an older backup", "")
 }
 
 // Due tries a waiting fetch of a study at once: by has said something new of it.
@@ -184,7 +200,7 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study, 
 	if err != nil && !errors.Is(err, errNoRecord) {
 		return err
 	}
-	if have.Whole && have.Revision >= st.Revision {
+	if have.Whole && have.Revision >= st.Revision || id.Origin == a.Self && !have.lost() {
 		return nil
 	}
 	done, err := a.writing(ctx, id)
@@ -201,7 +217,7 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study, 
 	if a.erase.pending(id) {
 		return errRetracted
 	}
-	if a.sibling(id.Origin) {
+	if a.Space.Shared && a.ours(id.Origin) {
 		if err := a.adopt(ctx, id, st); !errors.Is(err, errNotShared) {
 			return err
 		}
@@ -277,6 +293,9 @@ type wanted struct {
 
 func (t *transfer) run() error {
 	a := t.a
+	if err := a.returns(t.id); err != nil {
+		return err
+	}
 	study, err := t.studyManifest()
 	if err != nil {
 		return err
@@ -331,6 +350,9 @@ func (t *transfer) run() error {
 		progress.BytesHere += b.bytes
 		a.queue.report(t.id.Study, progress)
 		a.news.tell(t.id.Study)
+	}
+	if t.id.Origin == a.Self {
+		return t.returned(study, series, conflicts)
 	}
 	if err := t.finish(series, conflicts); err != nil {
 		return err
@@ -483,6 +505,17 @@ func (t *transfer) commit(list []wanted) (conflicts int, err error) {
 			m := w.manifest
 			sopKey := append([]byte{tableSOP}, m.UID...)
 			first, err := getRecord[sop](txn, sopKey)
+			if t.id.Origin == a.Self && err == nil {
+				here, err := a.returnedIn(txn, t.id, w, first)
+				if err != nil {
+					return err
+				}
+				if !here {
+					conflicts++
+					continue
+				}
+				first, err = getRecord[sop](txn, sopKey)
+			}
 			switch {
 			case errors.Is(err, errNoRecord):
 				err = putRecord(txn, sopKey, sop{Study: t.id.Study, Series: w.series, Origin: t.id.Origin, SHA256: m.SHA256[:]})
@@ -523,10 +556,8 @@ func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
 	l := a.lock(t.id.Study)
 	l.Lock()
 	defer l.Unlock()
-	for _, se := range series { // one by one: a transaction holds only so much
-		if err := a.update(func(txn *badger.Txn) error { return txn.Set(t.id.seriesKey(se.UID), se.Attrs) }); err != nil {
-			return err
-		}
+	if err := t.seriesAttrs(series); err != nil {
+		return err
 	}
 	return a.updateSource(t.id, func(txn *badger.Txn, s *source) error {
 		whole := true
@@ -543,6 +574,17 @@ func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
 		s.Instances, s.Bytes = t.st.Instances-conflicts, t.st.Bytes
 		return nil
 	})
+}
+
+// seriesAttrs writes what is said of each series: one by one, a transaction holds
+// only so much.
+func (t *transfer) seriesAttrs(series []cas.SeriesManifest) error {
+	for _, se := range series {
+		if err := t.a.update(func(txn *badger.Txn) error { return txn.Set(t.id.seriesKey(se.UID), se.Attrs) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func closeAll(streams []*mesh.StudyStream) {

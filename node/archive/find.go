@@ -18,6 +18,7 @@ type Found struct {
 	Part        bool            // what was received here is whole, and others received more
 	Damaged     bool            // what was received here is not whole any more
 	Lost        bool            // this node has told that it received it, and has nothing of it since it was restored from an older backup
+	Coming      bool            // the fetch queue has it
 	Trusts      []index.TrustID // that received it
 	Copies      []index.TrustID // that hold a whole copy
 	Versions    []Version       // what each node received of it, in the order in which a reader is given them
@@ -78,18 +79,21 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		asked[st.Author] = true
 	}
 	said := slices.Clone(s.Statements)
-	slices.SortFunc(said, func(x, y index.Authored[index.Study]) int { return a.before(x.Author, x.Value, y.Author, y.Value) })
-	stranger := strangersAmong(len(said), func(i int) index.Study { return said[i].Value })
-	// Between two publications of a growing study the catalogue knows more.
-	own, err := a.source(sourceID{Study: s.UID, Origin: a.Self})
-	if err != nil && !errors.Is(err, errNoRecord) {
+	sources, err := a.sourcesOf(s.UID)
+	if err != nil {
 		return f, err
 	}
+	own := sources[a.Self]
+	slices.SortFunc(said, func(x, y index.Authored[index.Study]) int {
+		return a.versionOf(x, sources[x.Author]).before(a.versionOf(y, sources[y.Author]))
+	})
+	stranger := strangersAmong(len(said), func(i int) index.Study { return said[i].Value })
 	f.Study, f.Other, f.MoreCopies = said[0].Value, true, s.Left
 	var shown []index.Authored[index.Study]
 	for i, st := range said {
 		if st.Author == a.Self {
-			f.Lost = version{own: true, told: true, here: own}.lost()
+			f.Lost = own.lost()
+			// Between two publications of a growing study the catalogue knows more.
 			st.Value.Instances, st.Value.Bytes = max(st.Value.Instances, own.Instances), max(st.Value.Bytes, own.Bytes)
 		}
 		v := Version{Node: st.Author, Trust: st.Trust, Modalities: st.Value.Modalities, Series: st.Value.Series, Instances: st.Value.Instances, Stranger: stranger[i]}
@@ -118,12 +122,12 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	for _, v := range f.Versions {
 		f.AtLeast = f.AtLeast || !v.Stranger && len(v.Fuller) > 0
 	}
+	_, f.Coming = a.queue.get(s.UID)
 	f.Damaged = a.damage.ill(sourceID{s.UID, a.Self})
 	if f.Here, err = a.Here(s.UID); err != nil || !f.Here {
 		f.Part = err == nil && own.Instances > 0 && !f.Lost && !f.Damaged
 		return f, err
 	}
-	sources, err := a.sourcesOf(s.UID)
 	for origin, x := range sources {
 		f.Here = f.Here && x.Conflicts == 0 && !a.damage.ill(sourceID{s.UID, origin})
 	}
@@ -216,12 +220,12 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 		if v.stranger {
 			continue
 		}
-		id := v.id
 		p := mesh.Push{}
 		if bring {
 			p.Depth = mesh.PushLists
 		}
-		entries, err := a.entries(ctx, id, ref, p)
+		id := v.id
+		entries, err := a.entries(ctx, v, ref, p)
 		if err != nil && versions[0].own && !v.own && ctx.Err() == nil {
 			continue // what was received here is listed whoever else is out of reach
 		}

@@ -179,7 +179,7 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 				continue
 			}
 			p := mesh.Push{Depth: depth, Series: string(ref.Series), Instance: string(ref.Instance)}
-			entries, err := a.entries(ctx, v.id, ref, p)
+			entries, err := a.entries(ctx, v, ref, p)
 			if err == nil {
 				err = a.manifests(ctx, v, entries, p)
 			}
@@ -194,7 +194,7 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 				if given[e.inst.UID] {
 					continue
 				}
-				o, err := a.object(ctx, e, p)
+				o, err := a.object(ctx, v, e, p)
 				if errors.Is(err, errKeptOut) {
 					gone = &Unavailable{Reason: "this instance exists at another trust and is kept out here: its SOP Instance UID is taken by other bytes; `priormesh status` lists it", RetryAfter: a.fetching().RetryMax}
 					continue
@@ -233,16 +233,16 @@ type version struct {
 	stranger bool // it names another patient than a version that is shown does
 }
 
-// behind says that less is here than its origin has.
+// behind says that less is here than its origin has, or told of before this node
+// lost it.
 func (v version) behind() bool {
-	return !v.own && v.told && (!v.here.Whole || v.here.Revision < v.said.Revision)
+	return v.lost() || !v.own && v.told && (!v.here.Whole || v.here.Revision < v.said.Revision)
 }
 
-// lost says that this node has told that it received it, and has nothing of it:
-// it was restored from an older backup.
-func (v version) lost() bool {
-	return v.own && v.told && v.here.Instances == 0 && v.here.Manifest == nil
-}
+// lost says that this node has told that it received it, and has it no more: it
+// was restored from an older backup. It is brought like anybody's from who holds a
+// copy, and is this node's own again when all of it has come.
+func (v version) lost() bool { return v.own && v.told && v.here.lost() }
 
 // versions lists the versions of a study: what was received here first, then
 // the largest. Those that name another patient than one before them are marked:
@@ -266,7 +266,7 @@ func (a *Archive) versions(study string) ([]version, error) {
 		return nil, err
 	}
 	for _, st := range said {
-		out = append(out, version{id: sourceID{study, st.Author}, own: st.Author == a.Self, here: sources[st.Author], said: st.Value, told: true, trust: st.Trust})
+		out = append(out, a.versionOf(st, sources[st.Author]))
 		delete(sources, st.Author)
 	}
 	for origin, s := range sources { // here, though nobody says so (any more, or yet)
@@ -281,25 +281,28 @@ func (a *Archive) versions(study string) ([]version, error) {
 	if len(out) == 0 {
 		return nil, ErrNotFound
 	}
-	slices.SortFunc(out, func(x, y version) int { return a.before(x.id.Origin, x.said, y.id.Origin, y.said) })
+	slices.SortFunc(out, version.before)
 	for i, stranger := range strangersAmong(len(out), func(i int) index.Study { return out[i].said }) {
 		out[i].stranger = stranger
 	}
 	return out, nil
 }
 
-// before orders versions of a study by who received them: this node, then who
-// has the most.
-func (a *Archive) before(x index.NodeID, saidX index.Study, y index.NodeID, saidY index.Study) int {
-	switch {
-	case x == y:
-		return 0
-	case x == a.Self:
-		return -1
-	case y == a.Self:
+// versionOf is what an author says, beside what is here of it.
+func (a *Archive) versionOf(st index.Authored[index.Study], here source) version {
+	return version{id: sourceID{st.Value.UID, st.Author}, own: st.Author == a.Self, here: here, said: st.Value, told: true, trust: st.Trust}
+}
+
+// before orders versions of a study by who received them: this node, unless it
+// has lost it, then who has the most.
+func (v version) before(o version) int {
+	rank := func(v version) int {
+		if v.own && !v.lost() {
+			return 0
+		}
 		return 1
 	}
-	return cmp.Or(cmp.Compare(saidY.Instances, saidX.Instances), x.Compare(y))
+	return cmp.Or(cmp.Compare(rank(v), rank(o)), cmp.Compare(o.said.Instances, v.said.Instances), v.id.Origin.Compare(o.id.Origin))
 }
 
 // strangersAmong marks, of versions in their order, those that may be about
@@ -335,14 +338,13 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 		switch {
 		case v.stranger:
 			out = append(out, fmt.Sprintf("%s has a study under this UID that names, or may name, another patient: it is not shown", v.trust))
+		case v.lost():
+			out = append(out, a.lostText(v)+". "+a.lostAdvice(v))
 		case v.behind() && (versions[0].own || v.here.Whole):
 			out = append(out, fmt.Sprintf("%s has told of more of this study than is here yet", v.trust))
 		}
 		if v.told && v.said.Mixed && !v.stranger {
 			out = append(out, fmt.Sprintf("instances of this study, as %s has it, name several patients: look whom each one names", v.trust))
-		}
-		if v.lost() {
-			out = append(out, fmt.Sprintf("this node has received this study (%d instances) and has nothing of it since it was restored from an older backup: send it here again", v.said.Instances))
 		}
 		if a.damage.ill(v.id) {
 			out = append(out, fmt.Sprintf("part of the study as %s has it is damaged on this node's disk; %s", v.trust, a.repairText(v.id)))
@@ -358,13 +360,26 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 	return out, nil
 }
 
+// lostText says of what a restored node has lost that it has.
+func (a *Archive) lostText(v version) string {
+	return fmt.Sprintf("this node has received this study (%d instances) and has nothing of it since it was restored from an older backup", v.said.Instances)
+}
+
+// lostAdvice says where that may come from.
+func (a *Archive) lostAdvice(v version) string {
+	if holders := a.holdersOf(v.id, v.said.Revision); len(holders) > 0 {
+		return fmt.Sprintf("Copies are said to be at %s, from where it comes back", a.trustsOf(holders))
+	}
+	return "Nobody is known to hold a copy: send it here again"
+}
+
 // entries lists what a source has of ref, in reading order. A whole revision
 // that is here goes before a newer one that is not, unless what is asked for is
 // only in the newer. If the list of a remote study is not here yet it is brought
 // first, or the error is ErrNotListed.
-func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, p mesh.Push) ([]entry, error) {
-	bring := p.Depth != mesh.PushNothing
-	if id.Origin == a.Self {
+func (a *Archive) entries(ctx context.Context, v version, ref Ref, p mesh.Push) ([]entry, error) {
+	id, bring := v.id, p.Depth != mesh.PushNothing
+	if v.own && !v.lost() {
 		return a.ownEntries(id, ref)
 	}
 	s, err := a.source(id)
@@ -396,7 +411,11 @@ func (a *Archive) entries(ctx context.Context, id sourceID, ref Ref, p mesh.Push
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, &Unavailable{Reason: fmt.Sprintf("the study is held elsewhere and its contents cannot be listed now: %s", err), RetryAfter: a.fetching().RetryMin}
+		reason := fmt.Sprintf("the study is held elsewhere and its contents cannot be listed now: %s", err)
+		if v.lost() {
+			reason = fmt.Sprintf("%s, and its contents cannot be listed now: %s. %s", a.lostText(v), err, a.lostAdvice(v))
+		}
+		return nil, &Unavailable{Reason: reason, RetryAfter: a.fetching().RetryMin}
 	}
 	return a.listed(ctx, id, manifest, ref, false, bring)
 }
@@ -486,7 +505,7 @@ var errKeptOut = errors.New("kept out: its UID is taken here by other bytes")
 // manifests has those of entries that are not here brought, all at once, and
 // their headers if p says so.
 func (a *Archive) manifests(ctx context.Context, v version, entries []entry, p mesh.Push) error {
-	if v.own || !v.behind() {
+	if !v.behind() {
 		return nil
 	}
 	for _, e := range entries {
@@ -507,7 +526,7 @@ func (a *Archive) manifests(ctx context.Context, v version, entries []entry, p m
 
 // object is an entry's instance. One that is not all here is read where it is
 // held.
-func (a *Archive) object(ctx context.Context, e entry, p mesh.Push) (*Object, error) {
+func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (*Object, error) {
 	o := &Object{a: a, id: e.id, series: e.series.UID, sop: e.inst.UID}
 	here := func() (bool, error) {
 		rec, err := a.instanceOf(e.id, e.series.UID, e.inst.UID)
@@ -527,7 +546,7 @@ func (a *Archive) object(ctx context.Context, e entry, p mesh.Push) (*Object, er
 	if ok, err := here(); ok || err != nil {
 		return o, err
 	}
-	if st, told := a.statementOf(e.id); told && e.id.Origin != a.Self && !a.sibling(e.id.Origin) {
+	if st, told := a.statementOf(e.id); told && (!v.own || v.lost()) && !a.sibling(e.id.Origin) {
 		o.rec = instance{Manifest: e.inst.Manifest}
 		o.away = &away{a: a, id: e.id, st: st, p: p}
 		m, err := o.Manifest(ctx)
@@ -658,6 +677,7 @@ func (a *Archive) Counts() (own, copies int, err error) {
 			id, _, ok := parseSourceID(k)
 			switch {
 			case !ok:
+			case id.Origin == a.Self && s.lost():
 			case id.Origin == a.Self:
 				own++
 			case s.Whole:

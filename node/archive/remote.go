@@ -627,6 +627,9 @@ func (g *pushed) opened(ctx context.Context, key cas.Key) error {
 	if g.proven {
 		return nil
 	}
+	if err := g.r.a.returns(g.r.id); err != nil {
+		return err
+	}
 	if err := g.r.a.Keys.Add(g.r.id.keyName(), key); err != nil {
 		return err
 	}

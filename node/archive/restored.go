@@ -249,12 +249,15 @@ func (a *Archive) tellAnew() (renewed, lost int, err error) {
 	for _, study := range told {
 		id := sourceID{study, a.Self}
 		s, err := a.source(id)
-		if errors.Is(err, errNoRecord) {
-			lost++
-			continue
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errNoRecord) {
 			return renewed, lost, err
+		}
+		if s.lost() {
+			lost++
+			if err := a.regain(study); err != nil {
+				return renewed, lost, err
+			}
+			continue
 		}
 		st, ok := a.statementOf(id)
 		if !ok {

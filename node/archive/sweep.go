@@ -33,8 +33,18 @@ func (s *space) sweep(ctx context.Context, id sourceID) (again time.Duration, er
 		return 0, err
 	}
 	defer open()
-	if s.a.queue.wants(id.Study) && id.Origin != s.a.Self {
-		return 0, errBusy // it goes on where it was, and counts on what has come
+	if s.a.queue.wants(id.Study) {
+		lost := false
+		if id.Origin == s.a.Self {
+			have, err := s.a.source(id)
+			if err != nil && !errors.Is(err, errNoRecord) {
+				return 0, err
+			}
+			lost = have.lost()
+		}
+		if lost || id.Origin != s.a.Self {
+			return 0, errBusy // it goes on where it was, and counts on what has come
+		}
 	}
 	key, err := s.a.Keys.Get(id.keyName())
 	if errors.Is(err, cas.ErrNoKey) {

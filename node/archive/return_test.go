@@ -1,0 +1,230 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom/dicomtest"
+	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
+	"github.com/priormesh/priormesh/node/access"
+)
+
+// restoredHouse is a house that was restored without a study of three instances, as it
+// knows of it, and what a holder would give of that.
+func restoredHouse(t *testing.T) (h *house, told index.Study, key cas.Key, blocks []cas.Block) {
+	ctx := context.Background()
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	old := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
+	for sop := range 3 {
+		if err := old.take(image(doomedStudy, sop, byte(sop))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old.publishAll()
+	id := old.id(doomedStudy)
+	key, err := old.Keys.Get(id.keyName())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range old.onShelf(id) {
+		data, err := old.shelf(id, key).Get(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks = append(blocks, cas.Block{CID: c, Data: data})
+	}
+	h = newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
+	h.hear(old)
+	if err := h.Index.NewEpoch(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := h.Restored(ctx, RestoredOptions{Copies: true}); err != nil || r.Lost != 1 {
+		t.Fatal(r, err)
+	}
+	told, _ = h.statementOf(id)
+	return h, told, key, blocks
+}
+
+// comesBack is a transfer of the study whose blocks have come.
+func (h *house) comesBack(told index.Study, key cas.Key, blocks []cas.Block) *transfer {
+	h.t.Helper()
+	id := h.id(told.UID)
+	done, err := h.writing(context.Background(), id)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer done()
+	if err := h.returns(id); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.Keys.Add(id.keyName(), key); err != nil {
+		h.t.Fatal(err)
+	}
+	ref, err := parseRef(told.Manifest)
+	if err == nil {
+		err = h.shelf(id, key).Put(context.Background(), blocks...)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	t := &transfer{a: h.Archive, ctx: context.Background(), id: id, st: told, ref: ref, key: key, shared: make(map[cid.Cid]bool)}
+	for _, b := range blocks {
+		t.shared[b.CID] = true
+	}
+	return t
+}
+
+func (t *transfer) part(n int) error {
+	m, err := t.studyManifest()
+	if err != nil {
+		return err
+	}
+	series, err := t.seriesManifests(m)
+	if err != nil {
+		return err
+	}
+	for _, e := range series[0].Instances[:n] {
+		b := batch{list: []wanted{{series: series[0].UID, entry: e}}}
+		if err := t.ask(&b); err != nil {
+			return err
+		}
+		if _, err := t.land(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// What comes back is own as it was told, however often the node stops in between:
+// what has come so far is never taken, or told, for all there is.
+func TestALostStudyIsOwnAgain(t *testing.T) {
+	ctx := context.Background()
+	h, told, key, blocks := restoredHouse(t)
+	id := h.id(doomedStudy)
+	here := func(want bool) {
+		t.Helper()
+		s, err := h.source(id)
+		if err != nil && !errors.Is(err, errNoRecord) {
+			t.Fatal(err)
+		}
+		if got, err := h.Here(doomedStudy); err != nil || got != want || s.lost() == want {
+			t.Fatalf("here %v, lost %v: %v", got, s.lost(), err)
+		}
+		if st, _ := h.statementOf(id); st.Revision != told.Revision || st.Instances != 3 || !bytes.Equal(st.Manifest, told.Manifest) {
+			t.Fatalf("it was told anew: %+v", st)
+		}
+	}
+	here(false)
+	if err := h.comesBack(told, key, blocks).part(2); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		h.Archive = h.open()
+		if n, err := h.RecoverLost(ctx); n != 0 || err != nil {
+			t.Fatal(n, err)
+		}
+		if r, err := h.Restored(ctx, RestoredOptions{Copies: true}); err != nil || r.Lost != 1 || r.Renewed != 0 {
+			t.Fatal(r, err)
+		}
+		h.publishAll()
+		h.settle()
+		here(false)
+	}
+	if own, _, err := h.Counts(); own != 0 || err != nil {
+		t.Fatal(own, err)
+	}
+	if err := h.comesBack(told, key, blocks).run(); err != nil {
+		t.Fatal(err)
+	}
+	here(true)
+	h.settle()
+	for sop := range 3 {
+		if err := h.gives(id, image(doomedStudy, sop, byte(sop))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.grant(seedNode("RBB"), "RBB", id, mesh.StudyRequest{Study: id.Study, Origin: id.Origin, Purpose: string(access.DirectCare)}); err != nil {
+		t.Fatal(err)
+	}
+	if r := h.verifies(VerifyOptions{}); r.Left != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if err := h.exact(id); err != nil {
+		t.Fatal(err)
+	}
+	// And grows like any other.
+	if err := h.take(image(doomedStudy, 3, 3)); err != nil {
+		t.Fatal(err)
+	}
+	h.publishAll()
+	if st, _ := h.statementOf(id); st.Instances != 4 || st.Revision <= told.Revision || st.Mixed || st.Name != told.Name {
+		t.Fatalf("%+v", st)
+	}
+}
+
+// What is received while it comes back stays, and is told with the rest.
+func TestWhatIsReceivedWhileALostStudyComesBack(t *testing.T) {
+	h, told, key, blocks := restoredHouse(t)
+	id := h.id(doomedStudy)
+	comes := h.comesBack(told, key, blocks)
+	if err := comes.part(1); err != nil {
+		t.Fatal(err)
+	}
+	// The same again; a new one; and others under UIDs of what comes back.
+	other := image(otherStudy, 1, 9)
+	other.SOP = image(doomedStudy, 1, 0).SOP
+	for _, i := range []dicomtest.Instance{image(doomedStudy, 0, 0), image(doomedStudy, 7, 7), other} {
+		if err := h.take(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.publishAll()
+	if err := comes.run(); err != nil {
+		t.Fatal(err)
+	}
+	h.publishAll()
+	for _, i := range []dicomtest.Instance{image(doomedStudy, 0, 0), image(doomedStudy, 2, 2), image(doomedStudy, 7, 7)} {
+		if err := h.gives(id, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.gives(h.id(otherStudy), other); err != nil {
+		t.Fatal(err)
+	}
+	if st, _ := h.statementOf(id); st.Instances != 3 || st.Revision <= told.Revision || st.Mixed {
+		t.Fatalf("%+v", st)
+	}
+	h.settle()
+	if r := h.verifies(VerifyOptions{}); r.Left != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// A copy has not kept the UID of what comes back: a trust's own goes before it.
+func TestALostStudyGoesBeforeACopy(t *testing.T) {
+	h, told, key, blocks := restoredHouse(t)
+	b := newHouse(t, t.TempDir(), "RBB", h.clock, "RAA", "RBB")
+	taken := image(otherStudy, 1, 9)
+	taken.SOP = image(doomedStudy, 1, 1).SOP
+	if err := b.take(taken); err != nil {
+		t.Fatal(err)
+	}
+	b.publishAll()
+	h.bringFrom(b, otherStudy)
+	if err := h.comesBack(told, key, blocks).run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.gives(h.id(doomedStudy), image(doomedStudy, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := h.Conflicts(10); err != nil || len(kept) != 1 || kept[0].Origin != b.Self {
+		t.Fatal(kept, err)
+	}
+}
