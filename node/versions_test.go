@@ -1,12 +1,14 @@
 package node_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/priormesh/priormesh/dicom/dicomtest"
+	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/api"
 )
 
@@ -85,12 +87,27 @@ func TestWhatSeveralTrustsReceivedIsFoundTogether(t *testing.T) {
 	if s.Name != ada.Name || strings.Join(s.Modalities, " ") != "CT" || s.Instances != 1 || s.Series != 1 || !s.MixedPatient || s.Versions[0].OtherPatient || !s.Versions[1].OtherPatient {
 		t.Errorf("two patients: %+v", s)
 	}
-	// Who asks for the other patient is not given this one's images, and is told.
-	if f := r[0].finds("patient=G1"); len(f.Studies) != 0 || !slices.ContainsFunc(f.Warnings, func(w string) bool { return strings.Contains(w, "left out") && strings.Contains(w, "1.2.3.3") }) {
-		t.Errorf("the other patient: %+v", f)
+	// Who asks for the other patient finds that, and is told that this node gives this one's images.
+	f := r[0].finds("patient=G1")
+	if s := one(f); s.Name != grace.Name || s.PatientID != "G1" || s.Instances != 8 || strings.Join(s.Modalities, " ") != "MR" || !s.MixedPatient || s.Availability != "UNAVAILABLE" ||
+		s.Versions[0].Trust != "RX2" || s.Versions[0].OtherPatient || s.Versions[1].Trust != "RX1" || !s.Versions[1].OtherPatient {
+		t.Errorf("the other patient: %+v", s)
 	}
-	if res, b := r[0].get("/dicom-web/studies?PatientID=G1", "application/dicom+json"); strings.Contains(string(b), "1.2.3.3") || !strings.Contains(strings.Join(res.Header.Values("Warning"), " "), "left out") {
-		t.Errorf("the other patient: %s %s", b, res.Header)
+	if !slices.ContainsFunc(f.Warnings, func(w string) bool { return strings.Contains(w, "(1.2.3.3) what matches is a version that names") }) {
+		t.Errorf("the other patient: %q", f.Warnings)
+	}
+	res, b := r[0].get("/dicom-web/studies?PatientID=G1", "application/dicom+json")
+	for _, want := range []string{"1.2.3.3", grace.Name, `"00080056":{"vr":"CS","Value":["UNAVAILABLE"]}`} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("the other patient: no %s in %s", want, b)
+		}
+	}
+	if w := strings.Join(res.Header.Values("Warning"), " "); strings.Contains(string(b), ada.Name) || !strings.Contains(w, "(1.2.3.3) what matches is a version that names") {
+		t.Errorf("the other patient: %s %s", b, w)
+	}
+	// Its series are not listed with this one's.
+	if res, b := r[0].get("/dicom-web/series?PatientID=G1", "application/dicom+json"); strings.Contains(string(b), "1.2.3.3") {
+		t.Errorf("series of two patients: %s %s", res.Status, b)
 	}
 	if got := r[1].searched("PatientID=G1"); len(got) != 1 {
 		t.Errorf("where it is the other patient's: %v", got)
@@ -147,5 +164,176 @@ func TestAnNHSNumberIsFoundAsAPatientIDHoweverItIsWritten(t *testing.T) {
 	}
 	if f := r[0].finds("patient=9434765919&issuer=RX9"); len(f.Studies) != 1 {
 		t.Errorf("of another issuer: %+v", f.Studies)
+	}
+}
+
+// tells has a node say something of a study that it never received.
+func (tr *trust) tells(s index.Study) {
+	tr.t.Helper()
+	s.Revision, s.Series, s.Date = max(s.Revision, 1), 1, "20200101"
+	st, err := index.StudyStatement(s)
+	if err == nil {
+		_, err = tr.n.Archive().Index.Append(context.Background(), st)
+	}
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+}
+
+func (tr *trust) waitVersions(uid string, n int) {
+	tr.t.Helper()
+	tr.wait("knows the versions", func() (bool, string) {
+		s := tr.find(uid)
+		return len(s) == 1 && len(s[0].Versions) == n, fmt.Sprintf("%+v", s)
+	})
+}
+
+// A member that tells of instances and names no list of them keeps nobody from what
+// others have.
+func TestAVersionWithoutAListKeepsNothingBack(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	want := study("1.2.3.1", ada, "20200101", 3)
+	r[1].imports(want...)
+	r[0].wait("knows all", func() (bool, string) { s := r[0].find("1.2.3.1"); return len(s) == 1 && s[0].Instances == 3, "" })
+	lie := index.Study{UID: "1.2.3.1", Patient: []index.PatientID{{ID: ada.PatientID, Issuer: "TEST"}}, Name: ada.Name, BirthDate: ada.BirthDate, Instances: 1 << 40, Bytes: 1 << 60, Modalities: []string{"CT"}}
+	r[2].tells(lie)
+	lie.UID, lie.Manifest = "1.2.3.2", []byte("no reference")
+	r[2].tells(lie)
+	r[0].waitVersions("1.2.3.1", 2)
+	r[0].waitVersions("1.2.3.2", 1)
+
+	for _, path := range []string{"", "/metadata", "/series", "/instances", "/series/1.2.3.1.1/instances/" + want[2].SOP + "/metadata"} {
+		res, b := r[0].get("/dicom-web/studies/1.2.3.1"+path, map[bool]string{true: "", false: "application/dicom+json"}[path == ""])
+		if w := strings.Join(res.Header.Values("Warning"), " "); res.StatusCode != 200 || !strings.Contains(w, "RX3 ") && !strings.Contains(path, want[2].SOP) {
+			t.Errorf("%q: %d %.300s, Warning %q", path, res.StatusCode, b, w)
+		}
+	}
+	code, header, parts := r[0].retrieve("studies/1.2.3.1")
+	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "RX3 tells of this study and names no list of its contents") {
+		t.Errorf("%d, Warning %q", code, w)
+	}
+	same(t, parts, want)
+	r[0].waitAvailability("1.2.3.1", "ONLINE")
+	r[0].wait("has brought it", func() (bool, string) {
+		var f api.Fetch
+		r[0].operator("GET", "/api/v1/fetches/1.2.3.1", nil, &f)
+		return f.State == "here", fmt.Sprintf("%+v", f)
+	})
+	s := r[0].find("1.2.3.1")[0]
+	if s.Instances != 3 || s.AtLeast || s.MixedPatient || s.Versions[0].Trust != "RX2" || !s.Versions[1].Unlisted || s.Versions[1].OtherPatient {
+		t.Errorf("%+v", s)
+	}
+	// Where nobody has more than a word of it, that is said.
+	for _, path := range []string{"studies/1.2.3.2", "studies/1.2.3.2/series"} {
+		if code, _, b := r[0].retrieve(path); path == "studies/1.2.3.2" && (code != 503 || !strings.Contains(string(b[0]), "RX3 tells of this study and names no list")) {
+			t.Errorf("%s: %d %s", path, code, b)
+		}
+	}
+	if res, b := r[0].get("/dicom-web/studies/1.2.3.2/series", "application/dicom+json"); res.StatusCode != 503 || !strings.Contains(string(b), "RX3 tells of this study and names no list") {
+		t.Errorf("series: %d %s", res.StatusCode, b)
+	}
+	r[0].wait("says why it cannot be brought", func() (bool, string) {
+		var f api.Fetch
+		r[0].operator("GET", "/api/v1/fetches/1.2.3.2", nil, &f)
+		return f.State == "waiting" && f.Attempts < 20 && strings.Contains(f.Error, "names no list of its contents"), fmt.Sprintf("%+v", f)
+	})
+}
+
+// Of a study that two trusts received a third gives what it has, whoever is away.
+func TestWhatIsHereIsGivenWhicheverTrustIsAway(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	a, b, c := r[0], r[1], r[2]
+	all := study("1.2.3.1", ada, "20200101", 5)
+	for i := range all[2:] {
+		all[2+i].Series = "1.2.3.1.2"
+	}
+	a.imports(all[:2]...)
+	c.wait("knows the study", func() (bool, string) { s := c.find("1.2.3.1"); return len(s) == 1 && s[0].Instances == 2, "" })
+	_, _, parts := c.retrieve("studies/1.2.3.1")
+	same(t, parts, all[:2])
+	c.waitAvailability("1.2.3.1", "ONLINE")
+	// RX2 receives more of it while RX3 is away, and is away when that is back.
+	c.stop()
+	b.imports(all[2:]...)
+	a.wait("knows all of the other version", func() (bool, string) {
+		s := a.find("1.2.3.1")
+		return len(s[0].Versions) == 2 && s[0].Versions[1].Instances == 3, ""
+	})
+	b.stop()
+	c.start()
+	c.waitVersions("1.2.3.1", 2)
+	missing := "RX2 has told of more of this study than is here yet"
+	code, header, parts := c.retrieve("studies/1.2.3.1")
+	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, missing) {
+		t.Errorf("%d, Warning %q", code, w)
+	}
+	same(t, parts, all[:2])
+	code, _, parts = c.retrieve("studies/1.2.3.1/series/1.2.3.1.1/instances/" + all[1].SOP)
+	if code != 200 {
+		t.Fatalf("an instance that is here: %d %s", code, parts)
+	}
+	same(t, parts, all[1:2])
+	for _, path := range []string{"/metadata", "/series", "/instances"} {
+		res, body := c.get("/dicom-web/studies/1.2.3.1"+path, "application/dicom+json")
+		if w := strings.Join(res.Header.Values("Warning"), " "); res.StatusCode != 200 || !strings.Contains(string(body), "1.2.3.1.1") || !strings.Contains(w, missing) {
+			t.Errorf("%s: %d %.300s, Warning %q", path, res.StatusCode, body, w)
+		}
+	}
+	// What only RX2 has is not denied.
+	if code, _, _ := c.retrieve("studies/1.2.3.1/series/1.2.3.1.2"); code != 503 {
+		t.Errorf("a series that is elsewhere: %d", code)
+	}
+	if res, body := c.get("/dicom-web/studies/1.2.3.1/series/1.2.3.1.2/instances", "application/dicom+json"); res.StatusCode != 503 {
+		t.Errorf("its instances: %d %s", res.StatusCode, body)
+	}
+	if s := c.find("1.2.3.1")[0]; !s.PartlyHere || s.Availability != "NEARLINE" {
+		t.Errorf("%+v", s)
+	}
+	b.start()
+	c.waitAvailability("1.2.3.1", "ONLINE")
+	_, _, parts = c.retrieve("studies/1.2.3.1")
+	same(t, parts, slices.Concat(all[2:], all[:2])) // who has more of it is first
+}
+
+// A member that gives a patient's study another name and many instances does not take
+// it out of answers, nor out of reach.
+func TestAnotherNameDisplacesNobody(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	want := study("1.2.3.1", ada, "20200101", 3)
+	r[1].imports(want...)
+	r[2].wait("knows all", func() (bool, string) { s := r[2].find("1.2.3.1"); return len(s) == 1 && s[0].Instances == 3, "" })
+	said, _ := r[2].n.Archive().Index.Study("1.2.3.1")
+	r[2].tells(index.Study{UID: "1.2.3.1", Patient: []index.PatientID{{ID: "O1", Issuer: "TEST"}}, Name: "Other^Oscar", BirthDate: "19500101", Instances: 900, Manifest: said[0].Value.Manifest, Modalities: []string{"CT"}})
+	r[0].waitVersions("1.2.3.1", 2)
+
+	for patient, name := range map[string]string{ada.PatientID: ada.Name, "O1": "Other^Oscar"} {
+		f := r[0].finds("patient=" + patient)
+		if len(f.Studies) != 1 || f.Studies[0].Name != name || f.Studies[0].PatientID != patient || !f.Studies[0].MixedPatient || len(f.Studies[0].Versions) != 2 || !f.Studies[0].Versions[1].OtherPatient {
+			t.Errorf("%s: %+v", patient, f)
+		}
+		res, b := r[0].get("/dicom-web/studies?PatientID="+patient, "application/dicom+json")
+		if w := strings.Join(res.Header.Values("Warning"), " "); strings.Count(string(b), `"0020000D"`) != 1 || !strings.Contains(string(b), name) || !strings.Contains(w, "another patient") {
+			t.Errorf("%s: %s, Warning %q", patient, b, w)
+		}
+	}
+	if s := r[0].finds("patient=" + ada.PatientID).Studies[0]; s.Instances != 3 {
+		t.Errorf("counted together: %+v", s)
+	}
+	// It is brought, and then the other's word goes behind it.
+	var f api.Fetch
+	if code := r[0].operator("POST", "/api/v1/fetches", []byte(`{"study": "1.2.3.1"}`), &f); code != 202 {
+		t.Fatalf("%d %+v", code, f)
+	}
+	r[0].wait("has the patient's", func() (bool, string) {
+		f := r[0].finds("patient=" + ada.PatientID)
+		return len(f.Studies) == 1 && f.Studies[0].Availability == "ONLINE", fmt.Sprintf("%+v", f.Studies)
+	})
+	code, header, parts := r[0].retrieve("studies/1.2.3.1")
+	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "RX3") || !strings.Contains(w, "another patient") {
+		t.Errorf("%d, Warning %q", code, w)
+	}
+	same(t, parts, want)
+	if s := r[0].finds("patient=O1").Studies[0]; s.Availability != "UNAVAILABLE" {
+		t.Errorf("%+v", s)
 	}
 }

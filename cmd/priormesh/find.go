@@ -77,7 +77,7 @@ A number may stand on studies of two people by mistake. Where not all studies fo
 
 Studies that may be the same patient's, and bear another number, or contradict in name, birth date or sex the study asked for by --study, follow in a table of their own. No node brings them by itself: compare, then fetch them.
 
-INSTANCES ends with + where several trusts received the study and not all of their lists are here: there may be more. TRUSTS received the study. WHERE is "here" (whole on this node), "partly" (what this node received is here, and other trusts received more), "elsewhere", "damaged" or "lost". --json has all that is known: times, NHS number, who received what, who holds copies, and how far each trust has been heard.
+INSTANCES ends with + where several trusts received the study and not all of their lists are here: there may be more. TRUSTS received the study. WHERE is "here" (whole on this node), "partly" (a part is whole here: what one trust received, or an older revision), "elsewhere", "damaged", "lost", or "in doubt": what was found names, or may name, another patient than what is given to who reads the study, which has the same UID. --json has all that is known: times, NHS number, who received what, who holds copies, and how far each trust has been heard.
 
 Examples:
 
@@ -257,6 +257,8 @@ func studyTable(out io.Writer, studies []api.Study) {
 		where := "elsewhere"
 		if s.Availability == "ONLINE" {
 			where = "here"
+		} else if s.Availability == "UNAVAILABLE" {
+			where = "in doubt"
 		} else if s.Lost {
 			where = "lost"
 		} else if s.Damaged {

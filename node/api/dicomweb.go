@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -221,7 +222,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if ans.Full {
 			warnings = append(warnings, fmt.Sprintf("%s; go on with offset=%d", fullPage(ans), end))
 		}
-		found, said := told(found)
+		said := told(found)
 		res := dicomweb.Result{More: ans.More, Warnings: slices.Concat(incomplete(warnings, ans), said)}
 		for _, f := range found {
 			res.Datasets = append(res.Datasets, studyDataset(f))
@@ -246,12 +247,14 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 	if ans.More {
 		warnings = append(warnings, fmt.Sprintf("only the newest %d matching studies were looked into; narrow the search", len(ans.Studies)))
 	}
-	found, said := told(found)
-	warnings = slices.Concat(incomplete(warnings, ans), said)
+	warnings = slices.Concat(incomplete(warnings, ans), told(found))
 	unlisted := 0
 	var all []dicom.Dataset
 	want := q.Offset + q.Limit + 1
 	for _, f := range found {
+		if f.Apart {
+			continue // what is listed is another patient's
+		}
 		listed, err := w.archive.List(ctx, archive.Ref(dicomweb.Ref{Study: dicom.UID(f.UID), Series: q.Ref.Series}), q.Ref.Study != "")
 		if errors.Is(err, archive.ErrNotListed) {
 			unlisted++
@@ -457,7 +460,8 @@ func (s *set) text(t dicom.Tag, values ...string) {
 	*s = append(*s, dicom.Element{Tag: t, VR: t.DictVR(), Value: []byte(v)})
 }
 
-func (s *set) number(t dicom.Tag, n int) { s.text(t, strconv.Itoa(n)) }
+// number is an IS, which has a largest (PS3.5 6.2).
+func (s *set) number(t dicom.Tag, n int) { s.text(t, strconv.Itoa(min(n, math.MaxInt32))) }
 
 func (s set) dataset() dicom.Dataset {
 	s.text(dicom.TagSpecificCharacterSet, "ISO_IR 192")
@@ -472,12 +476,20 @@ func availability(here bool) string {
 	return "NEARLINE"
 }
 
+// availabilityOf is that of a study as it is shown.
+func availabilityOf(f archive.Found) string {
+	if f.Apart {
+		return "UNAVAILABLE"
+	}
+	return availability(f.Here)
+}
+
 func studyDataset(f archive.Found) dicom.Dataset {
 	var s set
 	s.text(dicom.TagStudyDate, f.Date)
 	s.text(dicom.TagStudyTime, f.Time)
 	s.text(dicom.TagAccessionNumber, f.Accession)
-	s.text(tagAvailability, availability(f.Here))
+	s.text(tagAvailability, availabilityOf(f))
 	s.text(tagModalitiesInStudy, f.Modalities...)
 	s.text(dicom.TagReferringPhysicianName, f.Referring)
 	if f.TimezoneOffset != "" {

@@ -73,11 +73,11 @@ type Study struct {
 	Bytes        int64     `json:"bytes"`
 	Trusts       []string  `json:"trusts"`       // who says it: where it was received
 	Copies       []string  `json:"copies"`       // trusts that hold a whole copy
-	Availability string    `json:"availability"` // "ONLINE": whole and here; "NEARLINE": it has to be brought
+	Availability string    `json:"availability"` // "ONLINE": whole and here; "NEARLINE": it has to be brought; "UNAVAILABLE": under its UID another patient's is given
 	Settled      bool      `json:"settled"`      // no instance has been added for a while
 	MixedPatient bool      `json:"mixed_patient,omitempty"`
 	Damaged      bool      `json:"damaged,omitempty"`     // what was received here is not whole any more
-	PartlyHere   bool      `json:"partly_here,omitempty"` // what this node received of it is whole here; others received more
+	PartlyHere   bool      `json:"partly_here,omitempty"` // a part is whole here: what one node received, or an older revision
 	Lost         bool      `json:"lost,omitempty"`        // this node received it, and has nothing of it since it was restored from an older backup: it comes from one of Copies, or is to be sent again
 	Coming       bool      `json:"coming,omitempty"`      // the fetch queue has it
 	Received     time.Time `json:"received,omitzero"`
@@ -101,6 +101,7 @@ type StudyVersion struct {
 	Instances    int      `json:"instances"`
 	Copies       []string `json:"copies"`                  // trusts that hold a whole copy of it
 	OtherPatient bool     `json:"other_patient,omitempty"` // it names, or may name, another patient: not shown, not counted above
+	Unlisted     bool     `json:"unlisted,omitempty"`      // it names no list of its contents that can be read: it cannot be brought, and is not counted with others
 }
 
 // Found answers GET studies.

@@ -306,7 +306,7 @@ func (s *server) find(ctx context.Context, iq index.Query) (Found, error) {
 	if t := iq.Trust; t != "" && !slices.ContainsFunc(basis, func(b Basis) bool { return b.Trust == string(t) }) {
 		out.Warnings = append(out.Warnings, noTrust(string(t), basis))
 	}
-	found, said := told(found)
+	said := told(found)
 	people, err := peopleOf(ctx, s.Archive, iq)
 	if err != nil {
 		return Found{}, err
@@ -334,7 +334,7 @@ func studyJSON(f archive.Found) Study {
 	st := Study{
 		Study: f.UID, NHS: f.NHS, Name: f.Name, BirthDate: f.BirthDate, Date: f.Date, Time: f.Time,
 		Accession: f.Accession, Description: f.Description, Modalities: f.Modalities, Series: f.Study.Series,
-		Instances: f.Instances, Bytes: f.Bytes, Availability: availability(f.Here), Settled: f.Settled, MixedPatient: f.Mixed, Damaged: f.Damaged, Lost: f.Lost, Coming: f.Coming, PartlyHere: f.Part,
+		Instances: f.Instances, Bytes: f.Bytes, Availability: availabilityOf(f), Settled: f.Settled, MixedPatient: f.Mixed, Damaged: f.Damaged, Lost: f.Lost, Coming: f.Coming, PartlyHere: f.Part,
 		Received: f.Received, Trusts: []string{}, Copies: []string{}, Versions: versionsJSON(f.Versions), AtLeast: f.AtLeast,
 	}
 	if len(f.Patient) > 0 {

@@ -13,18 +13,15 @@ import (
 // what; of more it says that there are.
 const namedVersions = 4
 
-// told leaves out what must not be shown as an answer to what was asked, and
-// says what an answer does not show by itself: who received which part of a
-// study, and which counts are not certain.
-func told(found []archive.Found) (shown []archive.Found, warnings []string) {
-	var other, several, mixed []string
+// told says what an answer does not show by itself: who received which part of a
+// study, which counts are not certain, and what a reader is not given.
+func told(found []archive.Found) (warnings []string) {
+	var apart, several, mixed []string
 	atLeast, copies := 0, 0
 	for _, f := range found {
-		if f.Other {
-			other = append(other, f.UID)
-			continue
+		if f.Apart {
+			apart = append(apart, f.UID)
 		}
-		shown = append(shown, f)
 		if f.Study.Mixed {
 			mixed = append(mixed, f.UID)
 		}
@@ -34,13 +31,13 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 		if f.MoreCopies {
 			copies++
 		}
-		if len(f.Versions) > 1 || f.Versions[0].Fuller != nil {
+		if len(f.Versions) > 1 || f.Versions[0].Fuller != nil || f.Versions[0].Unlisted {
 			several = append(several, f.UID+": "+versionsText(f.Versions))
 		}
 	}
-	if len(other) > 0 {
-		warnings = append(warnings, fmt.Sprintf("%s left out: what matches is a version that names, or may name, another patient than the one shown under the same Study Instance UID; ask for %s by UID",
-			counted(len(other), "study is", "studies are"), strings.Join(other[:min(len(other), namedVersions)], ", ")))
+	if len(apart) > 0 {
+		warnings = append(warnings, fmt.Sprintf("of %s (%s) what matches is a version that names, or may name, another patient than the one that is given to who reads the study: images of both are never given together; compare the patient in the images, and ask the trusts which is right",
+			counted(len(apart), "study", "studies"), strings.Join(apart[:min(len(apart), namedVersions)], ", ")))
 	}
 	if len(mixed) > 0 {
 		warnings = append(warnings, fmt.Sprintf("%s instances that name several patients, and is shown under one of them: look whom each image names (%s)",
@@ -55,7 +52,7 @@ func told(found []archive.Found) (shown []archive.Found, warnings []string) {
 	if n := len(several) - namedVersions; n > 0 {
 		several = append(several[:namedVersions:namedVersions], fmt.Sprintf("%d studies more of which this is to be said", n))
 	}
-	return shown, slices.Concat(warnings, several)
+	return slices.Concat(warnings, several)
 }
 
 func counted(n int, one, more string) string {
@@ -75,6 +72,9 @@ func versionsText(versions []archive.Version) string {
 		for _, t := range v.Fuller {
 			text += fmt.Sprintf(", and %s holds a copy with more", t)
 		}
+		if v.Unlisted {
+			text += ", and names no list of them that can be read: they are not shown"
+		}
 		if v.Stranger {
 			text += " that name, or may name, another patient and are not shown"
 		}
@@ -87,7 +87,7 @@ func versionsJSON(versions []archive.Version) []StudyVersion {
 	out := []StudyVersion{}
 	for _, v := range versions {
 		x := StudyVersion{Node: v.Node.String(), Trust: string(v.Trust), Modalities: slices.Concat([]string{}, v.Modalities),
-			Series: v.Series, Instances: v.Instances, Copies: []string{}, OtherPatient: v.Stranger}
+			Series: v.Series, Instances: v.Instances, Copies: []string{}, OtherPatient: v.Stranger, Unlisted: v.Unlisted}
 		for _, t := range v.Copies {
 			x.Copies = append(x.Copies, string(t))
 		}

@@ -374,7 +374,7 @@ func (a *Archive) refusedByAll(study string, refusals []Refusal) bool {
 	}
 	some := false
 	for _, v := range versions {
-		if v.stranger || !v.behind() {
+		if !toBring(versions, v) || !v.behind() {
 			continue
 		}
 		holders := a.holdersOf(v.id, v.said.Revision)

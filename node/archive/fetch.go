@@ -88,19 +88,24 @@ func (a *Archive) enqueue(t Task, person bool) error {
 	return a.queue.add(t, person)
 }
 
-// Here says whether every version of a study that the index knows is whole in
-// this node's store, but for those that name another patient.
+// Here says whether every version of a study that the index knows and that is
+// brought is whole in this node's store.
 func (a *Archive) Here(study string) (bool, error) {
 	if said, err := a.Index.Study(study); err != nil || len(said) == 0 {
 		return false, err
 	}
 	versions, err := a.versions(study)
+	here := false
 	for _, v := range versions {
-		if !v.stranger && v.behind() {
+		if !toBring(versions, v) {
+			continue
+		}
+		if v.behind() {
 			return false, err
 		}
+		here = true
 	}
-	return err == nil, err
+	return here, err
 }
 
 // Refresh brings the newest revision of a study of which a copy is kept here, and
@@ -184,13 +189,18 @@ func (a *Archive) bring(ctx context.Context, t Task) error {
 		return fmt.Errorf("the index does not know the study now: %w", err)
 	}
 	var errs []error
+	some := false
 	for _, v := range versions {
-		if v.stranger || !v.behind() {
+		some = some || toBring(versions, v)
+		if !toBring(versions, v) || !v.behind() {
 			continue
 		}
 		if err := a.bringSource(ctx, v.id, v.said, t); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if !some {
+		return errors.New(versions[0].badText())
 	}
 	return errors.Join(errs...)
 }
@@ -571,7 +581,13 @@ func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
 			whole = kept >= conflicts
 		}
 		s.Revision, s.Manifest, s.Settled, s.Whole, s.Conflicts = t.st.Revision, &t.ref, t.st.Settled, whole, conflicts
-		s.Instances, s.Bytes = t.st.Instances-conflicts, t.st.Bytes
+		s.Instances, s.Bytes = -conflicts, 0 // what its origin says of that is not looked at
+		for _, se := range series {
+			s.Instances += len(se.Instances)
+			for _, e := range se.Instances {
+				s.Bytes = addUp(s.Bytes, e.Size)
+			}
+		}
 		return nil
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 
 	"github.com/priormesh/priormesh/dicom"
@@ -13,18 +14,18 @@ import (
 
 // Found is one study, whoever says it.
 type Found struct {
-	index.Study                 // as this node says it, else as the author with the most instances does; what is counted is that of all versions shown
+	index.Study                 // as the first version that is shown says it; what is counted is that of all versions shown
 	Here        bool            // whole in this node's store
-	Part        bool            // what was received here is whole, and others received more
+	Part        bool            // a part is whole here: what this node received, what another did, or an older revision
 	Damaged     bool            // what was received here is not whole any more
 	Lost        bool            // this node has told that it received it, and has nothing of it since it was restored from an older backup
 	Coming      bool            // the fetch queue has it
 	Trusts      []index.TrustID // that received it
 	Copies      []index.TrustID // that hold a whole copy
-	Versions    []Version       // what each node received of it, in the order in which a reader is given them
+	Versions    []Version       // what each node received of it, in the order in which a reader is given them unless Apart
 	MoreCopies  bool            // an author tells of more copies than are listed
 	AtLeast     bool            // Series, Instances and Bytes may be more: versions overlap and are not all listed here, or a copy is Fuller
-	Other       bool            // what the query asks for is only in versions that are not shown
+	Apart       bool            // what the query asks for is shown, and who reads the study is first given another version, that names, or may name, another patient
 }
 
 // Version is what one node received of a study.
@@ -36,6 +37,7 @@ type Version struct {
 	Instances  int
 	Copies     []index.TrustID // that hold a whole copy of it
 	Fuller     []index.TrustID // of them, that have more instances than the node tells of: it was restored from an older backup, or its word is on its way
+	Unlisted   bool            // it names no list of its contents that can be read: it cannot be brought, and is not counted with others
 	Stranger   bool            // it names, or may name, another patient: it is neither shown nor counted with the others
 }
 
@@ -78,37 +80,45 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	for _, st := range s.Statements[:s.Matching] {
 		asked[st.Author] = true
 	}
-	said := slices.Clone(s.Statements)
 	sources, err := a.sourcesOf(s.UID)
 	if err != nil {
 		return f, err
 	}
-	own := sources[a.Self]
-	slices.SortFunc(said, func(x, y index.Authored[index.Study]) int {
-		return a.versionOf(x, sources[x.Author]).before(a.versionOf(y, sources[y.Author]))
-	})
-	stranger := strangersAmong(len(said), func(i int) index.Study { return said[i].Value })
-	f.Study, f.Other, f.MoreCopies = said[0].Value, true, s.Left
-	var shown []index.Authored[index.Study]
-	for i, st := range said {
-		if st.Author == a.Self {
-			f.Lost = own.lost()
+	var versions []version
+	for _, st := range s.Statements {
+		v := a.versionOf(st, sources[st.Author])
+		if v.own {
+			f.Lost = v.lost()
 			// Between two publications of a growing study the catalogue knows more.
-			st.Value.Instances, st.Value.Bytes = max(st.Value.Instances, own.Instances), max(st.Value.Bytes, own.Bytes)
+			v.said.Instances, v.said.Bytes = max(v.said.Instances, v.here.Instances), max(v.said.Bytes, v.here.Bytes)
 		}
-		v := Version{Node: st.Author, Trust: st.Trust, Modalities: st.Value.Modalities, Series: st.Value.Series, Instances: st.Value.Instances, Stranger: stranger[i]}
+		versions = append(versions, v)
+	}
+	arrange(versions)
+	// What was asked for is shown, whatever else there is under its UID.
+	if i := slices.IndexFunc(versions, func(v version) bool { return asked[v.id.Origin] }); i > 0 && versions[i].stranger() {
+		f.Apart = true
+		v := versions[i]
+		copy(versions[1:], versions[:i])
+		versions[0] = v
+		group(versions)
+	}
+	f.Study, f.MoreCopies = versions[0].said, s.Left
+	var shown []version
+	for _, x := range versions {
+		v := Version{Node: x.id.Origin, Trust: x.trust, Modalities: x.said.Modalities, Series: x.said.Series, Instances: x.said.Instances, Stranger: x.stranger(), Unlisted: x.bad && !x.whole()}
 		for _, h := range s.Holdings {
-			if h.Value.Origin == st.Author && h.Value.Instances > 0 {
+			if h.Value.Origin == v.Node && h.Value.Instances > 0 {
 				v.Copies = addTrust(v.Copies, h.Trust)
-				if h.Value.Instances > st.Value.Instances {
+				if h.Value.Instances > v.Instances {
 					v.Fuller = addTrust(v.Fuller, h.Trust)
 				}
 			}
 		}
-		f.Versions, f.Trusts = append(f.Versions, v), addTrust(f.Trusts, st.Trust)
-		f.Mixed = f.Mixed || st.Value.Mixed || v.Stranger
-		if !v.Stranger {
-			shown, f.Other = append(shown, st), f.Other && !asked[st.Author]
+		f.Versions, f.Trusts = append(f.Versions, v), addTrust(f.Trusts, v.Trust)
+		f.Mixed = f.Mixed || x.said.Mixed || v.Stranger
+		if !v.Stranger && (!v.Unlisted || len(shown) == 0) {
+			shown = append(shown, x)
 		}
 	}
 	for _, h := range s.Holdings {
@@ -124,14 +134,20 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	}
 	_, f.Coming = a.queue.get(s.UID)
 	f.Damaged = a.damage.ill(sourceID{s.UID, a.Self})
-	if f.Here, err = a.Here(s.UID); err != nil || !f.Here {
-		f.Part = err == nil && own.Instances > 0 && !f.Lost && !f.Damaged
-		return f, err
+	f.Here = true
+	some := false
+	for _, v := range shown {
+		f.Here = f.Here && !v.behind() && !a.erase.under(v.id)
+		some = some || v.whole() && !(v.own && f.Damaged)
 	}
-	for origin, x := range sources {
-		f.Here = f.Here && x.Conflicts == 0 && !a.damage.ill(sourceID{s.UID, origin})
+	if !f.Here {
+		f.Part = some
+		return f, nil
 	}
-	return f, err
+	for _, v := range shown {
+		f.Here = f.Here && v.here.Conflicts == 0 && !a.damage.ill(v.id)
+	}
+	return f, nil
 }
 
 func addTrust(list []index.TrustID, t index.TrustID) []index.TrustID {
@@ -148,20 +164,20 @@ const maxListed = 10_000
 // join counts what the versions that are shown have together. Versions with no
 // modality in common share nothing and add up. What others share is counted
 // where the lists of all are here; else the counts are the least there can be.
-func (a *Archive) join(f *Found, shown []index.Authored[index.Study]) error {
+func (a *Archive) join(f *Found, shown []version) error {
 	if len(shown) == 1 {
-		f.Study.Instances, f.Study.Bytes = shown[0].Value.Instances, shown[0].Value.Bytes
+		f.Study.Instances, f.Study.Bytes = shown[0].said.Instances, shown[0].said.Bytes
 		return nil
 	}
 	f.Study.Modalities, f.Study.BodyParts, f.Study.Settled = nil, nil, true
 	f.Study.Series, f.Study.Instances, f.Study.Bytes = 0, 0, 0
 	bySize := slices.Clone(shown)
-	slices.SortStableFunc(bySize, func(x, y index.Authored[index.Study]) int { return cmp.Compare(y.Value.Instances, x.Value.Instances) })
-	for _, st := range bySize {
-		v := st.Value
+	slices.SortStableFunc(bySize, func(x, y version) int { return cmp.Compare(y.said.Instances, x.said.Instances) })
+	for _, x := range bySize {
+		v := x.said
 		apart := len(v.Modalities) > 0 && !slices.ContainsFunc(v.Modalities, func(m string) bool { return slices.Contains(f.Study.Modalities, m) })
 		if apart || f.Study.Instances == 0 {
-			f.Study.Series, f.Study.Instances, f.Study.Bytes = f.Study.Series+v.Series, f.Study.Instances+v.Instances, f.Study.Bytes+v.Bytes
+			f.Study.Series, f.Study.Instances, f.Study.Bytes = addUp(f.Study.Series, v.Series), addUp(f.Study.Instances, v.Instances), addUp(f.Study.Bytes, v.Bytes)
 		} else {
 			f.AtLeast = true
 		}
@@ -179,22 +195,25 @@ func (a *Archive) join(f *Found, shown []index.Authored[index.Study]) error {
 		return nil
 	}
 	series, instances := make(map[string]bool), make(map[string]bool)
-	for _, st := range shown {
-		id := sourceID{f.UID, st.Author}
-		s, err := a.source(id)
-		if errors.Is(err, errNoRecord) || err == nil && st.Author != a.Self && (!s.Whole || s.Revision < st.Value.Revision) {
+	for _, v := range shown {
+		if v.behind() {
 			return nil
 		}
-		if err != nil {
-			return err
-		}
-		all, err := a.uidsOf(id, maxListed, func(x, sop string) { series[x], instances[sop] = true, true })
+		all, err := a.uidsOf(v.id, maxListed, func(x, sop string) { series[x], instances[sop] = true, true })
 		if err != nil || !all {
 			return err
 		}
 	}
 	f.Study.Series, f.Study.Instances, f.AtLeast = max(f.Study.Series, len(series)), max(f.Study.Instances, len(instances)), false
 	return nil
+}
+
+// addUp adds what others say, which may be anything from 0.
+func addUp[T int | int64](x, y T) T {
+	if sum := x + y; sum >= x {
+		return sum
+	}
+	return T(math.MaxInt)
 }
 
 // Listed is a series or instance of a study, with its query attributes.
@@ -215,9 +234,14 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 		return nil, err
 	}
 	var out []Listed
+	var gone error // why something is not listed
 	seen := make(map[string]bool)
 	for _, v := range versions {
-		if v.stranger {
+		if v.stranger() {
+			continue
+		}
+		if v.bad && !v.here.Whole {
+			gone = cmp.Or(gone, error(&Unavailable{Reason: v.badText(), RetryAfter: a.fetching().RetryMax}))
 			continue
 		}
 		p := mesh.Push{}
@@ -226,8 +250,9 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 		}
 		id := v.id
 		entries, err := a.entries(ctx, v, ref, p)
-		if err != nil && versions[0].own && !v.own && ctx.Err() == nil {
-			continue // what was received here is listed whoever else is out of reach
+		if err != nil && ctx.Err() == nil && warned(versions, v) {
+			gone = cmp.Or(gone, err)
+			continue // the others are listed whoever is out of reach
 		}
 		if err != nil {
 			return nil, err
@@ -265,6 +290,9 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 			}
 			out = append(out, l)
 		}
+	}
+	if len(out) == 0 {
+		return nil, gone
 	}
 	return out, nil
 }

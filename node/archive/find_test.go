@@ -1,6 +1,8 @@
 package archive
 
 import (
+	"math"
+	"slices"
 	"testing"
 
 	"github.com/priormesh/priormesh/index"
@@ -39,8 +41,16 @@ func TestWhatIsLostIsSaid(t *testing.T) {
 // together for that.
 func TestAVersionThatSaysLittleJoinsNoTwoPeople(t *testing.T) {
 	said := []index.Study{{}, {Name: "Lovelace^Ada"}, {Name: "Hopper^Grace"}, {BirthDate: "18151210"}, {Name: "Lovelace^Ada", BirthDate: "19061209"}, {Mixed: true}}
-	got := strangersAmong(len(said), func(i int) index.Study { return said[i] })
-	for i, want := range []bool{false, false, true, false, true, true} {
+	versions := make([]version, len(said))
+	for i := range said {
+		versions[i] = version{id: sourceID{"1.2.3", index.NodeID{byte(i)}}, said: said[i]}
+	}
+	group(versions)
+	got := make([]int, len(said))
+	for _, v := range versions {
+		got[v.id.Origin[0]] = v.group
+	}
+	for i, want := range []int{0, 0, 1, 0, 2, 3} {
 		if got[i] != want {
 			t.Errorf("%d: %v, want %v", i, got[i], want)
 		}
@@ -67,5 +77,61 @@ func TestVersionsOfTwoPeopleAreTheIndexs(t *testing.T) {
 				t.Errorf("%+v: %v, want %v", said, got, c.want)
 			}
 		}
+	}
+}
+
+// What others say of sizes is not believed to fit.
+func TestSizesAddUp(t *testing.T) {
+	a := furnished(t)
+	huge := index.Study{UID: "1.2.3", Series: math.MaxInt, Instances: math.MaxInt, Bytes: math.MaxInt64}
+	said := func(n byte, modality string) index.Authored[index.Study] {
+		huge.Modalities = []string{modality}
+		return index.Authored[index.Study]{Author: index.NodeID{n}, Trust: "RX2", Value: huge}
+	}
+	huge.Manifest = manifestOf(t, a)
+	got, err := a.found(index.StudyAnswer{UID: "1.2.3", Matching: 3, Statements: []index.Authored[index.Study]{said(7, "CT"), said(8, "MR"), said(9, "US")}})
+	if err != nil || got.Bytes != math.MaxInt64 || got.Instances != math.MaxInt || got.Study.Series != math.MaxInt {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
+// manifestOf is a reference to a manifest that can be read.
+func manifestOf(t *testing.T, a *house) []byte {
+	t.Helper()
+	a.publishAll()
+	s, err := a.source(a.id(doomedStudy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Manifest.MarshalCBOR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// What is here goes before what is only told of, whatever is told.
+func TestNobodyGoesBeforeWhatIsHereByAWord(t *testing.T) {
+	a := furnished(t)
+	manifest := manifestOf(t, a)
+	ref, err := parseRef(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(n byte, instances int, manifest []byte, here source) version {
+		return a.versionOf(index.Authored[index.Study]{Author: index.NodeID{n}, Value: index.Study{UID: "1.2.3", Instances: instances, Revision: 1, Manifest: manifest}}, here)
+	}
+	whole := func(instances int) source {
+		return source{Whole: true, Manifest: &ref, Revision: 1, Instances: instances}
+	}
+	list := []version{of(1, 900, nil, source{}), of(2, 1, manifest, source{}), of(3, 800, manifest, source{}), of(4, 900, manifest, whole(2)), of(5, 3, manifest, whole(3))}
+	list = append(list, version{id: sourceID{"1.2.3", a.Self}, own: true, here: source{Instances: 1}})
+	arrange(list)
+	var got []byte
+	for _, v := range list[1:] {
+		got = append(got, v.id.Origin[0])
+	}
+	if !list[0].own || !slices.Equal(got, []byte{5, 4, 3, 2, 1}) {
+		t.Errorf("%v %v", list[0].own, got)
 	}
 }

@@ -173,9 +173,17 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 			return
 		}
 		given := make(map[string]bool)
-		var gone *Unavailable
-		for _, v := range versions {
-			if v.stranger {
+		var gone error // why something is not given
+		for i, v := range versions {
+			// Of people who are two only one is shown: whoever has what was asked for.
+			if v.group != 0 && (versions[0].received() || len(given) > 0 && v.group != versions[i-1].group) {
+				break
+			}
+			if ref.Instance != "" && len(given) > 0 {
+				break
+			}
+			if v.bad && !v.here.Whole {
+				gone = cmp.Or(gone, error(&Unavailable{Reason: v.badText(), RetryAfter: a.fetching().RetryMax}))
 				continue
 			}
 			p := mesh.Push{Depth: depth, Series: string(ref.Series), Instance: string(ref.Instance)}
@@ -183,7 +191,8 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 			if err == nil {
 				err = a.manifests(ctx, v, entries, p)
 			}
-			if versions[0].own && !v.own && errors.As(err, &gone) {
+			if err != nil && ctx.Err() == nil && warned(versions, v) {
+				gone = cmp.Or(gone, err)
 				continue
 			}
 			if err != nil {
@@ -199,7 +208,8 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 					gone = &Unavailable{Reason: "this instance exists at another trust and is kept out here: its SOP Instance UID is taken by other bytes; `priormesh status` lists it", RetryAfter: a.fetching().RetryMax}
 					continue
 				}
-				if versions[0].own && !v.own && errors.As(err, &gone) {
+				if err != nil && ctx.Err() == nil && warned(versions, v) && someHere(versions, v.group) {
+					gone = cmp.Or(gone, err)
 					break
 				}
 				if err != nil {
@@ -224,13 +234,48 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 
 // version is one source of a study, and how it may be shown beside the others.
 type version struct {
-	id       sourceID
-	own      bool
-	here     source
-	said     index.Study
-	told     bool // said is what its origin says
-	trust    index.TrustID
-	stranger bool // it names another patient than a version that is shown does
+	id    sourceID
+	own   bool
+	here  source
+	said  index.Study
+	told  bool // said is what its origin says
+	trust index.TrustID
+	group int  // 0: it is shown with the first; else it names, or may name, another patient than one that is
+	bad   bool // its origin names no list of it that can be read: it cannot be brought
+}
+
+func (v version) stranger() bool { return v.group != 0 }
+
+// received says that this node received it, and has it.
+func (v version) received() bool { return v.own && !v.lost() }
+
+// whole says that a revision of it is whole here, the newest or not.
+func (v version) whole() bool {
+	return v.received() || !v.own && v.here.Whole && v.here.Manifest != nil
+}
+
+func (v version) badText() string {
+	return fmt.Sprintf("%s tells of this study and names no list of its contents that can be read: nothing of that can be shown. Ask %s to see to it", v.trust, v.trust)
+}
+
+// toBring says whether a version is brought: not what names another patient than
+// what was received here. Where nothing was, nobody's word goes before another's, and
+// each is kept by itself.
+func toBring(versions []version, v version) bool {
+	return !v.bad && (!v.stranger() || !versions[0].received())
+}
+
+// someHere says whether something of a group is whole here.
+func someHere(versions []version, group int) bool {
+	return slices.ContainsFunc(versions, func(o version) bool { return o.group == group && o.whole() })
+}
+
+// warned says whether readers are told that of a version not all is here, so that
+// they are given the others, or an older revision, whoever is out of reach.
+func warned(versions []version, v version) bool {
+	return v.behind() && (v.here.Whole || v.lost() || slices.ContainsFunc(versions, func(o version) bool {
+		return o.group == v.group && o.id != v.id && !o.bad
+	}))
 }
 
 // behind says that less is here than its origin has, or told of before this node
@@ -244,8 +289,7 @@ func (v version) behind() bool {
 // copy, and is this node's own again when all of it has come.
 func (v version) lost() bool { return v.own && v.told && v.here.lost() }
 
-// versions lists the versions of a study: what was received here first, then
-// the largest. Those that name another patient than one before them are marked:
+// versions lists the versions of a study, those first that are shown together:
 // images of two people are never given as one study.
 func (a *Archive) versions(study string) ([]version, error) {
 	sources, err := a.sourcesOf(study)
@@ -281,41 +325,62 @@ func (a *Archive) versions(study string) ([]version, error) {
 	if len(out) == 0 {
 		return nil, ErrNotFound
 	}
-	slices.SortFunc(out, version.before)
-	for i, stranger := range strangersAmong(len(out), func(i int) index.Study { return out[i].said }) {
-		out[i].stranger = stranger
-	}
+	arrange(out)
 	return out, nil
 }
 
 // versionOf is what an author says, beside what is here of it.
 func (a *Archive) versionOf(st index.Authored[index.Study], here source) version {
-	return version{id: sourceID{st.Value.UID, st.Author}, own: st.Author == a.Self, here: here, said: st.Value, told: true, trust: st.Trust}
+	v := version{id: sourceID{st.Value.UID, st.Author}, own: st.Author == a.Self, here: here, said: st.Value, told: true, trust: st.Trust}
+	if v.behind() {
+		_, err := parseRef(v.said.Manifest)
+		v.bad = err != nil
+	}
+	return v
 }
 
-// before orders versions of a study by who received them: this node, unless it
-// has lost it, then who has the most.
+// before orders versions of a study: what was received here, what is whole here, by
+// what was counted, and then what is only told of, by what is said. Nobody goes before
+// what is here by a word.
 func (v version) before(o version) int {
-	rank := func(v version) int {
-		if v.own && !v.lost() {
-			return 0
+	rank := func(v version) (rank, instances int) {
+		switch {
+		case v.received():
+			return 0, 0
+		case v.whole():
+			return 1, v.here.Instances
+		case v.bad:
+			return 3, 0
 		}
-		return 1
+		return 2, v.said.Instances
 	}
-	return cmp.Or(cmp.Compare(rank(v), rank(o)), cmp.Compare(o.said.Instances, v.said.Instances), v.id.Origin.Compare(o.id.Origin))
+	x, instances := rank(v)
+	y, others := rank(o)
+	return cmp.Or(cmp.Compare(x, y), cmp.Compare(others, instances), v.id.Origin.Compare(o.id.Origin))
 }
 
-// strangersAmong marks, of versions in their order, those that may be about
-// another patient than the first, or than one that is shown with it: two people
-// may each agree with a version that says little.
-func strangersAmong(n int, said func(int) index.Study) []bool {
-	out := make([]bool, n)
-	for i := range out {
-		for j := range i {
-			out[i] = out[i] || !out[j] && strangers(said(j), said(i))
+// arrange orders versions and gives each to the first group in which none may be
+// about another patient: two people may each agree with a version that says little.
+// Groups stay together.
+func arrange(versions []version) {
+	slices.SortFunc(versions, version.before)
+	group(versions)
+}
+
+// group is arrange in the order in which they are.
+func group(versions []version) {
+	groups := 0
+	for i := range versions {
+		g := 0
+		for ; g < groups; g++ {
+			if !slices.ContainsFunc(versions[:i], func(o version) bool { return o.group == g && strangers(o.said, versions[i].said) }) {
+				break
+			}
 		}
+		versions[i].group = g
+		groups = max(groups, g+1)
 	}
-	return out
+	slices.SortStableFunc(versions, func(x, y version) int { return cmp.Compare(x.group, y.group) })
 }
 
 // strangers says of two statements on one Study Instance UID that they may be
@@ -336,14 +401,18 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 	var out []string
 	for _, v := range versions {
 		switch {
-		case v.stranger:
+		case v.stranger() && versions[0].received():
 			out = append(out, fmt.Sprintf("%s has a study under this UID that names, or may name, another patient: it is not shown", v.trust))
+		case v.stranger():
+			out = append(out, fmt.Sprintf("%s has a study under this UID that names, or may name, another patient than %s's: the two are never shown together; compare the patient in the images", v.trust, versions[0].trust))
+		case v.bad:
+			out = append(out, v.badText())
 		case v.lost():
 			out = append(out, a.lostText(v)+". "+a.lostAdvice(v))
-		case v.behind() && (versions[0].own || v.here.Whole):
+		case warned(versions, v):
 			out = append(out, fmt.Sprintf("%s has told of more of this study than is here yet", v.trust))
 		}
-		if v.told && v.said.Mixed && !v.stranger {
+		if v.told && v.said.Mixed && !v.stranger() {
 			out = append(out, fmt.Sprintf("instances of this study, as %s has it, name several patients: look whom each one names", v.trust))
 		}
 		if a.damage.ill(v.id) {
@@ -393,7 +462,7 @@ func (a *Archive) entries(ctx context.Context, v version, ref Ref, p mesh.Push) 
 			return out, err
 		}
 	}
-	if !told {
+	if !told || v.bad {
 		return nil, nil
 	}
 	manifest, err := parseRef(st.Manifest)
