@@ -17,9 +17,10 @@ import (
 	"github.com/priormesh/priormesh/index"
 )
 
-// A key outlives the catalogue's rows of its study only if they were lost: an
-// erasure and an eviction take both. What was acknowledged is then still on the
-// study's shelf, whole, and is stored again from there.
+// A key outlives the catalogue's rows of its study only if they were lost, for an
+// erasure and an eviction take both, or if the node ended while the first instances
+// of the study came in. What is on the study's shelf whole is stored again from
+// there. Lost is only what was acknowledged: its rows were counted, or its study told.
 
 // ErrIndexDamaged says that files of the index have changed on the disk.
 var ErrIndexDamaged = errors.New("the index on this node's disk is damaged, so what it shows may be wrong or lack studies; stop the node, check the disk, and restore the whole home from a backup")
@@ -93,29 +94,37 @@ func (a *Archive) IndexDamaged() bool { return a.indexDamaged.Load() }
 // back. It may be called before Start too, when the index is known to have lost
 // what it had.
 func (a *Archive) RecoverLost(ctx context.Context) (instances int, err error) {
-	var lost []sourceID
+	type missed struct {
+		id   sourceID
+		lost bool
+	}
+	var all []missed
 	if err := a.Keys.Shelves(ctx, func(name string, _ cas.ShelfID) error {
 		id, ok := parseKeyName(name)
 		if !ok || id.Origin != a.Self || a.erase.under(id) {
 			return nil
 		}
-		missing, err := a.missesRows(id)
+		missing, lost, err := a.missesRows(id)
 		if missing {
-			lost = append(lost, id)
+			all = append(all, missed{id, lost})
 		}
 		return err
 	}); err != nil {
 		return 0, err
 	}
-	for _, id := range lost {
-		n, err := a.recoverSource(ctx, id)
+	for _, m := range all {
+		n, err := a.recoverSource(ctx, m.id)
 		instances += n
-		if err != nil {
+		switch {
+		case err != nil:
 			return instances, err
-		}
-		if n > 0 {
+		case n == 0:
+		case m.lost:
 			a.Log.Error("the catalogue had lost instances of a study; they were stored again from their blocks. Something is wrong with the disk that the index lies on",
-				"study", short(id.Study), "instances", n)
+				"study", short(m.id.Study), "instances", n)
+		default:
+			a.Log.Info("instances of a study that had come in whole when the node ended were stored; they had not been acknowledged yet",
+				"study", short(m.id.Study), "instances", n)
 		}
 	}
 	return instances, nil
@@ -132,20 +141,23 @@ func parseKeyName(name string) (id sourceID, ok bool) {
 }
 
 // missesRows says whether the catalogue has fewer instances of an own source
-// than it counted, or does not know it at all.
-func (a *Archive) missesRows(id sourceID) (bool, error) {
+// than it counted, or does not know it at all; and whether it has lost them.
+func (a *Archive) missesRows(id sourceID) (missing, lost bool, err error) {
 	l := a.lock(id.Study)
 	l.Lock()
 	defer l.Unlock()
 	s, err := a.source(id)
 	if errors.Is(err, errNoRecord) {
-		return true, nil
+		// The first instance of a study is told before it is acknowledged.
+		_, told := a.statementOf(id)
+		return true, told, nil
 	}
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	rows, err := a.instancesOf(id)
-	return len(rows) < s.Instances, err
+	missing = len(rows) < s.Instances
+	return missing, missing, err
 }
 
 func (a *Archive) recoverSource(ctx context.Context, id sourceID) (n int, err error) {
