@@ -73,7 +73,9 @@ func TestVersionsOfTwoPeopleAreTheIndexs(t *testing.T) {
 		{index.Study{Name: "MOSS^JANE^^MISS", Sex: "F"}, index.Study{Name: "MOSS^JANE^LEE", Sex: "F"}, false},
 	} {
 		for _, said := range [][]index.Study{{c.x, c.y}, {c.y, c.x}} {
-			if got := strangersAmong(2, func(i int) index.Study { return said[i] })[1]; got != c.want {
+			versions := []version{{said: said[0]}, {said: said[1]}}
+			group(versions)
+			if got := versions[1].stranger(); got != c.want {
 				t.Errorf("%+v: %v, want %v", said, got, c.want)
 			}
 		}
