@@ -516,9 +516,9 @@ func (t *transfer) commit(list []wanted) (conflicts int, err error) {
 			sopKey := append([]byte{tableSOP}, m.UID...)
 			first, err := getRecord[sop](txn, sopKey)
 			if t.id.Origin == a.Self && err == nil {
-				here, err := a.returnedIn(txn, t.id, w, first)
-				if err != nil {
-					return err
+				here, rerr := a.returnedIn(txn, t.id, w, first)
+				if rerr != nil {
+					return rerr
 				}
 				if !here {
 					conflicts++
