@@ -417,10 +417,12 @@ func (n *Node) heard(f index.Fact) {
 		n.priors.Heard(f.Subject)
 		n.adoption.heard(f)
 	case index.KindHolding:
-		study, _, _ := strings.Cut(f.Subject, "@") // the study, and whose
+		study, origin, _ := strings.Cut(f.Subject, "@") // the study, and whose
 		n.archive.Due(study, f.Author)
 		n.archive.News(study)
-		n.priors.Heard(study) // what this node has lost comes back from a copy
+		if origin == n.index.Self().String() {
+			n.priors.Heard(study) // what this node has lost comes back from a copy
+		}
 	case index.KindRetraction:
 		n.archive.Retracted(f.Author, f.Subject)
 	case index.KindVote, index.KindNode, index.KindRevocation:

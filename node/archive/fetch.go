@@ -320,7 +320,7 @@ func (t *transfer) run() error {
 		for _, e := range se.Instances {
 			all = append(all, wanted{series: se.UID, entry: e})
 			progress.Instances++
-			progress.Bytes += e.Size
+			progress.Bytes = addUp(progress.Bytes, e.Size)
 		}
 	}
 	conflicts := 0
