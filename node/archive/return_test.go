@@ -228,3 +228,32 @@ func TestALostStudyGoesBeforeACopy(t *testing.T) {
 		t.Fatal(kept, err)
 	}
 }
+
+// It is wanted as soon as somebody tells of a copy, and not before.
+func TestALostStudyIsAskedForWhereItIs(t *testing.T) {
+	h, told, _, _ := restoredHouse(t)
+	if err := h.Refresh(doomedStudy); err != nil {
+		t.Fatal(err)
+	}
+	if q := h.Tasks(); len(q) != 0 {
+		t.Fatalf("%+v", q)
+	}
+	b := newHouse(t, t.TempDir(), "RBB", h.clock, "RAA", "RBB")
+	st, err := index.HoldingStatement(index.Holding{Study: doomedStudy, Origin: h.Self, Revision: told.Revision, Instances: 3})
+	if err == nil {
+		_, err = b.Index.Append(context.Background(), st)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.hear(b)
+	if err := h.Refresh(doomedStudy); err != nil {
+		t.Fatal(err)
+	}
+	if q := h.Tasks(); len(q) != 1 || q[0].Study != doomedStudy || q[0].Priority != Background {
+		t.Fatalf("%+v", q)
+	}
+	if got, _, err := h.Studies(index.Query{}); err != nil || len(got) != 1 || !got[0].Lost || !got[0].Coming || len(got[0].Copies) != 1 {
+		t.Fatalf("%+v %v", got, err)
+	}
+}
