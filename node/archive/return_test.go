@@ -253,7 +253,7 @@ func TestALostStudyIsAskedForWhereItIs(t *testing.T) {
 	if q := h.Tasks(); len(q) != 1 || q[0].Study != doomedStudy || q[0].Priority != Background {
 		t.Fatalf("%+v", q)
 	}
-	if got, _, err := h.Studies(index.Query{}); err != nil || len(got) != 1 || !got[0].Lost || !got[0].Coming || len(got[0].Copies) != 1 {
+	if got, _, err := h.Studies(t.Context(), index.Query{}); err != nil || len(got) != 1 || !got[0].Lost || !got[0].Coming || len(got[0].Copies) != 1 {
 		t.Fatalf("%+v %v", got, err)
 	}
 }
