@@ -73,6 +73,9 @@ func TestKillNineDuringImport(t *testing.T) {
 		})
 		time.Sleep(time.Duration(rng.IntN(30)) * time.Millisecond)
 		n.kill(t)
+		if log, err := os.ReadFile(n.stderr); err != nil || bytes.Contains(log, []byte("Something is wrong with the disk")) {
+			t.Errorf("round %d: nothing that was acknowledged is lost, and the node blames the disk: %v", round, err)
+		}
 		select {
 		case <-importer.done:
 		case <-time.After(runDeadline):
