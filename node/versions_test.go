@@ -305,6 +305,10 @@ func TestAnotherNameDisplacesNobody(t *testing.T) {
 	said, _ := r[2].n.Archive().Index.Study("1.2.3.1")
 	r[2].tells(index.Study{UID: "1.2.3.1", Patient: []index.PatientID{{ID: "O1", Issuer: "TEST"}}, Name: "Other^Oscar", BirthDate: "19500101", Instances: 900, Manifest: said[0].Value.Manifest, Modalities: []string{"CT"}})
 	r[0].waitVersions("1.2.3.1", 2)
+	r[0].wait("knows all of the patient's", func() (bool, string) {
+		f := r[0].finds("patient=" + ada.PatientID)
+		return len(f.Studies) == 1 && f.Studies[0].Instances == 3, fmt.Sprintf("%+v", f.Studies)
+	})
 
 	for patient, name := range map[string]string{ada.PatientID: ada.Name, "O1": "Other^Oscar"} {
 		f := r[0].finds("patient=" + patient)
@@ -319,6 +323,12 @@ func TestAnotherNameDisplacesNobody(t *testing.T) {
 	if s := r[0].finds("patient=" + ada.PatientID).Studies[0]; s.Instances != 3 {
 		t.Errorf("counted together: %+v", s)
 	}
+	// It is read although nobody can give what is told under the other name.
+	code, header, parts := r[0].retrieve("studies/1.2.3.1")
+	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "another patient") {
+		t.Errorf("%d, Warning %q", code, w)
+	}
+	same(t, parts, want)
 	// It is brought, and then the other's word goes behind it.
 	var f api.Fetch
 	if code := r[0].operator("POST", "/api/v1/fetches", []byte(`{"study": "1.2.3.1"}`), &f); code != 202 {
@@ -328,7 +338,7 @@ func TestAnotherNameDisplacesNobody(t *testing.T) {
 		f := r[0].finds("patient=" + ada.PatientID)
 		return len(f.Studies) == 1 && f.Studies[0].Availability == "ONLINE", fmt.Sprintf("%+v", f.Studies)
 	})
-	code, header, parts := r[0].retrieve("studies/1.2.3.1")
+	code, header, parts = r[0].retrieve("studies/1.2.3.1")
 	if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "RX3") || !strings.Contains(w, "another patient") {
 		t.Errorf("%d, Warning %q", code, w)
 	}

@@ -271,10 +271,10 @@ func someHere(versions []version, group int) bool {
 }
 
 // warned says whether readers are told that of a version not all is here, so that
-// they are given the others, or an older revision, whoever is out of reach.
+// they are given an older revision of it, or another version, whoever is out of reach.
 func warned(versions []version, v version) bool {
 	return v.behind() && (v.here.Whole || v.lost() || slices.ContainsFunc(versions, func(o version) bool {
-		return o.group == v.group && o.id != v.id && !o.bad
+		return o.id != v.id && toBring(versions, o)
 	}))
 }
 
