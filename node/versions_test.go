@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -111,6 +112,71 @@ func TestWhatSeveralTrustsReceivedIsFoundTogether(t *testing.T) {
 	}
 	if got := r[1].searched("PatientID=G1"); len(got) != 1 {
 		t.Errorf("where it is the other patient's: %v", got)
+	}
+}
+
+// What is here of a study is given whoever else has told of it: one that is out
+// of reach, or one that tells of what cannot be brought.
+func TestWhatIsHereIsGivenWhoeverElseTellsOfIt(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	a, b, c := r[0], r[1], r[2]
+	kept := make(map[string][][]byte)
+	knows := func(tr *trust, uid string) {
+		tr.wait("knows both versions of "+uid, func() (bool, string) {
+			f := tr.finds("study=" + uid)
+			return len(f.Studies) == 1 && len(f.Studies[0].Versions) == 2, fmt.Sprintf("%+v", f.Studies)
+		})
+	}
+	const less, more, void = "1.2.3.1", "1.2.3.2", "1.2.3.3" // what the other one tells of
+	for _, uid := range []string{less, more, void} {
+		kept[uid] = images(uid, 3)
+		a.stores(kept[uid])
+		b.copies(uid, kept[uid], a)
+	}
+	b.stop()
+	others := func(uid string, n int) (out [][]byte) {
+		for _, i := range study(uid, ada, "20200101", 3+n)[3:] {
+			out = append(out, i.Bytes())
+		}
+		return out
+	}
+	c.stores(others(less, 1))
+	c.stores(others(more, 7))
+	st, err := index.StudyStatement(index.Study{UID: void, Name: ada.Name, BirthDate: ada.BirthDate, Revision: 1, Instances: 1<<31 - 1, Bytes: 1<<63 - 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.n.Archive().Index.Append(t.Context(), st); err != nil {
+		t.Fatal(err)
+	}
+	for uid := range kept {
+		knows(a, uid)
+	}
+	c.stop()
+	b.start()
+	for uid, want := range kept {
+		knows(b, uid)
+		for _, tr := range []*trust{a, b} {
+			tr.reads(uid, want)
+			for path, parts := range map[string]int{"/metadata": 3, "/instances": 3, "/series": 1, "/series/" + uid + ".1/instances/" + uid + ".1.1/metadata": 1} {
+				resp, body := tr.get("/dicom-web/studies/"+uid+path, "application/dicom+json")
+				var list []any
+				if err := json.Unmarshal(body, &list); err != nil || resp.StatusCode != 200 || len(list) != parts {
+					t.Errorf("%s, %s%s: %d, %d of %d, %v", tr.home.Config.Trust, uid, path, resp.StatusCode, len(list), parts, err)
+				}
+			}
+			res, _ := tr.get("/dicom-web/studies/"+uid+"/metadata", "application/dicom+json")
+			if w := strings.Join(res.Header.Values("Warning"), " "); !strings.Contains(w, "RX3 has told of more") && !strings.Contains(w, "RX3 tells of this study and names no list") {
+				t.Errorf("%s says nothing of what it lacks of %s: %q", tr.home.Config.Trust, uid, w)
+			}
+		}
+		if s := b.finds("study=" + uid).Studies[0]; s.Name != ada.Name || s.Bytes < 0 || (s.Availability == "ONLINE") != (uid == void) {
+			t.Errorf("%+v", s)
+		}
+	}
+	// What nobody can give now is not said to be unknown.
+	if resp, body := b.get("/dicom-web/studies/"+less+"/series/"+less+".1/instances/"+less+".1.4", "*/*"); resp.StatusCode != 503 {
+		t.Errorf("an instance that only the other one has: %d %.200s", resp.StatusCode, body)
 	}
 }
 
