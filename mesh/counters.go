@@ -18,6 +18,8 @@ type Counters struct {
 	StudiesGranted     uint64
 	StudiesRefused     uint64
 	StudyStreamsNow    uint64 // served to peers
+	StudyWants         uint64 // messages by which peers asked for blocks
+	UrgentWants        uint64 // of them, for blocks that somebody waited for: each is a round trip to that person
 	StudyStreamsBusy   uint64 // turned away for a limit
 	BlocksServed       uint64
 	BytesServed        uint64
@@ -35,6 +37,7 @@ type counters struct {
 	gossipSent, gossipReceived, gossipDropped, gossipRefused atomic.Uint64
 	logSent, logReceived, logDropped, logMisbehaved          atomic.Uint64
 	studiesGranted, studiesRefused, studyStreamsBusy         atomic.Uint64
+	studyWants, urgentWants                                  atomic.Uint64
 	blocksServed, bytesServed                                atomic.Uint64
 	blocksFetched, bytesFetched                              atomic.Uint64
 	blocksByBitswap, wrongBlocks                             atomic.Uint64
@@ -55,6 +58,7 @@ func (m *Mesh) Counters() Counters {
 		LogDropped: c.logDropped.Load(), LogMisbehaved: c.logMisbehaved.Load(),
 		StudiesGranted: c.studiesGranted.Load(), StudiesRefused: c.studiesRefused.Load(),
 		StudyStreamsNow: uint64(m.studies.now()), StudyStreamsBusy: c.studyStreamsBusy.Load(),
+		StudyWants: c.studyWants.Load(), UrgentWants: c.urgentWants.Load(),
 		BlocksServed: c.blocksServed.Load(), BytesServed: c.bytesServed.Load(),
 		BlocksFetched: c.blocksFetched.Load(), BytesFetched: c.bytesFetched.Load(),
 		BlocksByBitswap: c.blocksByBitswap.Load(), WrongBlocks: c.wrongBlocks.Load(),

@@ -344,6 +344,10 @@ func (m *Mesh) readWants(ctx context.Context, f *frames, from index.NodeID, queu
 				var priority uint8
 				var cids []cid.Cid
 				if priority, cids, err = decodeWant(b); err == nil {
+					m.counters.studyWants.Add(1)
+					if priority == 0 {
+						m.counters.urgentWants.Add(1)
+					}
 					if err := queue.push(ctx, priority, cids); err != nil {
 						return err
 					}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/index"
+	"github.com/priormesh/priormesh/mesh"
 	"github.com/priormesh/priormesh/node/api"
 )
 
@@ -32,6 +33,9 @@ var BasisOf = basisOf
 
 // LackingOf is lackingOf.
 var LackingOf = lackingOf
+
+// Transfers are the mesh's counters.
+func (n *Node) Transfers() mesh.Counters { return n.mesh.Counters() }
 
 // DB is the index's database.
 func (n *Node) DB() *badger.DB { return n.db }

@@ -21,6 +21,7 @@ var (
 	descBehind       = prometheus.NewDesc("priormesh_trust_facts_behind", "Facts that the trust has announced and this node has not yet.", []string{"trust"}, nil)
 	descPeers        = prometheus.NewDesc("priormesh_peers_connected", "Connected nodes.", nil, nil)
 	descBlocks       = prometheus.NewDesc("priormesh_blocks_total", "Blocks moved, by direction.", []string{"direction"}, nil)
+	descAsked        = prometheus.NewDesc("priormesh_asked_total", "What other nodes have asked of this one: \"studies\", streams that were granted; \"blocks\", messages by which blocks were asked for on them.", []string{"what"}, nil)
 	descBytes        = prometheus.NewDesc("priormesh_bytes_total", "Sealed bytes moved, by direction.", []string{"direction"}, nil)
 	descSpace        = prometheus.NewDesc("priormesh_space_bytes", "Sealed bytes on disk: of originals, of copies, the quota of copies (0: none), and what is deleted and not given back yet.", []string{"of"}, nil)
 	descSpaceStudies = prometheus.NewDesc("priormesh_space_studies", "Studies that are pinned, that may hold what they no longer need, and of which damage keeps that from being told.", []string{"state"}, nil)
@@ -50,7 +51,7 @@ var (
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descBytes, descDoubts, descShutOut, descVotes, descWrong, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
+	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descAsked, descBytes, descDoubts, descShutOut, descVotes, descWrong, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
 		descLag, descAge, descPosition, descEpoch, descForked, descSnapshot, descTaken, descTaking, descBucket, descDamaged, descVerified, descRepaired, descLastVerified, descCircuits, descRelayed} {
 		ch <- d
 	}
@@ -162,6 +163,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descPeers, float64(m.ConnectedNow))
 	count(descBlocks, m.BlocksServed, "served")
 	count(descBlocks, m.BlocksFetched, "fetched")
+	count(descAsked, m.StudiesGranted, "studies")
+	count(descAsked, m.StudyWants, "blocks")
 	count(descBytes, m.BytesServed, "served")
 	count(descBytes, m.BytesFetched, "fetched")
 	gauge(descCircuits, float64(m.CircuitsNow))

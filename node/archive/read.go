@@ -166,6 +166,7 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 			yield(nil, err)
 			return
 		}
+		defer a.openFirst(ctx, versions, mesh.Push{Depth: depth, Series: string(ref.Series), Instance: string(ref.Instance)})()
 		// Asked for before anything else, so that it comes even if nobody can
 		// say now what it consists of.
 		if err := a.read(string(ref.Study)); err != nil && !errors.Is(err, ErrNotFound) {
@@ -230,6 +231,31 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 			yield(nil, ErrNotFound)
 		}
 	}
+}
+
+// openFirst begins to open what has never been opened of a study, before the
+// queue does: what its reader waits for comes behind the first request then, and
+// not in several after what nobody looks at.
+func (a *Archive) openFirst(ctx context.Context, versions []version, p mesh.Push) (done func()) {
+	for _, v := range versions {
+		if v.group != 0 && versions[0].received() || a.running == nil {
+			break
+		}
+		if v.received() || v.bad || !v.told || a.sibling(v.id.Origin) {
+			continue
+		}
+		manifest, err := parseRef(v.said.Manifest)
+		if err != nil {
+			continue
+		}
+		if _, err := a.Keys.Get(v.id.keyName()); !errors.Is(err, cas.ErrNoKey) {
+			continue
+		}
+		if r, done := a.useRemote(ctx, v.id, v.said, manifest, p); r != nil {
+			return done
+		}
+	}
+	return func() {}
 }
 
 // version is one source of a study, and how it may be shown beside the others.
