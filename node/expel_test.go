@@ -100,8 +100,9 @@ func (tr *trust) hearsOf(study string) {
 func TestAnExpelledTrustIsCutOff(t *testing.T) {
 	first := newTrust(t, "RX1", "Test region")
 	first.slow()
-	all := regionOf(t, first, "RX2", "RX3", "RX4")
-	a, b, out, d := all[0], all[1], all[2], all[3]
+	all := regionOf(t, first, "RX2", "RX3")
+	a, b, out := all[0], all[1], all[2]
+	d := joined(t, []*trust{out, a, b}, "RX4")[3] // RX3 is the first to vote for it
 	out.imports(study("1.2.3.3", ada, "20240101", 1)...)
 	a.stores(images("1.2.3.1", 200))
 	for _, tr := range []*trust{a, b, d} {
