@@ -677,6 +677,32 @@ func TestConflictingCopyIsKeptOutAndNamed(t *testing.T) {
 	}
 }
 
+// Who reads a remote study before any of it is here is told at once what will be
+// kept out of it.
+func TestTheFirstReaderIsToldOfAConflict(t *testing.T) {
+	for _, path := range []string{"", "/metadata"} {
+		r := region(t, "RX1", "RX2")
+		mine := study("1.2.3.1", ada, "20240101", 1)
+		theirs := study("1.2.3.2", grace, "20200101", 3)
+		theirs[1].SOP = mine[0].SOP
+		r[0].imports(mine...)
+		r[1].imports(theirs...)
+		r[0].wait("knows all of the study", func() (bool, string) {
+			s := r[0].find("1.2.3.2")
+			return len(s) == 1 && s[0].Instances == 3, fmt.Sprintf("%+v", s)
+		})
+		for range 2 {
+			res, body := r[0].get("/dicom-web/studies/1.2.3.2"+path, map[bool]string{true: "", false: "application/dicom+json"}[path == ""])
+			if w := strings.Join(res.Header.Values("Warning"), " "); res.StatusCode != 200 || !strings.Contains(w, "1 instance of the study as RX2 has it is not shown") {
+				t.Errorf("%q: %d, Warning %q", path, res.StatusCode, w)
+			}
+			if n := bytes.Count(body, []byte(theirs[0].SOP)); n == 0 || bytes.Contains(body, []byte(mine[0].SOP)) {
+				t.Errorf("%q: the instances that are given", path)
+			}
+		}
+	}
+}
+
 func TestARemoteStudyIsReadThrough(t *testing.T) {
 	r := region(t, "RX1", "RX2")
 	want := study("1.2.3.2", ada, "20200101", 5)

@@ -114,10 +114,11 @@ type Archive struct {
 	// of these takes them in this order: a source's gate, commits.turn, a study's
 	// lock, the index's own. Nobody takes a second study's lock, waiting, and
 	// nobody who has one waits at a gate: who shuts a gate waits for the lock.
-	locks   [studyLocks]sync.Mutex
-	commits commits
-	news    news
-	remotes remotes
+	locks    [studyLocks]sync.Mutex
+	commits  commits
+	news     news
+	foreseen foreseen
+	remotes  remotes
 
 	settings atomic.Pointer[Fetching]
 	comings  comings

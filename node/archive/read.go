@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -195,6 +196,9 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 			if err != nil && ctx.Err() == nil && warned(versions, v) {
 				gone = cmp.Or(gone, err)
 				continue
+			}
+			if err == nil && ref.Instance == "" {
+				err = a.lookAhead(ctx, v, entries, p)
 			}
 			if err != nil {
 				yield(nil, err)
@@ -444,9 +448,9 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 		if a.damage.ill(v.id) {
 			out = append(out, fmt.Sprintf("part of the study as %s has it is damaged on this node's disk; %s", v.trust, a.repairText(v.id)))
 		}
-		if v.here.Conflicts > 0 {
-			what := fmt.Sprintf("%d instances of the study as %s has it are not shown: their SOP Instance UIDs are", v.here.Conflicts, v.trust)
-			if v.here.Conflicts == 1 {
+		if n := a.keptOut(v); n > 0 {
+			what := fmt.Sprintf("%d instances of the study as %s has it are not shown: their SOP Instance UIDs are", n, v.trust)
+			if n == 1 {
 				what = fmt.Sprintf("1 instance of the study as %s has it is not shown: its SOP Instance UID is", v.trust)
 			}
 			out = append(out, what+" taken here by other bytes")
@@ -622,7 +626,7 @@ func (a *Archive) manifests(ctx context.Context, v version, entries []entry, p m
 // object is an entry's instance. One that is not all here is read where it is
 // held.
 func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (*Object, error) {
-	o := &Object{a: a, id: e.id, series: e.series.UID, sop: e.inst.UID}
+	o := objectOf(a, e)
 	here := func() (bool, error) {
 		rec, err := a.instanceOf(e.id, e.series.UID, e.inst.UID)
 		if err == nil {
@@ -641,9 +645,7 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 	if ok, err := here(); ok || err != nil {
 		return o, err
 	}
-	if st, told := a.statementOf(e.id); told && (!v.own || v.lost()) && !a.sibling(e.id.Origin) {
-		o.rec = instance{Manifest: e.inst.Manifest}
-		o.away = &away{a: a, id: e.id, st: st, p: p}
+	if o.reach(v, e, p) {
 		m, err := o.Manifest(ctx)
 		if err == nil && (m.UID != e.inst.UID || m.Size != e.inst.Size) {
 			err = errors.New("an instance manifest contradicts its series'")
@@ -662,6 +664,109 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 		o.away = nil // the holder is ahead of the index: what it has is on its way
 	}
 	return o, a.await(ctx, e.id.Study, here)
+}
+
+func objectOf(a *Archive, e entry) *Object {
+	return &Object{a: a, id: e.id, series: e.series.UID, sop: e.inst.UID}
+}
+
+// reach has an instance that is not here read where it is, and says whether that
+// can be.
+func (o *Object) reach(v version, e entry, p mesh.Push) bool {
+	st, told := o.a.statementOf(e.id)
+	if !told || v.received() || o.a.sibling(e.id.Origin) {
+		return false
+	}
+	o.rec = instance{Manifest: e.inst.Manifest}
+	o.away = &away{a: o.a, id: e.id, st: st, p: p}
+	return true
+}
+
+// lookAhead finds out how many instances of a version that is being brought will
+// be kept out, or were and are not counted with it yet: Caveats says so before the
+// first of the others is given.
+func (a *Archive) lookAhead(ctx context.Context, v version, entries []entry, p mesh.Push) error {
+	if v.received() || v.here.Whole && !v.behind() {
+		return nil
+	}
+	var taken []entry
+	err := a.db.View(func(txn *badger.Txn) error {
+		taken = nil
+		for _, e := range entries {
+			first, err := getRecord[sop](txn, append([]byte{tableSOP}, e.inst.UID...))
+			if err == nil && first.source() != v.id {
+				taken = append(taken, e)
+			}
+			if err != nil && !errors.Is(err, errNoRecord) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	out := 0
+	for _, e := range taken {
+		if _, err := a.instanceOf(v.id, e.series.UID, e.inst.UID); err == nil {
+			continue // the same bytes
+		}
+		known, err := a.conflicting(v.id, e.series.UID, e.inst.UID)
+		if o := objectOf(a, e); err == nil && !known && o.reach(v, e, p) {
+			var m cas.InstanceManifest
+			if m, err = o.Manifest(ctx); err == nil {
+				known, err = a.takenByOther(v.id, m)
+			}
+			if errors.Is(err, errMoved) {
+				known, err = false, nil // what the holder has now is on its way
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if known {
+			out++
+		}
+	}
+	a.foreseen.note(v.id, out)
+	return nil
+}
+
+// keptOut is how many instances of a version are not shown because their UIDs are
+// taken by other bytes.
+func (a *Archive) keptOut(v version) int {
+	if v.here.Whole && !v.behind() {
+		return v.here.Conflicts
+	}
+	return max(v.here.Conflicts, a.foreseen.of(v.id))
+}
+
+// foreseen is what readers have found out of versions that are being brought.
+type foreseen struct {
+	mu  sync.Mutex
+	out map[sourceID]int
+}
+
+// maxForeseen bounds what is remembered; it is found out again by who reads.
+const maxForeseen = 1024
+
+func (f *foreseen) note(id sourceID, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.out, id)
+	if n == 0 {
+		return
+	}
+	if f.out == nil || len(f.out) >= maxForeseen {
+		f.out = make(map[sourceID]int)
+	}
+	f.out[id] = n
+}
+
+func (f *foreseen) of(id sourceID) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.out[id]
 }
 
 // takenByOther says whether an instance of a copy will be kept out because its
