@@ -92,6 +92,9 @@ func InitHome(dir string, o InitOptions) (*Home, error) {
 		}
 		return nil, err
 	}
+	if err := os.Chmod(dir, 0o700); err != nil { // it may have been there
+		return nil, err
+	}
 	unlock, err := lockHome(dir)
 	if err != nil {
 		return nil, err

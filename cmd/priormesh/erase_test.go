@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -60,8 +61,10 @@ func TestErase(t *testing.T) {
 	}
 }
 
-func TestEraseAtANode(t *testing.T) {
-	dir := makeHome(t, "RX1", "Test region")
+// runningNode is the home of a node that runs until the test ends.
+func runningNode(t *testing.T) (dir string) {
+	t.Helper()
+	dir = makeHome(t, "RX1", "Test region")
 	home, err := node.OpenHome(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -71,12 +74,35 @@ func TestEraseAtANode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
-	}()
-	files := t.TempDir()
+	})
+	return dir
+}
+
+// Whoever imports two patients' images under one Study Instance UID is told at
+// once, and once of each study.
+func TestImportWarnsOfAMixedStudy(t *testing.T) {
+	dir, files := runningNode(t), t.TempDir()
+	for n, name := range []string{"DOE^JANE", "ROE^MARY", "ROE^MARY", "DOE^JANE"} {
+		i := dicomtest.Instance{Study: "1.2.3", Series: "1.2.3.1", SOP: fmt.Sprint("1.2.3.1.", n+1), PatientID: name[:1], Name: name, Date: "20240102", Modality: "CT", Frames: 1}
+		if n == 3 {
+			i.Study, i.Series = "1.2.4", "1.2.4.1"
+		}
+		if err := os.WriteFile(filepath.Join(files, fmt.Sprint(n)), i.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := run(t, "", "import", "--home", dir, files)
+	if r.code != 0 || strings.Count(r.stderr, "warning: instances of study 1.2.3 name several patients") != 1 || strings.Contains(r.stderr, "1.2.4") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestEraseAtANode(t *testing.T) {
+	dir, files := runningNode(t), t.TempDir()
 	for _, uid := range []string{"1.2.5113", "1.2.6224"} {
 		i := dicomtest.Instance{Study: uid, Series: uid + ".1", SOP: uid + ".1.1", PatientID: "7", Name: "DOE^JANE", Date: "20240102", Modality: "CT", Frames: 1}
 		if err := os.WriteFile(filepath.Join(files, uid+".dcm"), i.Bytes(), 0o600); err != nil {

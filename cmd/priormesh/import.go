@@ -28,7 +28,7 @@ type importCmd struct {
 }
 
 func (importCmd) Help() string {
-	return `Sends each file to the running node, which checks it and keeps it byte for byte. What the node refuses is shown with its reason, and the exit code is then 5, or 1 if no file at all was accepted. Importing again what is there changes nothing, so an import that was interrupted is just repeated.
+	return `Sends each file to the running node, which checks it and keeps it byte for byte. What the node refuses is shown with its reason, and the exit code is then 5, or 1 if no file at all was accepted. Importing again what is there changes nothing, so an import that was interrupted is just repeated. Where instances of one study name several patients a warning says which study.
 
 An import is a backfill: it does not make the node bring other studies of the patients. With --arrival it does, as if a modality had sent them.
 
@@ -36,7 +36,7 @@ Example:
 
     priormesh import --home /srv/priormesh /mnt/archive/2019 /mnt/archive/2020
 
-With --json, stdout has one line for each file: {"file", "outcome", "study", "series", "instance", "bytes", "sha256", "reason"}, outcome being stored, duplicate, refused, or unread for what could not be read from this machine's disk; and then one line that sums up: {"files", "stored", "duplicates", "refused", "unread", "bytes", "seconds"}.`
+With --json, stdout has one line for each file: {"file", "outcome", "study", "series", "instance", "bytes", "sha256", "reason"}, outcome being stored, duplicate, refused, or unread for what could not be read from this machine's disk, and "mixed_patient" where instances of the study name several patients; and then one line that sums up: {"files", "stored", "duplicates", "refused", "unread", "bytes", "seconds"}.`
 }
 
 // unread is the outcome of what never reached the node.
@@ -127,8 +127,13 @@ func (c *importCmd) Run(p *program) error {
 	})
 	var sum importSummary
 	var printed error
+	mixed := map[string]bool{}
 	for r := range results {
 		sum.count(r.Receipt)
+		if r.MixedPatient && !mixed[r.Study] && !p.json {
+			mixed[r.Study] = true
+			fmt.Fprintf(bar, "warning: instances of study %s name several patients (this one: %s): it is kept as it is, found by each patient's number, and shown with a warning. Find out whose it is; `priormesh erase` takes out what was filed wrongly\n", plain(r.Study), plain(r.File))
+		}
 		switch {
 		case p.json:
 			printed = errors.Join(printed, p.line(r))

@@ -53,6 +53,8 @@ type Receipt struct {
 	Bytes    int64   `json:"bytes"`
 	SHA256   string  `json:"sha256,omitempty"`
 	Reason   string  `json:"reason,omitempty"` // why refused, and what to do
+	// MixedPatient says that instances of the study name several patients.
+	MixedPatient bool `json:"mixed_patient,omitempty"`
 }
 
 // Study is one study as this node knows it.

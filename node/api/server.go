@@ -226,7 +226,7 @@ func (s *server) instance(w http.ResponseWriter, r *http.Request) error {
 	}
 	got, err := s.Archive.Ingest(r.Context(), http.MaxBytesReader(w, r.Body, maxInstance),
 		archive.IngestOptions{Arrival: arrival})
-	receipt := Receipt{Outcome: Stored, Study: string(got.UIDs.Study), Series: string(got.UIDs.Series), Instance: string(got.UIDs.Instance), Bytes: got.Size}
+	receipt := Receipt{Outcome: Stored, Study: string(got.UIDs.Study), Series: string(got.UIDs.Series), Instance: string(got.UIDs.Instance), Bytes: got.Size, MixedPatient: got.Mixed}
 	if err == nil {
 		if got.Duplicate {
 			receipt.Outcome = Duplicate

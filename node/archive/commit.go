@@ -47,6 +47,7 @@ type commit struct {
 	done  bool
 	dup   bool // these very bytes were here already
 	first bool // nobody has been told of the study yet
+	mixed bool // instances of the study name several patients
 	err   error
 }
 
@@ -151,7 +152,7 @@ func hopeless(err error) bool {
 func (g *commits) together(group []*commit) error {
 	return g.a.update(func(txn *badger.Txn) error {
 		for _, c := range group {
-			c.dup, c.first, c.err = false, false, nil
+			c.dup, c.first, c.mixed, c.err = false, false, false, nil
 			err := g.a.commitIn(txn, c)
 			var conflict *Conflict
 			if errors.As(err, &conflict) {
@@ -216,7 +217,7 @@ func (a *Archive) commitIn(txn *badger.Txn, c *commit) error {
 		}
 		s.Attrs = said.Encode()
 	}
-	c.first = s.Revision == 0
+	c.first, c.mixed = s.Revision == 0, s.Mixed
 	s.Dirty, s.LastChange, s.Settled = true, now, false
 	s.Instances++
 	s.Bytes += rec.Size

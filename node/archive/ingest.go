@@ -24,6 +24,7 @@ type Receipt struct {
 	Size      int64
 	SHA256    [sha256.Size]byte
 	Duplicate bool // these very bytes were here already
+	Mixed     bool // instances of the study name several patients
 }
 
 // IngestOptions say how an instance came.
@@ -217,7 +218,7 @@ func (in *ingest) finish(inst *dicom.Instance) (Receipt, error) {
 	if in.o.Arrival {
 		a.OnArrival(in.id.Study)
 	}
-	return Receipt{UIDs: in.uids, Size: written.Size, SHA256: written.SHA256, Duplicate: c.dup}, nil
+	return Receipt{UIDs: in.uids, Size: written.Size, SHA256: written.SHA256, Duplicate: c.dup, Mixed: c.mixed}, nil
 }
 
 // errVanished says that an instance went while a copy of it arrived.
