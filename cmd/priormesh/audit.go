@@ -109,10 +109,20 @@ func (c *auditCmd) Run(p *program) error {
 	if err := audit.Search(dir, want, show); err != nil {
 		return err
 	}
-	if !found {
+	if found {
+		return nil
+	}
+	if c.Event == "" {
 		return exit(exitNotFound, "no event matches")
 	}
-	return nil
+	named := false
+	if err := audit.Search(dir, audit.Filter{Event: string(c.Event)}, func(audit.Entry) error { named = true; return nil }); err != nil {
+		return err
+	}
+	if !named {
+		return exit(exitNotFound, "no event matches: none of the whole log is named %q; `priormesh audit --help` lists the names", string(c.Event))
+	}
+	return exit(exitNotFound, "no event matches")
 }
 
 func auditLine(w io.Writer, e audit.Entry) error {

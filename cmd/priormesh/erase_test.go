@@ -101,6 +101,33 @@ func TestImportWarnsOfAMixedStudy(t *testing.T) {
 	}
 }
 
+func TestAuditSaysWhichNameNoEventHas(t *testing.T) {
+	dir, files := runningNode(t), t.TempDir()
+	i := dicomtest.Instance{Study: "1.2.3", Series: "1.2.3.1", SOP: "1.2.3.1.1", PatientID: "7", Name: "DOE^JANE", Modality: "CT", Frames: 1}
+	if err := os.WriteFile(filepath.Join(files, "one"), i.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, "", "import", "--home", dir, files); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if r := run(t, "", "erase", "--home", dir, "--yes", "--reason", "request 12", "1.2.3"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	for args, want := range map[string]string{
+		"study.erse":   `none of the whole log is named "study.erse"`,
+		"study.":       "",
+		"study.erased": "",
+	} {
+		r := run(t, "", "audit", "--home", dir, "--event", args)
+		if (r.code == 0) != (want == "") || !strings.Contains(r.stderr, want) {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+	if r := run(t, "", "audit", "--home", dir, "--event", "study.erased", "--study", "1.2.4"); r.code != 4 || strings.Contains(r.stderr, "whole log") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestEraseAtANode(t *testing.T) {
 	dir, files := runningNode(t), t.TempDir()
 	for _, uid := range []string{"1.2.5113", "1.2.6224"} {
