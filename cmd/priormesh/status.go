@@ -85,7 +85,10 @@ func statusText(out io.Writer, s api.Status, now time.Time) {
 	if len(s.Fetches) > 0 {
 		fmt.Fprintf(out, "\nbringing %s:\n", plural(len(s.Fetches), "study", "studies"))
 		for _, f := range s.Fetches {
-			fmt.Fprintf(out, "  %s  %s, %s, %d of %d instances", plain(f.Study), plain(f.Priority), f.State, f.InstancesHere, f.Instances)
+			fmt.Fprintf(out, "  %s  %s, %s", plain(f.Study), plain(f.Priority), f.State)
+			if f.Instances > 0 { // else nobody has given its list yet
+				fmt.Fprintf(out, ", %d of %d instances", f.InstancesHere, f.Instances)
+			}
 			if text := fetchText(f); text != "" {
 				fmt.Fprintf(out, ": %s", text)
 			}
