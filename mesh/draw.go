@@ -695,7 +695,7 @@ func (s *StudyStream) read() {
 		}
 		d := s.owner.Load()
 		if err == nil && d == nil {
-			err = fmt.Errorf("%w: an answer that nobody asked for", ErrBadMessage)
+			err = errors.New("an answer that nobody waits for")
 		}
 		if err == nil {
 			err = d.answered(s, a, len(b))

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -526,8 +527,66 @@ func TestFakeHolder(t *testing.T) {
 				t.Errorf("the error does not name peer and block: %v", err)
 			}
 		}
-		if got := me.peer(villain).WrongBlocks; got != 1 {
-			t.Errorf("the peer has %d wrong blocks against it, want 1", got)
+		if got := me.peer(villain).WrongBlocks; got != 5 {
+			t.Errorf("the peer has %d wrong blocks against it, want 5: silence is none", got)
+		}
+	})
+	t.Run("pushes", func(t *testing.T) {
+		good := block(blocks[0].CID.Bytes(), blocks[0].Data)
+		const none = 0
+		for _, c := range []struct {
+			name    string
+			sent    []byte
+			want    error
+			came    int
+			against int
+		}{
+			{"a wrong block", slices.Concat(good, block(blocks[1].CID.Bytes(), blocks[2].Data)), mesh.ErrWrongBlock, 1, 1},
+			{"a block that is too large", slices.Concat(good, []byte{0xff, 0, 0, 0}), mesh.ErrBadMessage, 1, 1},
+			{"a message that is none", slices.Concat(good, frame([]byte("nonsense"))), mesh.ErrBadMessage, 1, 1},
+			{"a request", slices.Concat(good, frame([]byte{0x83, 4, 1, 0x80})), mesh.ErrBadMessage, 1, 1},
+			{"hanging up", slices.Concat(good, good[:20]), mesh.ErrNotConnected, 1, none},
+			{"the end of the grant", slices.Concat(good, frame([]byte{0x81, 7})), mesh.ErrExpired, 1, none},
+			{"blocks without end", slices.Repeat(good, 200), nil, 200, none},
+		} {
+			before := me.peer(villain).WrongBlocks
+			fakeHolder(h, func(s network.Stream) {
+				_, _ = s.Write(frame(grantBytes(t, villain.key, honest)))
+				_, _ = s.Write(c.sent)
+				if c.want == mesh.ErrBadMessage || c.want == mesh.ErrWrongBlock || c.want == nil {
+					_, _ = io.Copy(io.Discard, s)
+				}
+			})
+			req := ask(villain.id)
+			req.Push = mesh.Push{Depth: mesh.PushHeaders}
+			s, err := me.mesh.OpenStudy(context.Background(), villain.id, req)
+			must(t, err)
+			came := 0
+			for err == nil && came < c.came+1 {
+				if came == c.came && c.want == nil { // who follows the manifests has had enough
+					err = s.Misbehaved()
+					break
+				}
+				var b cas.Block
+				if b, _, err = s.Pushed(context.Background()); err == nil {
+					came++
+					if string(b.Data) != string(blocks[0].Data) {
+						t.Errorf("%s: %d bytes of something", c.name, len(b.Data))
+					}
+				}
+			}
+			if c.want == nil {
+				c.want, c.against = mesh.ErrBadMessage, 1
+			}
+			if !errors.Is(err, c.want) || came != c.came {
+				t.Errorf("%s: %d came, %v; want %d and %v", c.name, came, err, c.came, c.want)
+			}
+			if _, _, err := s.Pushed(context.Background()); err == nil {
+				t.Errorf("%s: the stream goes on", c.name)
+			}
+			if got := me.peer(villain).WrongBlocks - before; got != c.against {
+				t.Errorf("%s: %d wrong blocks are counted, want %d", c.name, got, c.against)
+			}
 		}
 	})
 	t.Run("others make good", func(t *testing.T) {

@@ -97,6 +97,7 @@ type StudyStream struct {
 	f      *frames
 	pushed bool          // all that was to be pushed has come
 	turn   chan struct{} // holds a token while no fetch has claimed it
+	blamed atomic.Bool   // what it sent is counted against its holder
 	spoilt atomic.Bool   // it gave a wrong block or its grant has run out: not to be asked by bitswap either
 	moved  atomic.Int64  // when bytes came last, Unix nanoseconds
 	bound  atomic.Bool   // it waits for its share of this node's line
@@ -314,6 +315,7 @@ func (s *StudyStream) Pushed(ctx context.Context) (b cas.Block, more bool, err e
 // Misbehaved ends a stream whose holder pushed what its manifests do not name.
 func (s *StudyStream) Misbehaved() error {
 	_ = s.Close()
+	s.blame("a block was pushed that is not the next one of the study")
 	return fmt.Errorf("node %s: %w: a block was pushed that is not the next one of the study", s.holder, ErrBadMessage)
 }
 
@@ -323,11 +325,20 @@ func (s *StudyStream) verify(b cas.Block) error {
 	if err := b.Verify(); err == nil {
 		return nil
 	}
+	s.blame("block " + b.CID.String() + " is not what its address says")
+	return &WrongBlockError{Peer: s.holder, CID: b.CID}
+}
+
+// blame counts against the holder what it must not send, once a stream: others are
+// asked first from then on.
+func (s *StudyStream) blame(what string) {
 	s.spoilt.Store(true)
+	if s.blamed.Swap(true) {
+		return
+	}
 	s.m.counters.wrongBlocks.Add(1)
 	s.m.wronged(s.holder, wrongBlock)
-	s.m.log.Error("a node sent a wrong block", "node", s.holder.String(), "block", b.CID.String())
-	return &WrongBlockError{Peer: s.holder, CID: b.CID}
+	s.m.log.Error("a node sent a wrong block", "node", s.holder.String(), "what", what)
 }
 
 func (s *StudyStream) fetchError(ctx context.Context, err error) error {
@@ -339,6 +350,8 @@ func (s *StudyStream) fetchError(ctx context.Context, err error) error {
 		return ErrClosed
 	case errors.As(err, &wrong):
 		return err
+	case errors.Is(err, ErrBadMessage):
+		s.blame(err.Error())
 	case errors.Is(err, io.EOF), errors.Is(err, network.ErrReset), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w %s: the stream broke off: %w", ErrNotConnected, s.holder, err)
 	}
