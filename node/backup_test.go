@@ -100,13 +100,23 @@ func TestRestoredNodeBeginsAnew(t *testing.T) {
 	late := images("1.2.3.5", 2)
 	a.stores(late)
 	b.copies("1.2.3.5", late, a)
+	only := images("1.2.3.7", 1)
+	a.stores(only)
+	b.wait("knows all that came late", func() (bool, string) {
+		s := b.find("1.2.3.7")
+		return len(s) == 1 && s[0].Settled, fmt.Sprintf("%+v", s)
+	})
+	told, err := b.n.Archive().Index.Study("1.2.3.5")
+	if err != nil || len(told) != 1 {
+		t.Fatal(told, err)
+	}
 	b.copies("1.2.3.2", grown, a)
 	if e, err := a.client().Erase(context.Background(), "1.2.3.3", "asked for", func(api.Erasure) {}); err != nil || e.State != "erased" {
 		t.Fatalf("%+v %v", e, err)
 	}
 	for _, m := range []*trust{b, c} {
 		m.wait("hears of the erasure and of what came late", func() (bool, string) {
-			return len(m.find("1.2.3.3")) == 0 && len(m.find("1.2.3.5")) == 1, ""
+			return len(m.find("1.2.3.3")) == 0 && len(m.find("1.2.3.5")) == 1 && len(m.find("1.2.3.7")) == 1, ""
 		})
 	}
 
@@ -131,9 +141,29 @@ func TestRestoredNodeBeginsAnew(t *testing.T) {
 	if _, err := a.n.Archive().Keys.Get(keyName("1.2.3.3", a)); err == nil {
 		t.Error("its key is back")
 	}
-	// What came after the backup comes back from the copy.
+	// What came after the backup comes back from the copy, for who reads it too, and is its own as it was told.
+	a.reads("1.2.3.5", late)
 	a.waitAvailability("1.2.3.5", "ONLINE")
 	a.reads("1.2.3.5", late)
+	if _, err := a.n.Archive().Keys.Get(keyName("1.2.3.5", a)); err != nil {
+		t.Errorf("it came back, and is not its own: %v", err)
+	}
+	c.copies("1.2.3.5", late, a)
+	if now, err := c.n.Archive().Index.Study("1.2.3.5"); err != nil || len(now) != 1 || now[0].Value.Revision != told[0].Value.Revision || now[0].Value.Instances != 2 {
+		t.Errorf("%+v, was %+v: %v", now, told, err)
+	}
+	// What nobody else has is neither unknown nor empty.
+	if s := a.find("1.2.3.7"); len(s) != 1 || s[0].Availability != "NEARLINE" || !s[0].Lost || len(s[0].Copies) != 0 {
+		t.Errorf("what nobody has: %+v", s)
+	}
+	if w, err := a.n.Archive().Caveats("1.2.3.7"); err != nil || len(w) != 1 || !strings.Contains(w[0], "1 instances) and has nothing of it since it was restored") || !strings.Contains(w[0], "send it here again") {
+		t.Errorf("what is not in the backup is not said: %q %v", w, err)
+	}
+	for _, path := range []string{"", "/series", "/metadata", "/instances"} {
+		if resp, body := a.get("/dicom-web/studies/1.2.3.7"+path, "*/*"); resp.StatusCode != 503 || !strings.Contains(string(body), "send it here again") {
+			t.Errorf("%q of it: %d %s", path, resp.StatusCode, body)
+		}
+	}
 	// The copy was left out: it is known, and comes again.
 	if s := a.find("1.2.3.4"); len(s) != 1 || s[0].Availability != "NEARLINE" {
 		t.Errorf("a copy that the backup did not have: %+v", s)
@@ -542,4 +572,38 @@ func TestWhatARestoreLostIsReadThroughAndAPrior(t *testing.T) {
 	a.waitAvailability("1.2.3.6", "ONLINE")
 	_, _, parts = a.retrieve("studies/1.2.3.6")
 	same(t, parts, prior)
+}
+
+// A copy that is told of only when the node is long up again is enough: what was lost
+// comes back without anybody asking.
+func TestWhatARestoreLostComesBackWhenACopyIsTold(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	a, b, c := r[0], r[1], r[2]
+	a.stores(images("1.2.3.1", 1))
+	target := filepath.Join(t.TempDir(), "backup")
+	a.backs(target, api.BackupRequest{})
+	late := images("1.2.3.5", 2)
+	a.stores(late)
+	c.wait("knows all of the study", func() (bool, string) {
+		s := c.find("1.2.3.5")
+		return len(s) == 1 && s[0].Instances == 2 && s[0].Settled, fmt.Sprintf("%+v", s)
+	})
+	c.stop() // it never hears of the copy
+	b.copies("1.2.3.5", late, a)
+	b.stop()
+	a.stop()
+	c.start()
+	a.rises(target)
+	if s := a.find("1.2.3.5"); len(s) != 1 || !s[0].Lost || s[0].Coming || len(s[0].Copies) != 0 {
+		t.Fatalf("%+v", s)
+	}
+	if q := a.n.Archive().Tasks(); len(q) != 0 {
+		t.Fatalf("asked for although nobody is known to have it: %+v", q)
+	}
+	b.start()
+	a.waitAvailability("1.2.3.5", "ONLINE")
+	a.reads("1.2.3.5", late)
+	if s := a.find("1.2.3.5"); s[0].Lost || s[0].Instances != 2 {
+		t.Errorf("%+v", s)
+	}
 }

@@ -413,3 +413,73 @@ func TestAnotherNameDisplacesNobody(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// Two trusts received studies of two people under one UID. Where nothing of it is here
+// either is found by who looks for it, both are brought, and one alone is given.
+func TestTwoPeopleUnderOneUIDAreBothFoundWhereNothingIsHere(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	a, b, c := r[0], r[1], r[2]
+	const uid = "1.2.3.1"
+	hers, other := study(uid, ada, "20200101", 2), study(uid, grace, "20210101", 3)
+	for i := range other {
+		other[i].Modality, other[i].Series, other[i].SOP = "MR", uid+".2", fmt.Sprintf("%s.2.%d", uid, i+1)
+	}
+	a.imports(hers...)
+	b.imports(other...)
+	people := []struct {
+		patient, name, trust string
+		images               []dicomtest.Instance
+	}{{ada.PatientID, ada.Name, "RX1", hers}, {grace.PatientID, grace.Name, "RX2", other}}
+	c.wait("knows all of both", func() (bool, string) {
+		s := c.find(uid)
+		return len(s) == 1 && len(s[0].Versions) == 2 && s[0].Versions[0].Instances+s[0].Versions[1].Instances == 5, fmt.Sprintf("%+v", s)
+	})
+	both := func() {
+		t.Helper()
+		code, header, parts := c.retrieve("studies/" + uid)
+		if w := strings.Join(header.Values("Warning"), " "); code != 200 || !strings.Contains(w, "another patient") {
+			t.Fatalf("%d, Warning %q", code, w)
+		}
+		certain := 0
+		for _, p := range people {
+			f := c.finds("patient=" + p.patient)
+			if len(f.Studies) != 1 {
+				t.Fatalf("%s: %+v", p.patient, f)
+			}
+			s := f.Studies[0]
+			if s.Name != p.name || s.PatientID != p.patient || s.Instances != len(p.images) || !s.MixedPatient || len(s.Versions) != 2 || s.Versions[0].Trust != p.trust || s.Versions[0].OtherPatient || !s.Versions[1].OtherPatient {
+				t.Errorf("%s: %+v", p.patient, s)
+			}
+			if got := c.searched("PatientID=" + p.patient); !slices.Equal(got, []string{uid}) {
+				t.Errorf("%s: %v", p.patient, got)
+			}
+			if s.Availability == "UNAVAILABLE" {
+				if !slices.ContainsFunc(f.Warnings, func(w string) bool {
+					return strings.Contains(w, uid) && strings.Contains(w, "what matches is a version that names")
+				}) {
+					t.Errorf("%s: nothing is said of it: %q", p.patient, f.Warnings)
+				}
+			} else { // who reads it is given this patient's, and nobody's else
+				certain++
+				same(t, parts, p.images)
+			}
+			// An instance of either is given to who names it.
+			code, _, one := c.retrieve("studies/" + uid + "/series/" + p.images[0].Series + "/instances/" + p.images[0].SOP)
+			if code != 200 {
+				t.Fatalf("%s: %d %s", p.patient, code, one)
+			}
+			same(t, one, p.images[:1])
+		}
+		if certain != 1 {
+			t.Errorf("%d rows are of the patient whose images are given", certain)
+		}
+	}
+	both()
+	c.wait("has brought both", func() (bool, string) {
+		here, err := c.n.Archive().Here(uid)
+		return here, fmt.Sprint(err)
+	})
+	a.stop()
+	b.stop()
+	both()
+}
