@@ -75,7 +75,7 @@ PATIENT is the number and, in brackets, who issued it. A Patient ID is an NHS nu
 
 A number may stand on studies of two people by mistake. Where not all studies found by --patient or --nhs are known to be one patient's, a first column tells the patients apart by a letter, and a warning says so; "?" is of a further patient, or not told apart. So it is with a pattern of Patient IDs.
 
-Studies that may be the same patient's, and bear another number, or contradict in name, birth date or sex the study asked for by --study, follow in a table of their own. No node brings them by itself: compare, then fetch them.
+A patient may have several numbers. Studies that are certainly a patient's who was asked for by --patient or --nhs, and bear another number only, follow in a table of their own, as far as all else that was asked for fits. Studies that may be the same patient's, and bear another number, or contradict in name, birth date or sex the study asked for by --study, follow in another one. No node brings them by itself: compare, then fetch them.
 
 INSTANCES ends with + where several trusts received the study and not all of their lists are here: there may be more. TRUSTS received the study. WHERE is "here" (whole on this node), "partly" (a part is whole here: what one trust received, or an older revision), "elsewhere", "damaged", "lost", or "in doubt": what was found names, or may name, another patient than what is given to who reads the study, which has the same UID. --json has all that is known: times, NHS number, who received what, who holds copies, and how far each trust has been heard.
 
@@ -134,9 +134,16 @@ func (c *findCmd) Run(p *program) error {
 		}
 		return exit(exitWrongUse, "--trust: %s is not a trust of this region; there are %s", short(string(c.Trust), 20), plain(strings.Join(known, ", ")))
 	}
-	if len(got.Studies) > 0 || p.json {
+	shown := len(got.Studies)+len(got.Further) > 0
+	if shown || p.json {
 		if err := p.result(got, func(w io.Writer) {
-			studyTable(w, got.Studies)
+			if len(got.Studies) > 0 {
+				studyTable(w, got.Studies)
+			}
+			if len(got.Further) > 0 {
+				fmt.Fprint(w, "\nthe same patient's, under another number:\n")
+				studyTable(w, got.Further)
+			}
 			if len(got.Possible) > 0 {
 				fmt.Fprint(w, "\nperhaps the same patient's, and not known to be:\n")
 				studyTable(w, got.Possible)
@@ -145,7 +152,7 @@ func (c *findCmd) Run(p *program) error {
 			return err
 		}
 	}
-	if len(got.Studies) > 0 && !p.json { // with nothing found they are the answer
+	if shown && !p.json { // with nothing found they are the answer
 		for _, w := range got.Warnings {
 			p.note("warning: %s", plain(w))
 		}
@@ -174,7 +181,7 @@ func (c *findCmd) Run(p *program) error {
 	case len(got.Studies) > 0 && next < got.Total && c.After == "":
 		p.note("%d more: go on with --offset %d", got.Total-next, next)
 	}
-	if len(got.Studies) > 0 {
+	if shown {
 		return nil
 	}
 	switch {
@@ -252,7 +259,7 @@ func studyTable(out io.Writer, studies []api.Study) {
 	if several {
 		fmt.Fprint(w, "PERSON\t")
 	}
-	fmt.Fprintln(w, "PATIENT\tNAME\tBORN\tACCESSION\tDATE\tMODALITY\tDESCRIPTION\tINSTANCES\tTRUSTS\tWHERE\tSTUDY")
+	fmt.Fprintln(w, "PATIENT\tNAME\tBORN\tSEX\tACCESSION\tDATE\tMODALITY\tDESCRIPTION\tINSTANCES\tTRUSTS\tWHERE\tSTUDY")
 	for _, s := range studies {
 		where := "elsewhere"
 		if s.Availability == "ONLINE" {
@@ -281,7 +288,7 @@ func studyTable(out io.Writer, studies []api.Study) {
 		if several {
 			fmt.Fprintf(w, "%s\t", letter(s.Person))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", or(short(patient, 40)), or(name), or(dateText(s.BirthDate)), or(short(s.Accession, 20)),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", or(short(patient, 40)), or(name), or(dateText(s.BirthDate)), or(short(s.Sex, 4)), or(short(s.Accession, 20)),
 			or(dateText(s.Date)), list(s.Modalities), or(short(s.Description, 30)), instances, list(s.Trusts), where, plain(s.Study))
 	}
 	w.Flush()

@@ -65,6 +65,7 @@ type Study struct {
 	NHS          string    `json:"nhs,omitempty"`
 	Name         string    `json:"name,omitempty"`
 	BirthDate    string    `json:"birth_date,omitempty"`
+	Sex          string    `json:"sex,omitempty"`
 	Date         string    `json:"date,omitempty"`
 	Time         string    `json:"time,omitempty"`
 	Accession    string    `json:"accession,omitempty"`
@@ -110,6 +111,10 @@ type StudyVersion struct {
 type Found struct {
 	Studies []Study `json:"studies"`
 	Total   int     `json:"total"` // matches before limit, offset and after
+	// Further are studies that are certainly of a patient of a number that was asked
+	// for, and do not bear it: they bear another. All else that was asked for fits.
+	// The first ones.
+	Further []Study `json:"further,omitempty"`
 	// Possible are further studies that may be of a patient of a number or a study
 	// that was asked for, the first ones: a person decides.
 	Possible []Study `json:"possible,omitempty"`

@@ -16,6 +16,7 @@ const (
 	maxPeople   = 8   // patients
 	maxAsked    = 32  // times that the index is asked for a patient: once for all studies of which the same is said
 	maxPossible = 64  // possible further studies that are named
+	maxFurther  = 64  // further studies of the patients' that are named
 )
 
 // people is whose the studies are that were asked for.
@@ -23,7 +24,8 @@ type people struct {
 	// person tells patients apart, by study, from 1; 0: a further patient, or one that
 	// was not looked at. It has no entries where all are one patient's as far as anybody says.
 	person   map[string]int
-	possible []archive.Found // studies that may be the patients' and do not bear the number that was asked for
+	further  []archive.Found // studies that are the patients' and do not bear the number that was asked for
+	possible []archive.Found // studies that may be
 	said     []string
 }
 
@@ -63,8 +65,16 @@ func peopleOf(ctx context.Context, a *archive.Archive, q index.Query) (people, e
 	if l.people > 1 {
 		p.person = l.person
 	}
+	if pattern {
+		return p, nil
+	}
+	if len(under.StudyUIDs) == 0 {
+		if err := p.findFurther(ctx, a, q, under, l); err != nil {
+			return p, err
+		}
+	}
 	possible := l.possible()
-	if len(possible) == 0 || pattern {
+	if len(possible) == 0 {
 		return p, nil
 	}
 	named := possible[:min(len(possible), maxPossible)]
@@ -75,15 +85,79 @@ func peopleOf(ctx context.Context, a *archive.Archive, q index.Query) (people, e
 	if len(possible) > len(named) {
 		count = fmt.Sprintf("more than %d further studies", len(named))
 	}
+	p.said = append(p.said, fmt.Sprintf("%s may be of a patient of this answer, and not among its studies: number, birth date, name or sex differ, or too little is said; received by %s. A person decides: no node brings such a study by itself", count, trustsOf(p.possible)))
+	return p, nil
+}
+
+// findFurther finds what is certainly the patients', all else that was asked for
+// fits, and does not bear the number that was asked for; and what bears it and has
+// no date, where dates were asked for.
+func (p *people) findFurther(ctx context.Context, a *archive.Archive, q, under index.Query, l lineup) error {
+	q.After, q.Offset, q.Limit, q.Oldest = "", 0, maxFurther, false
+	if q.Date != (index.Range{}) {
+		all := q
+		all.Date, all.Time, all.Combined, all.Limit = index.Range{}, index.Range{}, false, maxUnder
+		ans, err := a.Index.Studies(ctx, all)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, s := range ans.Studies {
+			dated := false
+			for _, st := range s.Statements[:s.Matching] {
+				dated = dated || st.Value.Date != ""
+			}
+			if !dated {
+				n++
+			}
+		}
+		if n > 0 {
+			p.said = append(p.said, fmt.Sprintf("%s no study date and so is not in this answer: ask without dates to see it", counted(n, "further study of this number has", "further studies of this number have each")))
+		}
+	}
+	further := l.further()
+	if l.left && len(further) > 0 { // some may bear the number all the same
+		under.StudyUIDs, under.Limit = further, len(further)
+		ans, err := a.Index.Studies(ctx, under)
+		if err != nil {
+			return err
+		}
+		further = slices.DeleteFunc(further, func(uid string) bool {
+			return slices.ContainsFunc(ans.Studies, func(s index.StudyAnswer) bool { return s.UID == uid })
+		})
+	}
+	if len(further) == 0 {
+		return nil
+	}
+	q.PatientID, q.Issuer, q.NHS = "", "", ""
+	q.StudyUIDs = further
+	found, ans, err := a.Studies(ctx, q)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	p.further = found
+	count := counted(len(found), "further study is", "further studies are")
+	if ans.More {
+		count = fmt.Sprintf("more than %d further studies are", len(found))
+	}
+	p.said = append(p.said, fmt.Sprintf("%s certainly of a patient of this answer, and not among its studies for another number or none: received by %s. Ask by the patient's other numbers, or by UID", count, trustsOf(found)))
+	for _, f := range found {
+		if p.person != nil && l.person[f.UID] > 0 {
+			p.person[f.UID] = l.person[f.UID]
+		}
+	}
+	return nil
+}
+
+func trustsOf(found []archive.Found) string {
 	var at []string
-	for _, f := range p.possible {
+	for _, f := range found {
 		for _, t := range f.Trusts {
 			at = append(at, string(t))
 		}
 	}
 	slices.Sort(at)
-	p.said = append(p.said, fmt.Sprintf("%s may be of a patient of this answer and not shown with it: number, birth date, name or sex differ, or too little is said of it; received by %s. A person decides: no node brings such a study by itself", count, strings.Join(slices.Compact(at), ", ")))
-	return p, nil
+	return strings.Join(slices.Compact(at), ", ")
 }
 
 // lineup gives studies to patients, one after the other.
@@ -166,6 +240,21 @@ func (l *lineup) loose() bool {
 		}
 	}
 	return false
+}
+
+// further lists what is certainly a patient's of those, and is not among what was
+// placed, as far as a query takes UIDs.
+func (l *lineup) further() (studies []string) {
+	seen := make(map[string]bool)
+	for _, v := range l.order {
+		for _, uid := range v.Certain {
+			if !seen[uid] && !l.placed[uid] && len(studies) < index.MaxUIDs {
+				seen[uid] = true
+				studies = append(studies, uid)
+			}
+		}
+	}
+	return studies
 }
 
 // possible lists what may be the patients' and is not among what was placed.

@@ -324,6 +324,11 @@ func (s *server) find(ctx context.Context, iq index.Query) (Found, error) {
 		st.Person = people.person[f.UID]
 		out.Studies = append(out.Studies, st)
 	}
+	for _, f := range people.further {
+		st := studyJSON(f)
+		st.Person = people.person[f.UID]
+		out.Further = append(out.Further, st)
+	}
 	for _, f := range people.possible {
 		out.Possible = append(out.Possible, studyJSON(f))
 	}
@@ -332,7 +337,7 @@ func (s *server) find(ctx context.Context, iq index.Query) (Found, error) {
 
 func studyJSON(f archive.Found) Study {
 	st := Study{
-		Study: f.UID, NHS: f.NHS, Name: f.Name, BirthDate: f.BirthDate, Date: f.Date, Time: f.Time,
+		Study: f.UID, NHS: f.NHS, Name: f.Name, BirthDate: f.BirthDate, Sex: f.Sex, Date: f.Date, Time: f.Time,
 		Accession: f.Accession, Description: f.Description, Modalities: f.Modalities, Series: f.Study.Series,
 		Instances: f.Instances, Bytes: f.Bytes, Availability: availabilityOf(f), Settled: f.Settled, MixedPatient: f.Mixed, Damaged: f.Damaged, Lost: f.Lost, Coming: f.Coming, PartlyHere: f.Part,
 		Received: f.Received, Trusts: []string{}, Copies: []string{}, Versions: versionsJSON(f.Versions), AtLeast: f.AtLeast,
