@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -521,9 +522,41 @@ func TestWhatARestoreLostComesBackFromItsCopies(t *testing.T) {
 	if got := a.status().Studies; got.Own != 2 || got.Copies != 0 {
 		t.Errorf("%+v", got)
 	}
-	if v := a.verifies(); v.Left != 0 {
-		t.Errorf("%+v", v)
+	// What is gone for good is named until it is sent again, also where somebody keeps
+	// a copy of what another trust received of it.
+	gone := func(want string) {
+		t.Helper()
+		st := a.status()
+		got := ""
+		for _, l := range st.Lost {
+			got += l.Study + " " + strings.Join(l.Copies, " ")
+		}
+		v := a.verifies()
+		n := min(len(want), 1)
+		said := strings.Contains(strings.Join(st.Warnings, " "), "nobody is known to hold a copy")
+		_, text := a.get("/metrics", "")
+		if got != want || st.LostAll != (api.LostCounts{Studies: n, Alone: n}) || v.Lost != n || v.Left != 0 || said != (want != "") || !strings.Contains(string(text), fmt.Sprintf(`priormesh_lost_studies{what="alone"} %d`, n)) {
+			t.Errorf("lost: %q, %+v, %+v, %q", got, st.LostAll, v, st.Warnings)
+		}
 	}
+	gone("1.2.3.6 ")
+	theirs := study("1.2.3.6", ada, "20200101", 4)[3:]
+	b.imports(theirs...)
+	c.wait("knows both versions", func() (bool, string) {
+		s := c.find("1.2.3.6")
+		return len(s) == 1 && len(s[0].Versions) == 2, fmt.Sprintf("%+v", s)
+	})
+	c.retrieve("studies/1.2.3.6")
+	a.wait("hears of a copy of the other version", func() (bool, string) {
+		s := a.find("1.2.3.6")
+		return len(s) == 1 && slices.Equal(s[0].Copies, []string{"RX3"}) && s[0].Lost && len(s[0].LostCopies) == 0, fmt.Sprintf("%+v", s)
+	})
+	gone("1.2.3.6 ")
+	a.stop()
+	a.start()
+	gone("1.2.3.6 ")
+	a.stores(nowhere)
+	gone("")
 	// As it was told: nothing has to be brought again by anybody, and more may come.
 	if after := b.find("1.2.3.5")[0]; after.Availability != "ONLINE" || !after.Received.Equal(before.Received) {
 		t.Errorf("%+v, was %+v", after, before)

@@ -29,6 +29,7 @@ var (
 	descReserve      = prometheus.NewDesc("priormesh_disk_reserve_bytes", "Kept free there.", nil, nil)
 	descFull         = prometheus.NewDesc("priormesh_disk_full", "0: there is room; 1: no images are stored; 2: nothing from outside is.", nil, nil)
 	descBucket       = prometheus.NewDesc("priormesh_bucket_reachable", "1 if the last request reached the bucket of originals; absent if they are on disk.", nil, nil)
+	descLost         = prometheus.NewDesc("priormesh_lost_studies", "Studies that were received here and are gone since a restore: \"copied\", they come back from others; \"alone\", nobody is known to hold a copy.", []string{"what"}, nil)
 	descDamaged      = prometheus.NewDesc("priormesh_damaged_blocks", "Blocks and study keys here that are damaged or missing and not repaired.", nil, nil)
 	descVerified     = prometheus.NewDesc("priormesh_verify_bytes_total", "Sealed bytes verified since the start.", nil, nil)
 	descRepaired     = prometheus.NewDesc("priormesh_repaired_blocks_total", "Blocks and study keys repaired since the start.", nil, nil)
@@ -52,7 +53,7 @@ var (
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descStudies, descFetches, descHeard, descBehind, descPeers, descBlocks, descAsked, descBytes, descDoubts, descShutOut, descVotes, descWrong, descRefused, descSpace, descSpaceStudies, descFree, descReserve, descFull,
-		descLag, descAge, descPosition, descEpoch, descForked, descSnapshot, descTaken, descTaking, descBucket, descDamaged, descVerified, descRepaired, descLastVerified, descCircuits, descRelayed} {
+		descLag, descAge, descPosition, descEpoch, descForked, descSnapshot, descTaken, descTaking, descBucket, descLost, descDamaged, descVerified, descRepaired, descLastVerified, descCircuits, descRelayed} {
 		ch <- d
 	}
 }
@@ -67,6 +68,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	if own, copies, err := c.n.archive.Counts(); err == nil {
 		gauge(descStudies, float64(own), "own")
 		gauge(descStudies, float64(copies), "copy")
+	}
+	if _, l, err := c.n.lostStudies(); err == nil {
+		gauge(descLost, float64(l.Studies-l.Alone), "copied")
+		gauge(descLost, float64(l.Alone), "alone")
 	}
 	d := c.n.archive.DamageCounts()
 	gauge(descDamaged, float64(d.Blocks))

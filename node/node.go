@@ -659,6 +659,20 @@ func wrongOf(peers []api.Peer, now time.Time) (out []string) {
 	return out
 }
 
+// lostStudies lists what this node has lost since it was restored.
+func (n *Node) lostStudies() ([]api.Lost, api.LostCounts, error) {
+	out := []api.Lost{}
+	list, all, alone, err := n.archive.LostStudies(maxListed)
+	for _, l := range list {
+		x := api.Lost{Study: l.Study, Copies: []string{}}
+		for _, t := range l.Copies {
+			x.Copies = append(x.Copies, string(t))
+		}
+		out = append(out, x)
+	}
+	return out, api.LostCounts{Studies: all, Alone: alone}, err
+}
+
 // counted is a number with what it counts.
 func counted[N int | uint64](n N, one, many string) string {
 	if n == 1 {
@@ -712,6 +726,16 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	for _, c := range kept {
 		trust, _ := n.index.TrustOf(c.Origin)
 		st.Conflicts = append(st.Conflicts, api.Conflict{Study: c.Study, Instance: c.Instance, Trust: string(trust)})
+	}
+	if st.Lost, st.LostAll, err = n.lostStudies(); err != nil {
+		return api.Status{}, err
+	}
+	if l := st.LostAll; l.Studies > 0 {
+		text := fmt.Sprintf("%s received here and gone since this node was restored from an older backup: see the list of what is lost (--json: `lost`)", counted(l.Studies, "study was", "studies were"))
+		if l.Alone > 0 {
+			text += fmt.Sprintf("; of %d nobody is known to hold a copy: have these sent here again, or import them", l.Alone)
+		}
+		st.Warnings = append(st.Warnings, text)
 	}
 	if st.Damage, st.Damaged, err = n.damage(); err != nil {
 		return api.Status{}, err

@@ -210,7 +210,7 @@ func (l *lostStudies) add(s api.Study) {
 	switch {
 	case !s.Lost:
 		return
-	case len(s.Copies) == 0:
+	case len(s.LostCopies) == 0:
 		l.nowhere++
 		return
 	case s.Coming:
@@ -218,7 +218,7 @@ func (l *lostStudies) add(s api.Study) {
 	default:
 		l.copied++
 	}
-	l.copies = append(l.copies, s.Copies...)
+	l.copies = append(l.copies, s.LostCopies...)
 }
 
 func (l *lostStudies) texts() (out []string) {

@@ -22,13 +22,13 @@ type verifyCmd struct {
 func (verifyCmd) Help() string {
 	return `Reads every block, manifest and study key that is kept here and compares each with its address and with the catalogue. What is damaged or missing is named by its study and never served. While the node runs it is repaired at once from the trusts that hold copies, as far as they can be reached, and what could not be is tried again by itself. Of a node that does not run the home is read directly: nothing is repaired then, but all is noted, and repaired when the node runs.
 
-The exit code is 0 when all is whole or has been repaired, and 7 when damage remains. Interrupting the command ends the verification; what it found stays noted.
+The exit code is 0 when all is whole or has been repaired, and 7 when damage remains, or studies are lost since the node was restored from an older backup. Interrupting the command ends the verification; what it found stays noted.
 
 Example:
 
     priormesh verify --home /srv/priormesh --rate 50MiB
 
-With --json, stdout has one object: {"studies", "instances", "blocks", "bytes", "found": [...], "left", "can_repair"}.`
+With --json, stdout has one object: {"studies", "instances", "blocks", "bytes", "found": [...], "left", "lost", "can_repair"}.`
 }
 
 func (c *verifyCmd) Run(p *program) error {
@@ -51,7 +51,10 @@ func (c *verifyCmd) Run(p *program) error {
 	if err := p.result(report, func(w io.Writer) { verifyText(w, report) }); err != nil {
 		return err
 	}
-	if report.Left == 0 {
+	switch {
+	case report.Left == 0 && report.Lost > 0:
+		return exit(exitDamaged, "what is here is whole, and %s received here and gone since the restore; `priormesh status` lists what is lost, and from where it may come back", plural(report.Lost, "study was", "studies were"))
+	case report.Left == 0:
 		return nil
 	}
 	next := "what other trusts hold is repaired by itself when they can be reached; send what nobody holds here again, or restore it from a backup"
@@ -150,5 +153,15 @@ func damageText(w io.Writer, s api.Status, now time.Time) {
 	}
 	if more := s.Damaged - len(s.Damage); more > 0 {
 		fmt.Fprintf(w, "damaged: %s more\n", plural(more, "study", "studies"))
+	}
+	for _, l := range s.Lost {
+		next := "no copy is known: have it sent again, or import it"
+		if len(l.Copies) > 0 {
+			next = "it comes back from " + list(l.Copies)
+		}
+		fmt.Fprintf(w, "lost: study %s was received here and is gone since the restore; %s\n", plain(l.Study), next)
+	}
+	if more := s.LostAll.Studies - len(s.Lost); more > 0 {
+		fmt.Fprintf(w, "lost: %s more\n", plural(more, "study", "studies"))
 	}
 }

@@ -81,7 +81,8 @@ type Study struct {
 	MixedPatient bool      `json:"mixed_patient,omitempty"`
 	Damaged      bool      `json:"damaged,omitempty"`     // what was received here is not whole any more
 	PartlyHere   bool      `json:"partly_here,omitempty"` // a part is whole here: what one node received, or an older revision
-	Lost         bool      `json:"lost,omitempty"`        // this node received it, and has nothing of it since it was restored from an older backup: it comes from one of Copies, or is to be sent again
+	Lost         bool      `json:"lost,omitempty"`        // this node received it, and has nothing of it since it was restored from an older backup: it comes from one of LostCopies, or is to be sent again
+	LostCopies   []string  `json:"lost_copies,omitempty"` // trusts that hold a copy of it
 	Coming       bool      `json:"coming,omitempty"`      // the fetch queue has it
 	Received     time.Time `json:"received,omitzero"`
 	// Person tells patients apart where studies were asked for by a number of a
@@ -244,8 +245,10 @@ type Status struct {
 	Fetches   []Fetch       `json:"fetches"`
 	Doubts    Doubts        `json:"arrivals_in_doubt"`
 	Settings  Settings      `json:"settings"`
-	Damage    []Damage      `json:"damage"`    // what is stored here is not whole and not repaired yet; the first hundred
-	Damaged   int           `json:"damaged"`   // versions of studies that are damaged, in all
+	Damage    []Damage      `json:"damage"`  // what is stored here is not whole and not repaired yet; the first hundred
+	Damaged   int           `json:"damaged"` // versions of studies that are damaged, in all
+	Lost      []Lost        `json:"lost"`    // studies that were received here and are gone since a restore; the first hundred
+	LostAll   LostCounts    `json:"lost_counts"`
 	Conflicts []Conflict    `json:"conflicts"` // instances kept out because other bytes have their UID
 	Forks     []string      `json:"forks"`     // nodes quarantined for contradicting themselves
 	Forked    []Fork        `json:"forked"`    // the same, log by log
@@ -261,6 +264,19 @@ type Roster struct {
 	Admissions []Admission  `json:"admissions"` // endorsed, and not by enough yet
 	Expulsions []Expulsion  `json:"expulsions"` // voted for, and not by enough yet; and trusts that are expelled
 	Revoked    []Revocation `json:"revoked"`
+}
+
+// Lost is a study that this node has received and has nothing of, since it was
+// restored from an older backup.
+type Lost struct {
+	Study  string   `json:"study"`
+	Copies []string `json:"copies"` // trusts that hold a copy, from where it comes back; none: it is to be sent here again
+}
+
+// LostCounts counts them.
+type LostCounts struct {
+	Studies int `json:"studies"`
+	Alone   int `json:"no_copy"` // of those, nobody is known to hold a copy
 }
 
 // Doubts counts the studies that arrived within priors.window and for which not
@@ -419,6 +435,7 @@ type VerifyReport struct {
 	Found     []Finding `json:"found"`
 	MoreFound int       `json:"more_found,omitempty"` // beyond those listed
 	Left      int       `json:"left"`                 // not repaired
+	Lost      int       `json:"lost"`                 // studies that were received here and are gone since a restore
 	CanRepair bool      `json:"can_repair"`           // the node runs
 }
 

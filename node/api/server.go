@@ -351,6 +351,9 @@ func studyJSON(f archive.Found) Study {
 	for _, t := range f.Trusts {
 		st.Trusts = append(st.Trusts, string(t))
 	}
+	for _, t := range f.LostAt {
+		st.LostCopies = append(st.LostCopies, string(t))
+	}
 	for _, t := range f.Copies {
 		st.Copies = append(st.Copies, string(t))
 	}

@@ -129,7 +129,7 @@ func (s *server) notKept(ctx context.Context, w http.ResponseWriter, study strin
 // VerifyJSON shows a report.
 func VerifyJSON(r archive.VerifyReport, roster index.Roster, self index.NodeID) VerifyReport {
 	out := VerifyReport{Studies: r.Studies, Instances: r.Instances, Blocks: r.Blocks, Bytes: r.Bytes, Found: []Finding{},
-		MoreFound: r.MoreFound, Left: r.Left, CanRepair: r.CanRepair}
+		MoreFound: r.MoreFound, Left: r.Left, Lost: r.Lost, CanRepair: r.CanRepair}
 	for _, f := range r.Found {
 		x := Finding{Damage: DamageJSON(f.Damage, roster, self), Repaired: f.Repaired, From: []string{}}
 		for _, t := range f.From {

@@ -24,6 +24,7 @@ const (
 	tableShelved  byte = 0x47
 	tablePin      byte = 0x48
 	tableScrub    byte = 0x4a
+	tableLost     byte = 0x4b
 	tableErasure  byte = 0x49
 	tableTask     byte = 0x60
 )

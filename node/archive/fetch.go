@@ -235,6 +235,9 @@ func (a *Archive) bringSource(ctx context.Context, id sourceID, st index.Study, 
 	// Whatever becomes of it, nobody needs the holders any more who does not read.
 	defer a.closeRemotes(id)
 	r, leave, err := a.remote(ctx, id, st, mesh.Push{Depth: mesh.PushManifests})
+	if errors.Is(err, errNobody) && id.Origin == a.Self {
+		return fmt.Errorf("this node received it and lost it when it was restored from an older backup, and no copy is known: have it sent here again, or import it (%w)", err)
+	}
 	if err != nil {
 		return err
 	}

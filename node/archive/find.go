@@ -19,6 +19,7 @@ type Found struct {
 	Part        bool            // a part is whole here: what this node received, what another did, or an older revision
 	Damaged     bool            // what was received here is not whole any more
 	Lost        bool            // this node has told that it received it, and has nothing of it since it was restored from an older backup
+	LostAt      []index.TrustID // who holds a copy of what this node has lost
 	Coming      bool            // the fetch queue has it
 	Trusts      []index.TrustID // that received it
 	Copies      []index.TrustID // that hold a whole copy
@@ -113,6 +114,12 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 				if h.Value.Instances > v.Instances {
 					v.Fuller = addTrust(v.Fuller, h.Trust)
 				}
+			}
+		}
+		if x.own && f.Lost {
+			for _, h := range a.holdersOf(x.id, x.said.Revision) {
+				trust, _ := a.Index.TrustOf(h)
+				f.LostAt = addTrust(f.LostAt, trust)
 			}
 		}
 		f.Versions, f.Trusts = append(f.Versions, v), addTrust(f.Trusts, v.Trust)

@@ -254,6 +254,9 @@ func (a *Archive) tellAnew() (renewed, lost int, err error) {
 		}
 		if s.lost() {
 			lost++
+			if err := a.update(func(txn *badger.Txn) error { return putRecord(txn, id.key(tableLost), a.Now().UnixMilli()) }); err != nil {
+				return renewed, lost, err
+			}
 			if err := a.regain(study); err != nil {
 				return renewed, lost, err
 			}

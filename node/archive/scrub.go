@@ -61,6 +61,7 @@ type VerifyReport struct {
 	MoreFound                  int  // damaged versions of studies beyond those listed
 	Left                       int  // damaged versions of studies that are not repaired
 	CanRepair                  bool // the node runs: what is left is tried again by itself
+	Lost                       int  // studies that were received here and are gone since a restore
 	Recovered                  int  // instances that the catalogue had lost, stored again from their blocks
 }
 
@@ -105,6 +106,12 @@ func (a *Archive) Verify(ctx context.Context, o VerifyOptions) (VerifyReport, er
 	}
 	if err := v.awaitRepairs(ctx); err != nil {
 		return v.result(), err
+	}
+	if o.Study == "" {
+		var err error
+		if _, v.report.Lost, _, err = a.LostStudies(0); err != nil {
+			return v.result(), err
+		}
 	}
 	return v.finish()
 }

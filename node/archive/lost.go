@@ -1,0 +1,66 @@
+package archive
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/priormesh/priormesh/index"
+)
+
+// maxLost bounds how many of the studies that this node has lost are counted.
+const maxLost = 100_000
+
+// Lost is a study that this node has received and told, and has nothing of since it
+// was restored from an older backup.
+type Lost struct {
+	Study  string
+	Copies []index.TrustID // who is said to hold a copy; empty: it is to be sent here again
+}
+
+// LostStudies lists those, in the order of their UIDs; alone is how many of them
+// nobody is known to hold. They were noted when the home was restored, and those
+// that have come back since are noted no more.
+func (a *Archive) LostStudies(most int) (list []Lost, all, alone int, err error) {
+	var ids []sourceID
+	err = a.db.View(func(txn *badger.Txn) error {
+		ids = nil
+		return eachRecord(txn, []byte{tableLost}, func(k []byte, _ int64) error {
+			if id, _, ok := parseSourceID(k); ok && len(ids) < maxLost {
+				ids = append(ids, id)
+			}
+			return nil
+		})
+	})
+	for _, id := range ids {
+		said, err := a.Index.Study(id.Study)
+		if err != nil {
+			return list, all, alone, err
+		}
+		s, err := a.source(id)
+		if err != nil && !errors.Is(err, errNoRecord) {
+			return list, all, alone, err
+		}
+		own := slices.IndexFunc(said, func(st index.Authored[index.Study]) bool { return st.Author == id.Origin })
+		if own < 0 || !s.lost() {
+			if err := a.update(func(txn *badger.Txn) error { return txn.Delete(id.key(tableLost)) }); err != nil {
+				return list, all, alone, err
+			}
+			continue
+		}
+		all++
+		l := Lost{Study: id.Study}
+		for _, h := range a.holdersOf(id, said[own].Value.Revision) {
+			trust, _ := a.Index.TrustOf(h)
+			l.Copies = addTrust(l.Copies, trust)
+		}
+		if len(l.Copies) == 0 {
+			alone++
+		}
+		if len(list) < most {
+			list = append(list, l)
+		}
+	}
+	return list, all, alone, err
+}
