@@ -159,9 +159,9 @@ func TestAnExpelledTrustIsCutOff(t *testing.T) {
 		if len(tr.find("1.2.3.3")) != 1 {
 			t.Fatal("what it said before is not found any more")
 		}
-		tr.wait("rests on nothing that is stale", func() (bool, string) {
+		tr.wait("names who is out, and nothing else, in every answer", func() (bool, string) {
 			s := tr.n.Silence()
-			return len(s) == 0, strings.Join(s, "; ")
+			return len(s) == 1 && strings.Contains(s[0], "RX3 was expelled"), strings.Join(s, "; ")
 		})
 	}
 	if _, text := b.get("/metrics", ""); !strings.Contains(string(text), `priormesh_votes_open{to="expel"} 0`) || !strings.Contains(string(text), `priormesh_shut_out{what="trusts"} 1`) {
@@ -177,6 +177,12 @@ func TestAnExpelledTrustIsCutOff(t *testing.T) {
 			t.Fatal("nobody has said again what RX3 voted")
 		}
 	}
+	// What only it holds waits for nobody to be reached.
+	a.operator("POST", "/api/v1/fetches", []byte(`{"study": "1.2.3.3"}`), &f)
+	a.wait("says why it does not come", func() (bool, string) {
+		f := a.fetch("1.2.3.3")
+		return f.State == "waiting" && strings.Contains(f.Waits, "RX3 is let in no more"), fmt.Sprintf("%+v", f)
+	})
 	b.imports(study("1.2.3.2", ada, "20240103", 1)...)
 	out.imports(study("1.2.3.4", ada, "20240104", 1)...)
 	for _, tr := range []*trust{a, d} {
@@ -190,7 +196,7 @@ func TestAnExpelledTrustIsCutOff(t *testing.T) {
 	a.start()
 	a.wait("hears the others", func() (bool, string) {
 		s := a.n.Silence()
-		return len(s) == 0, strings.Join(s, "; ")
+		return len(s) == 1 && strings.Contains(s[0], "RX3 was expelled"), strings.Join(s, "; ")
 	})
 	if e := a.events("trust.expelled"); len(e) != 1 {
 		t.Fatalf("%+v", e)
@@ -405,6 +411,30 @@ func TestCopiesOfAnExpelledTrustStay(t *testing.T) {
 		t.Fatalf("%s: the only copy there is has gone", got)
 	}
 	a.serves(theirs[0].Study, theirs)
+}
+
+// A trust whose only node was revoked is named as that in every answer, not as one
+// that is silent or was never there.
+func TestATrustWithoutANodeIsNamed(t *testing.T) {
+	all := region(t, "RX1", "RX2")
+	a, b := all[0], all[1]
+	b.imports(study("1.2.3.1", ada, "20240101", 1)...)
+	a.hearsOf("1.2.3.1")
+	head, _ := a.n.Index().Head(b.n.Index().Self())
+	v, err := b.home.RevokeNode(b.peer(), "", index.LogEnd{Epoch: head.Epoch, Seq: head.Seq})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.n.Revoke(context.Background(), v.String()); err != nil {
+		t.Fatal(err)
+	}
+	a.wait("names it", func() (bool, string) {
+		f := a.finds("patient=nobody")
+		return len(f.Studies) == 0 && len(f.Warnings) == 1 && strings.HasPrefix(f.Warnings[0], "RX2 has no node any more that is let in"), strings.Join(f.Warnings, "; ")
+	})
+	if f := a.finds("study=1.2.3.1"); len(f.Studies) != 1 {
+		t.Errorf("what it told before: %+v", f)
+	}
 }
 
 // What a node put into its trust's bucket stays its trust's when the node is revoked, and when the trust is expelled.

@@ -302,13 +302,32 @@ func (h *hearing) trusts() []api.TrustStatus {
 func (h *hearing) silence() []string {
 	roster := h.n.index.Roster()
 	lags, lost := h.lags()
-	out := lackingOf(h.trusts(), h.n.index.Self(), h.n.home.Config.Trust, roster, lags)
+	trusts := h.trusts()
+	var out []string
+	trusts = slices.DeleteFunc(trusts, func(t api.TrustStatus) bool { // all of whose nodes were revoked: nobody is to be heard
+		bare := bareOf(roster, index.TrustID(t.Trust))
+		if bare {
+			out = append(out, fmt.Sprintf("%s has no node any more that is let in, they were revoked by its own key: what they told before counts as far as the trust has said, and what it receives is not known here until it has another node admitted", t.Trust))
+		}
+		return bare
+	})
+	out = append(out, lackingOf(trusts, h.n.index.Self(), h.n.home.Config.Trust, roster, lags)...)
 	for _, node := range slices.SortedFunc(maps.Keys(lost), index.NodeID.Compare) {
 		trust, _ := roster.Allowed(node)
 		out = append(out, fmt.Sprintf("%s: this node's index has lost %s of its node %s; they are asked of the others, and answers may lack studies until they are here. See to the disk",
 			trust, counted(lost[node], "fact", "facts"), node))
 	}
 	return out
+}
+
+// bareOf says whether a trust has nodes that were revoked and no other.
+func bareOf(roster index.Roster, trust index.TrustID) bool {
+	for _, id := range roster.Nodes() {
+		if t, in := roster.Allowed(id); in && t == trust {
+			return false
+		}
+	}
+	return slices.ContainsFunc(roster.Revocations(), func(v index.Revocation) bool { return v.Trust == trust })
 }
 
 func lackingOf(trusts []api.TrustStatus, self index.NodeID, own index.TrustID, roster index.Roster, lags []index.Lag) []string {

@@ -574,6 +574,15 @@ func (n *Node) Ready() error { return nil }
 
 // Silence implements api.Node.
 func (n *Node) Silence() []string {
+	out := n.silence()
+	for _, t := range n.index.Roster().Expelled {
+		out = append(out, fmt.Sprintf("%s was expelled from the region: what it told before is found, what it has received since is not known here, and what only it holds cannot be brought", t))
+	}
+	return out
+}
+
+// silence is Silence without what status says in lists of its own.
+func (n *Node) silence() []string {
 	out := append(n.hearing.silence(), n.twins()...)
 	if n.lost != "" {
 		out = append(out, n.lost)
@@ -699,7 +708,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		Version: n.Version, Trust: string(n.home.Config.Trust), Name: n.home.Config.Name, Peer: n.index.Self().String(),
 		Region: roster.Name, HTTP: n.HTTPAddr(), Mesh: n.mesh.Addrs(), Started: n.started.UTC(),
 		Studies: api.StudyCounts{Own: own, Copies: copies, Region: region},
-		Trusts:  n.hearing.trusts(), Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.Silence(),
+		Trusts:  n.hearing.trusts(), Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.silence(),
 	}
 	st.Doubts = api.Doubts(n.priors.Doubts())
 	st.Roster, st.Peers = n.rosterStatus(roster), n.Peers()

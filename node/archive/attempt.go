@@ -341,6 +341,13 @@ func (a *Archive) outcome(at *attempt, err error) outcome {
 		return o
 	}
 	away := at.which(func(g *giver) bool { return g.away })
+	roster := a.Index.Roster()
+	var out []index.NodeID // that are let in no more: they come back only if they are admitted again
+	for _, h := range away {
+		if _, in := roster.Allowed(h); !in {
+			out = append(out, h)
+		}
+	}
 	full := at.which(func(g *giver) bool { return g.full })
 	other := at.which(func(g *giver) bool { return g.other })
 	gave := at.which(func(g *giver) bool { return g.granted })
@@ -352,6 +359,8 @@ func (a *Archive) outcome(at *attempt, err error) outcome {
 		o.on = slices.Concat(gave, away, other)
 	case len(full) > 0:
 		o.free, o.on, o.place, o.why = true, full, true, fmt.Sprintf("as many studies come from %s as may at once (fetch.peer_transfers)", a.trustsOf(full))
+	case len(out) > 0 && len(out) == len(away):
+		o.on, o.why = slices.Concat(away, other), fmt.Sprintf("%s is let in no more (expelled, or its node revoked), and nobody else is known to have the study: it stays queued in case somebody is", a.trustsOf(out))
 	case len(away) > 0:
 		o.on, o.why = slices.Concat(away, other), fmt.Sprintf("%s cannot be reached now; tried when it is back", a.trustsOf(away))
 	case len(other) > 0:
