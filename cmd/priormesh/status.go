@@ -138,6 +138,9 @@ func rosterText(out io.Writer, r api.Roster) {
 	}
 }
 
+// maxDoubtLines is how many of them are listed.
+const maxDoubtLines = 20
+
 // doubtText says for how many studies that arrived lately a person has to look.
 func doubtText(out io.Writer, d api.Doubts) {
 	var what []string
@@ -151,7 +154,13 @@ func doubtText(out io.Writer, d api.Doubts) {
 		what = append(what, fmt.Sprintf("%d have more studies than are brought by themselves", d.Limited))
 	}
 	if len(what) > 0 {
-		fmt.Fprintf(out, "in doubt: of the studies that arrived lately %s: not brought, for a person decides. The log names them; `priormesh find --study` lists what there is\n", list(what))
+		fmt.Fprintf(out, "in doubt: of the studies that arrived lately %s: not brought, for a person decides. `priormesh find --study UID` lists what there is, for each of\n", list(what))
+		for _, uid := range d.Studies[:min(len(d.Studies), maxDoubtLines)] {
+			fmt.Fprintf(out, "  %s\n", plain(uid))
+		}
+		if more := len(d.Studies) - maxDoubtLines; more > 0 {
+			fmt.Fprintf(out, "  and %d more (--json: `arrivals_in_doubt.studies`)\n", more)
+		}
 	}
 }
 

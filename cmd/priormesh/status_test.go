@@ -24,7 +24,10 @@ func TestDoubtsAreSaid(t *testing.T) {
 	if out.Len() > 0 {
 		t.Error(out.String())
 	}
-	doubtText(&out, api.Doubts{Possible: 3, Crowded: 4, Limited: 5})
+	doubtText(&out, api.Doubts{Possible: 3, Crowded: 4, Limited: 5, Studies: strings.Fields(strings.Repeat("1.2.3 ", 24))})
+	if strings.Count(out.String(), "\n  1.2.3\n") == 0 || !strings.Contains(out.String(), "and 4 more") {
+		t.Error(out.String())
+	}
 	for _, text := range texts {
 		if !strings.Contains(out.String(), text) {
 			t.Errorf("%s: lacks %q", out.String(), text)

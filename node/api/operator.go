@@ -285,6 +285,8 @@ type Doubts struct {
 	Possible int `json:"possible"`       // there are studies that may be the patient's
 	Crowded  int `json:"crowded_number"` // more people bear a number of the patient's than one can be
 	Limited  int `json:"limit"`          // not all was looked at, or is brought
+	// Studies are those, by Study Instance UID, the newest first, a hundred at most.
+	Studies []string `json:"studies,omitempty"`
 }
 
 // Settings is what is in force of config.toml. Rates are in bytes a second; 0: no

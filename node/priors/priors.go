@@ -370,7 +370,12 @@ type Doubts struct {
 	Possible int // there are studies that may be the patient's
 	Crowded  int // too many people bear a number of the patient
 	Limited  int // not all was looked at, or is brought
+	// Studies are those that arrived, the newest first, as far as maxDoubts.
+	Studies []string
 }
+
+// maxDoubts is how many are named.
+const maxDoubts = 100
 
 // Doubts says for how many arrivals something was not brought.
 func (e *Engine) Doubts() (n Doubts) {
@@ -391,7 +396,12 @@ func (e *Engine) Doubts() (n Doubts) {
 		if d.limited {
 			n.Limited++
 		}
+		n.Studies = append(n.Studies, study)
 	}
+	slices.SortFunc(n.Studies, func(x, y string) int {
+		return cmp.Or(e.doubts[y].at.Compare(e.doubts[x].at), strings.Compare(x, y))
+	})
+	n.Studies = n.Studies[:min(len(n.Studies), maxDoubts)]
 	return n
 }
 
