@@ -289,7 +289,12 @@ func parseConfig(path string, b []byte) (Config, error) {
 		var bad *toml.DecodeError
 		switch {
 		case errors.As(err, &strict):
-			return Config{}, fmt.Errorf("%s has a setting that this version does not know:\n%s", path, strict.String())
+			var unknown []string
+			for _, e := range strict.Errors[:min(len(strict.Errors), 8)] {
+				line, _ := e.Position()
+				unknown = append(unknown, fmt.Sprintf("%s (line %d)", strings.Join(e.Key(), "."), line))
+			}
+			return Config{}, fmt.Errorf("%s has what this version does not know: %s; see that the name is right, and stands under the right [heading]", path, strings.Join(unknown, ", "))
 		case errors.As(err, &bad):
 			line, col := bad.Position()
 			return Config{}, fmt.Errorf("%s, line %d, column %d: %w", path, line, col, err)

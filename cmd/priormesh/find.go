@@ -116,6 +116,9 @@ func (c *findCmd) Run(p *program) error {
 	if _, err := hex.DecodeString(string(c.After)); err != nil {
 		return exit(exitWrongUse, "--after: %s is not what a page of before ended with; leave it out to begin again", short(string(c.After), 20))
 	}
+	if strings.ContainsAny(string(c.Modality), `,;\`) {
+		return exit(exitWrongUse, "--modality takes one code, such as CT; ask for each in turn")
+	}
 	client, err := c.client(p.ctx)
 	if err != nil {
 		return err
@@ -156,6 +159,9 @@ func (c *findCmd) Run(p *program) error {
 		for _, w := range got.Warnings {
 			p.note("warning: %s", plain(w))
 		}
+	}
+	if c.Name != "" && !strings.ContainsAny(string(c.Name), "*?") && !p.json {
+		p.note("names were compared whole: with * at the end, as in --name %s, those with further names and titles are found too, and those that are written in another way (with a comma, or the given name first)", quoted(nameHint(string(c.Name))))
 	}
 	damaged, lost := 0, lostStudies{}
 	for _, s := range got.Studies {
@@ -237,6 +243,15 @@ func (l *lostStudies) texts() (out []string) {
 		}
 	}
 	return out
+}
+
+// nameHint is a pattern that finds more than a name.
+func nameHint(name string) string {
+	family := strings.FieldsFunc(name, func(r rune) bool { return r == '^' || r == ',' || r == ' ' })
+	if len(family) == 0 {
+		return name + "*"
+	}
+	return family[0] + "*"
 }
 
 // day brings a date to the form that the node reads.

@@ -13,10 +13,10 @@ func TestFindSaysWhereWhatIsLostComesFrom(t *testing.T) {
 	var l lostStudies
 	for _, s := range []api.Study{
 		{},
-		{Lost: true, Copies: []string{"RCC", "RAA"}, Coming: true},
-		{Lost: true, Copies: []string{"RAA"}, Coming: true},
-		{Lost: true, Copies: []string{"RAA"}},
-		{Lost: true},
+		{Lost: true, LostCopies: []string{"RCC", "RAA"}, Coming: true},
+		{Lost: true, LostCopies: []string{"RAA"}, Coming: true},
+		{Lost: true, LostCopies: []string{"RAA"}},
+		{Lost: true, Copies: []string{"RBB"}}, // of what another trust received
 	} {
 		l.add(s)
 	}

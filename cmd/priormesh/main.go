@@ -117,6 +117,10 @@ func (p *program) run(args []string) (code int) {
 		report(p.stderr, exit(exitWrongUse, "%w; `priormesh %s--help` shows how it is used", err, named(err)), "", slices.Contains(args, "--json"))
 		return exitWrongUse
 	}
+	if twice := givenTwice(cmd); twice != "" {
+		report(p.stderr, exit(exitWrongUse, "--%s is given more than once, and only one would count; give it once", twice), "", c.JSON)
+		return exitWrongUse
+	}
 	p.json = c.JSON
 	if err := cmd.Run(p); err != nil {
 		if errors.Is(err, context.Canceled) && p.ctx.Err() != nil && exitCode(err) == exitFailed {
@@ -126,6 +130,21 @@ func (p *program) run(args []string) (code int) {
 		return exitCode(err)
 	}
 	return exitDone
+}
+
+// givenTwice names a flag that is given more than once and takes one value.
+func givenTwice(cmd *kong.Context) string {
+	seen := map[*kong.Flag]bool{}
+	for _, p := range cmd.Path {
+		if p.Flag == nil || p.Resolved || p.Flag.IsCumulative() {
+			continue
+		}
+		if seen[p.Flag] && !p.Flag.IsBool() {
+			return p.Flag.Name
+		}
+		seen[p.Flag] = true
+	}
+	return ""
 }
 
 // named is the command that a mistaken command line is about, with a space.
