@@ -125,6 +125,12 @@ func TestAnExpelledTrustIsCutOff(t *testing.T) {
 			return len(r.Expulsions) == 1 && !r.Expulsions[0].Expelled && slices.Equal(r.Expulsions[0].By, []string{"RX1"}) && r.Expulsions[0].Need == 3, fmt.Sprintf("%+v", r)
 		})
 	}
+	if w := strings.Join(out.status().Warnings, "; "); !strings.Contains(w, "1 of the 3 votes that expel this trust have been heard of (RX1)") {
+		t.Fatalf("the one who is voted out is not told: %s", w)
+	}
+	if w := strings.Join(b.status().Warnings, "; "); strings.Contains(w, "votes that expel this trust") {
+		t.Fatalf("another one is: %s", w)
+	}
 	if _, text := b.get("/metrics", ""); !strings.Contains(string(text), `priormesh_votes_open{to="expel"} 1`) || !strings.Contains(string(text), `priormesh_shut_out{what="trusts"} 0`) {
 		t.Fatal("the metrics do not show the vote")
 	}

@@ -188,6 +188,10 @@ func rosterWarnings(roster index.Roster, own index.TrustID, self index.NodeID) [
 	if expelled(roster, own) {
 		out = append(out, "this trust has been expelled from the region: no node of it is let in by others, and nothing that they say comes here any more. A member can admit it again: `priormesh card`")
 	}
+	if i := slices.IndexFunc(roster.Expulsions, func(x index.Expulsion) bool { return x.Trust == own && x.Have < x.Need }); i >= 0 {
+		x := roster.Expulsions[i]
+		out = append(out, fmt.Sprintf("%d of the %d votes that expel this trust have been heard of (%s). The last ones are not told to who is expelled: if others refuse this node's connections, or are not heard from, it most likely has been; ask them", x.Have, x.Need, strings.Join(names(x.By), ", ")))
+	}
 	for _, m := range roster.Members {
 		if m.Suspended {
 			out = append(out, fmt.Sprintf("none of %s's nodes is let in: it was expelled by votes that are void, because somebody signed two under one number (see below); vote again with `priormesh expel`", m.Trust))
