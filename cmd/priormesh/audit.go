@@ -38,7 +38,7 @@ At the trust that asked:
 At every node, when it obeys:
     trust.expelled   a trust is let in no more; the detail says by whose votes
     node.revoked     nor is a node; the detail says who has passed its trust's word on
-Others: trust.endorsed, expulsion.voted and revocation.said (by this trust, here), node.presented, study.erase, study.erased, copy.erase, copy.erased, copy.evicted, repair.done, backup.taken, home.restored, home.begun.anew, and about the log itself audit.expired (the oldest files were removed, as audit.keep in config.toml asks) and audit.broken.
+Others: trust.endorsed, expulsion.voted, revocation.said and link.said (by this trust, here), node.presented, study.erase, study.erased, copy.erase, copy.erased, copy.evicted, repair.done, backup.taken, home.restored, home.begun.anew, and about the log itself audit.expired (the oldest files were removed, as audit.keep in config.toml asks) and audit.broken.
 
 No patient is named. A study is 8 hexadecimal digits of the SHA-256 of its UID: --study works them out.
 

@@ -59,6 +59,7 @@ type commands struct {
 	Import  importCmd  `cmd:"" help:"Store DICOM files and folders of them in the running node."`
 	Find    findCmd    `cmd:"" help:"Find studies, wherever in the region they are."`
 	Fetch   fetchCmd   `cmd:"" help:"Bring a study here, and wait until it is."`
+	Link    linkCmd    `cmd:"" help:"Say of two numbers that they are one patient's, or two patients', and take it back."`
 	Pin     pinCmd     `cmd:"" help:"Keep the copies of a study, whatever the quota."`
 	Unpin   unpinCmd   `cmd:"" help:"Let the copies of a study go again when space is short."`
 	Erase   eraseCmd   `cmd:"" help:"Erase all that is kept here of a study, for good."`

@@ -203,6 +203,9 @@ func TestExitCodes(t *testing.T) {
 	study := api.Study{Study: "1.2.3", PatientID: "98", Issuer: "RX2", Name: "DOE^JANE\x1b[2J", Date: "20240331", Modalities: []string{"CT", "SR"},
 		Description: "Head", Instances: 42, Trusts: []string{"RX2"}, Availability: "NEARLINE"}
 	found := api.Found{Studies: []api.Study{study}, Total: 3, Warnings: []string{"RX3 has not been heard from since noon"}}
+	survives := api.Identifier{ID: "98", Issuer: "RX1"}
+	linked := api.Link{One: survives, Two: api.Identifier{ID: "9434765919", Issuer: "NHS"}, Standing: "contested", OneStudies: 2, Said: []api.LinkWord{
+		{Trust: "RX1", Own: true, Verdict: "merged", Survives: &survives, Reason: "letter"}, {Trust: "RX2", Verdict: "different"}}}
 	nothing := api.Found{Studies: []api.Study{}, Warnings: []string{"RX3 has not been heard from since noon"}}
 	card := func() string {
 		home, err := node.OpenHome(makeHome(t, "RX7", ""))
@@ -285,6 +288,13 @@ func TestExitCodes(t *testing.T) {
 		"find a pattern":             {answers("GET /api/v1/studies", found), "find --home HOME --name doe^j*", "", 0, `1\.2\.3`, `^warning: RX3[^\n]*\n[^\n]*more: go on[^\n]*\n$`},
 		"find twice":                 {answers(), "find --home HOME --patient 98 --patient 99", "", 2, "", `--patient is given more than once`},
 		"find two kinds":             {answers(), "find --home HOME --modality CT,MR", "", 2, "", `--modality takes one code`},
+		"link":                       {answers("POST /api/v1/links", linked), "link --home HOME --same --reason letter 98^^^RX1 9434765919^^^NHS", "", 0, `^98\^\^\^RX1 \(2 studies\) and 9434765919\^\^\^NHS \(0 studies\): contested.*\n  RX1 \(this node\): merged, 98\^\^\^RX1 survives \(letter\)\n  RX2: different \(-\)\n$`, `no study .* bears 9434765919\^\^\^NHS`},
+		"link, asked":                {answers("POST /api/v1/links", api.Link{Standing: "none"}), "link --home HOME 98^^^RX1 99^^^RX1", "", 4, `nobody says anything`, `nobody says anything`},
+		"link without a reason":      {answers(), "link --home HOME --same 98^^^RX1 99^^^RX1", "", 2, "", `--reason 'letter`},
+		"link by two verdicts":       {answers(), "link --home HOME --same --different --reason why 98^^^RX1 99^^^RX1", "", 2, "", `can't be used together`},
+		"link of no issuer":          {answers(), "link --home HOME --same --reason why 98 99^^^RX1", "", 2, "", `98 is not a number and who issued it`},
+		"link of one":                {answers(), "link --home HOME --same --reason why 98^^^RX1 98^^^RX1", "", 2, "", `one identifier`},
+		"link, a reason alone":       {answers(), "link --home HOME --reason why 98^^^RX1 99^^^RX1", "", 2, "", `--reason goes with`},
 		"nothing in JSON":            {answers("GET /api/v1/studies", nothing), "find --home HOME --json", "", 4, `^\{"studies":\[\],"total":0,"warnings":\["RX3.*"\]\}\n$`, `"code":4`},
 		"find for no ID":             {answers(), "find --home HOME --patient=", "", 2, "", `--patient: is empty; leave the flag out`},
 		"find for a blank ID":        {answers(), "find --home HOME --json --nhs=\u00a0", "", 2, "", `--nhs: is empty.*"code":2`},

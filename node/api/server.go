@@ -45,6 +45,9 @@ type Node interface {
 	// word that a node is not its own any more. Their errors are for people.
 	Expel(ctx context.Context, trust string) (Expulsion, error)
 	Revoke(ctx context.Context, revocation string) (Revocation, error)
+	// Link says something of two identifiers of patients, or shows what is said.
+	// Its errors are for people.
+	Link(ctx context.Context, r LinkRequest) (Link, error)
 	// Silence has one text for each trust that was not heard from.
 	Silence() []string
 	// Basis is what answers rest on.
@@ -124,6 +127,7 @@ func New(o Options) http.Handler {
 		"POST /api/v1/admissions":        s.admit,
 		"POST /api/v1/expulsions":        s.expel,
 		"POST /api/v1/revocations":       s.revoke,
+		"POST /api/v1/links":             s.link,
 		"POST /api/v1/verifications":     s.verify,
 		"POST /api/v1/backups":           s.backup,
 		"POST /api/v1/pins":              s.pin,

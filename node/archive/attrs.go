@@ -140,7 +140,7 @@ func (a *Archive) statement(id sourceID, s source, series []dicom.Dataset) (inde
 			p.Issuer = a.Issuer
 		}
 		st.Patient = append(st.Patient, index.PatientID{ID: p.ID, Issuer: p.Issuer})
-		if st.NHS == "" && nhsIssuer(p.Issuer) {
+		if st.NHS == "" && NHSIssuer(p.Issuer) {
 			if n, ok := dicom.NHSNumber(p.ID); ok {
 				st.NHS = n
 			}
@@ -165,16 +165,16 @@ func addOnce(list []string, v string) []string {
 // NHSNumberOf gives the digits of a Patient ID that is an NHS number: its issuer
 // says so, however it is written.
 func NHSNumberOf(id, issuer string) (digits string, ok bool) {
-	if !nhsIssuer(issuer) {
+	if !NHSIssuer(issuer) {
 		return "", false
 	}
 	return dicom.NHSNumber(id)
 }
 
-// nhsIssuer says whether an issuer's numbers are NHS numbers. A number counts
+// NHSIssuer says whether an issuer's numbers are NHS numbers. A number counts
 // as one only when its issuer says so: a hospital's own ten-digit numbering
 // passes the check digit one time in eleven.
-func nhsIssuer(issuer string) bool {
+func NHSIssuer(issuer string) bool {
 	switch strings.ToUpper(strings.TrimSpace(issuer)) {
 	case "NHS", "2.16.840.1.113883.2.1.4.1", "HTTPS://FHIR.NHS.UK/ID/NHS-NUMBER":
 		return true
