@@ -587,6 +587,9 @@ func (n *Node) silence() []string {
 	if n.lost != "" {
 		out = append(out, n.lost)
 	}
+	if left := n.archive.Unlooked(); left > 0 {
+		out = append(out, fmt.Sprintf("this node's index had lost its newest writes, and %s received here not looked through yet: of these, instances that came shortly before that may be lacking in answers. It goes on by itself", counted(left, "study is", "studies are")))
+	}
 	if n.archive.IndexDamaged() {
 		out = append(out, archive.ErrIndexDamaged.Error())
 	}

@@ -502,11 +502,14 @@ func (n *Node) begun() error {
 // what it had said, and says that the disk is not to be trusted.
 func (n *Node) foundAgain(ctx context.Context, epoch index.Epoch) error {
 	lost := n.anew.Lost
+	if err := n.archive.LookThroughAll(ctx); err != nil {
+		return fmt.Errorf("which studies the index may have lost instances of could not be noted; start the node again: %w", err)
+	}
 	instances, err := n.archive.RecoverLost(ctx)
 	if err != nil {
 		return fmt.Errorf("what the index has lost could not be stored again from its blocks; start the node again: %w", err)
 	}
-	n.lost = fmt.Sprintf("the index on this node's disk had lost its newest writes when this node started: its own log ended at fact %d of epoch %d and had reached fact %d of epoch %d. %s from their blocks, and epoch %d of the log has begun. Of studies that had grown in that time instances may be lacking: send again what came shortly before. See to the disk: it has lost what it said it had written",
+	n.lost = fmt.Sprintf("the index on this node's disk had lost its newest writes when this node started: its own log ended at fact %d of epoch %d and had reached fact %d of epoch %d. %s from their blocks, and epoch %d of the log has begun. Studies that had grown in that time are found again as all that was received here is looked through. See to the disk: it has lost what it said it had written",
 		lost.Have.Seq, lost.Have.Epoch, lost.Said.Seq, lost.Said.Epoch, counted(instances, "instance was stored again", "instances were stored again"), epoch)
 	if err := n.audit.Append(audit.Event{Event: "home.begun.anew", Detail: fmt.Sprintf("the index had lost what was said, epoch %d, %d instances stored again", epoch, instances)}); err != nil {
 		return err

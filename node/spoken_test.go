@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
@@ -142,6 +143,51 @@ func TestAnIndexThatLostItsNewestWritesGoesOnInANewEpoch(t *testing.T) {
 		t.Errorf("after another start: epoch %d", head.Epoch)
 	}
 	r[1].knows(4)
+}
+
+// What a study had gained when the index lost its newest writes is found on the disk,
+// however often the node is stopped before, and nothing of it is swept.
+func TestAStudyThatGrewInWhatTheIndexLostIsWholeAgain(t *testing.T) {
+	for _, stops := range []int{0, 1, 2} {
+		r := region(t, "RX1", "RX2")
+		r[1].stop()
+		r[1].home.Config.Space.SweepAfter, r[1].home.Config.Space.RoundEvery = node.Duration(20*time.Millisecond), node.Duration(50*time.Millisecond)
+		r[1].start()
+		all := study("1.2.3.1", ada, "20240101", 5)
+		r[1].imports(all[:1]...)
+		r[1].imports(study("1.2.3.2", grace, "20240101", 2)...)
+		r[0].knows(2)
+		old := r[1].indexAsItIs()
+		r[1].imports(all[1:]...)
+		r[0].wait("knows five", func() (bool, string) { s := r[0].find("1.2.3.1"); return len(s) == 1 && s[0].Instances == 5, "" })
+		r[1].stop()
+		r[1].putsIndex(old)
+		r[1].start()
+		for range stops {
+			r[1].stop()
+			r[1].start()
+		}
+		for _, tr := range r {
+			tr.wait("shows all five", func() (bool, string) {
+				s := tr.find("1.2.3.1")
+				return len(s) == 1 && s[0].Instances == 5, fmt.Sprintf("%+v", s)
+			})
+			var parts [][]byte
+			tr.wait("gives it", func() (bool, string) {
+				var code int
+				code, _, parts = tr.retrieve("studies/1.2.3.1")
+				return code == 200 && len(parts) == 5, fmt.Sprintf("%d, %d instances", code, len(parts))
+			})
+			same(t, parts, all)
+		}
+		r[1].wait("has looked through all", func() (bool, string) {
+			return !slices.ContainsFunc(r[1].n.Silence(), func(s string) bool { return strings.Contains(s, "not looked through yet") }), strings.Join(r[1].n.Silence(), "; ")
+		})
+		time.Sleep(200 * time.Millisecond) // sweeps go on
+		if v := r[1].verifies(); v.Left != 0 {
+			t.Errorf("%+v", v)
+		}
+	}
 }
 
 // A process that is killed leaves its index as it is: nothing is lost, and no epoch begins.

@@ -118,7 +118,10 @@ type Archive struct {
 	commits  commits
 	news     news
 	foreseen foreseen
-	remotes  remotes
+
+	unlookedLeft atomic.Int64 // studies that are noted in tableUnlooked
+
+	remotes remotes
 
 	settings atomic.Pointer[Fetching]
 	comings  comings
@@ -167,6 +170,9 @@ func Open(o Options) (*Archive, error) {
 	if err := a.erase.catchUp(); err != nil {
 		return nil, err
 	}
+	if err := a.countUnlooked(); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -181,6 +187,7 @@ func (a *Archive) Start(t Transfers) {
 		if _, err := a.RecoverLost(ctx); err != nil && ctx.Err() == nil {
 			a.Log.Error("what the catalogue may have lost could not be looked for; a verification does it again", "error", err)
 		}
+		a.lookThrough(ctx)
 		return nil
 	})
 	a.group.Go(func() error { a.space.run(ctx); return nil })

@@ -25,6 +25,7 @@ const (
 	tablePin      byte = 0x48
 	tableScrub    byte = 0x4a
 	tableLost     byte = 0x4b
+	tableUnlooked byte = 0x4c
 	tableErasure  byte = 0x49
 	tableTask     byte = 0x60
 )

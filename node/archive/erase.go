@@ -599,7 +599,7 @@ func (e *erasures) carryOut(ctx context.Context, r openErasure, gates *[]func())
 }
 
 // studyTables are those whose rows begin with study and origin.
-var studyTables = []byte{tableInstance, tableSource, tableSeries, tableConflict, tableArrival, tableDamage, tableShelved, tableLost}
+var studyTables = []byte{tableInstance, tableSource, tableSeries, tableConflict, tableArrival, tableDamage, tableShelved, tableLost, tableUnlooked}
 
 // uncatalogue removes every row that names the study, and their former
 // versions with them.

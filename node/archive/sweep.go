@@ -33,6 +33,9 @@ func (s *space) sweep(ctx context.Context, id sourceID) (again time.Duration, er
 		return 0, err
 	}
 	defer open()
+	if unlooked, err := s.a.unlooked(id); unlooked || err != nil {
+		return 0, cmpErr(err, errBusy) // what the catalogue has lost lies there yet
+	}
 	if s.a.queue.wants(id.Study) {
 		lost := false
 		if id.Origin == s.a.Self {
