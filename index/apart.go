@@ -3,6 +3,7 @@ package index
 import (
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -33,6 +34,7 @@ type called struct {
 
 type calledGroup struct {
 	over       bool // it has too many words to be a name
+	anonymous  bool // its given name stands for one that is not known, or not given yet
 	generation string
 	newborn    bool
 	ordinals   []string
@@ -153,6 +155,7 @@ func (fold folder) read(text string, g *calledGroup) {
 	}
 	family, given, middle := parts[0], parts[1], parts[2]
 	if len(given) > 0 {
+		g.anonymous = g.newborn || !slices.ContainsFunc(given, isName)
 		g.readings = append(g.readings, readingOf(written, family, given, middle))
 		if len(family) > 0 {
 			g.readings = append(g.readings, readingOf(swapped, given, family, middle))
@@ -225,7 +228,10 @@ func (x *calledGroup) apart(y *calledGroup) apartness {
 		for j := range y.readings {
 			a, b := &x.readings[i], &y.readings[j]
 			if a.mayBe(b) {
-				return notApart
+				if !x.anonymous || !y.anonymous || a.how != written || b.how != written || a.family == "" || b.family == "" || a.family == b.family || mistyped(a.family, b.family) {
+					return notApart
+				}
+				continue // two newborns of other families have one name
 			}
 			// An initial, or a short form, where the other has its family name.
 			if a.how == written && b.how == written && a.family != "" && b.family != "" && (begins(a.given, b.family) || begins(b.given, a.family)) {
@@ -286,8 +292,23 @@ func (a *reading) hasMore(b *reading) bool {
 }
 
 // begins says whether one of two texts begins the other; an empty one begins nothing.
+// Where a character is a word or a syllable, and no letter, it is no initial of others.
 func begins(a, b string) bool {
-	return a != "" && b != "" && (strings.HasPrefix(a, b) || strings.HasPrefix(b, a))
+	if a == "" || b == "" || !strings.HasPrefix(a, b) && !strings.HasPrefix(b, a) {
+		return false
+	}
+	return a == b || !strings.ContainsFunc(a+b, func(r rune) bool {
+		return unicode.In(r, unicode.Han, unicode.Hangul, unicode.Hiragana, unicode.Katakana)
+	})
+}
+
+// noNames stand where no given name is known.
+var noNames = []string{"unknown", "unk", "nfn", "none", "nil", "noname", "name", "na", "child", "son", "daughter"}
+
+// isName says whether a word of a given name is one, as far as that can be told.
+func isName(w string) bool {
+	kinds, _ := newbornWord(w)
+	return len(kinds) == 0 && !slices.Contains(noNames, w)
 }
 
 // sexOf is the sex that a statement says, if it is one that another contradicts.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -858,7 +859,12 @@ func (g *grouping) decide(p, q personID) (bool, error) {
 	if g.relation(a.look, b.look) == agrees {
 		return true, nil
 	}
-	if !mergeable(g.lookList[a.look].date, g.lookList[b.look].date) {
+	x, y := g.lookList[a.look], g.lookList[b.look]
+	if !mergeable(x.date, y.date) {
+		return false, nil
+	}
+	// A person may get another name, and another sex with it: then the birth date is equal.
+	if x.date != y.date && g.apartness(a.look, b.look) == twoPeople && sexesApart(x.sex, g.called[a.look], y.sex, g.called[b.look]) {
 		return false, nil
 	}
 	for _, i := range a.ids {
@@ -1336,7 +1342,16 @@ func slip(a, b string) bool {
 // mergeable says whether two birth dates may be one person's by the word of a link: but for two full dates, neither of which is one
 // that is put for an age that was guessed, and which no slip of a finger tells apart.
 func mergeable(a, b string) bool {
-	return a == "" || b == "" || guessed(a) || guessed(b) || a == b || slip(a, b)
+	return a == "" || b == "" || a == b || slip(a, b) || (guessed(a) || guessed(b)) && yearsApart(a, b) <= maxGuess
+}
+
+// maxGuess is by how many years a guessed age may be wrong.
+const maxGuess = 10
+
+func yearsApart(a, b string) int {
+	x, _ := strconv.Atoi(a[:4]) // dates are of eight digits here
+	y, _ := strconv.Atoi(b[:4])
+	return max(x-y, y-x)
 }
 
 // guessed says of a birth date that it may be one that is put for an age that was guessed.

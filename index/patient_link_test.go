@@ -173,6 +173,38 @@ func TestPeopleWhoLookAlike(t *testing.T) {
 	}
 }
 
+// A person's word joins who changed name and sex, and who had no date; it joins no
+// adult with a child for a first of January, nor people of two names and two sexes
+// who do not share a birth date.
+func TestWhatALinkIsWorth(t *testing.T) {
+	for _, c := range []struct {
+		one, two Study
+		certain  bool
+	}{
+		{Study{Name: "MOSS^JANE", BirthDate: "19800203", Sex: "F"}, Study{Name: "HILL^PETER", BirthDate: "19800203", Sex: "M"}, true},
+		{Study{Name: "MOSS^JANE", BirthDate: "19800203", Sex: "F"}, Study{Name: "HILL^PETER", BirthDate: "20100101", Sex: "M"}, false},
+		{Study{Name: "MOSS^JANE", BirthDate: "19800203", Sex: "F"}, Study{Name: "HILL^PETER", BirthDate: "19850101", Sex: "M"}, false},
+		{Study{Name: "MOSS^JANE", BirthDate: "19800203", Sex: "F"}, Study{Name: "HILL^PETER", Sex: "M"}, false},
+		{Study{Name: "MOSS^JANE", BirthDate: "19800203", Sex: "F"}, Study{Name: "HILL^ANNE", Sex: "F"}, true},
+		{Study{Name: "HILL^PETER", BirthDate: "19800203", Sex: "M"}, Study{Name: "UNKNOWN^MALE", BirthDate: "19900101", Sex: "M"}, true},
+		{Study{Name: "HILL^PETER", BirthDate: "19800203", Sex: "M"}, Study{Name: "UNKNOWN^MALE", BirthDate: "19910101", Sex: "M"}, false},
+	} {
+		m := newMemoryPeople()
+		c.one.UID, c.one.Patient = "1", []PatientID{{"7", "RAA"}}
+		c.two.UID, c.two.Patient = "2", []PatientID{{"8", "RAA"}}
+		m.study("RAA", c.one)
+		m.study("RAA", c.two)
+		m.link("RAA", Link{One: Identifier{ID: "7", Issuer: "RAA"}, Two: Identifier{ID: "8", Issuer: "RAA"}, Verdict: Same})
+		for i, uid := range []string{"1", "2"} {
+			p, err := patientOf(uid, m, dicom.FoldName, dicom.NamesAgree)
+			other := []string{"2", "1"}[i]
+			if err != nil || slices.Contains(p.Certain, other) != c.certain || slices.Contains(p.Possible, other) == c.certain {
+				t.Errorf("%+v and %+v from %s: %s, %v", c.one, c.two, uid, p, err)
+			}
+		}
+	}
+}
+
 func TestIdentifiersOfNobody(t *testing.T) {
 	for id, want := range map[string]bool{
 		"0": true, "00000": true, "0-0": true, "1": true, "123456": true, "12345": true, "1234567890": true, "999999": true, "UNKNOWN": true, "unk": true,

@@ -54,7 +54,7 @@ func peopleOf(ctx context.Context, a *archive.Archive, q index.Query) (people, e
 	if err != nil {
 		return people{}, err
 	}
-	l := lineup{index: a.Index, person: make(map[string]int), placed: make(map[string]bool), views: make(map[string]*view), left: ans.More, pattern: pattern}
+	l := lineup{index: a.Index, person: make(map[string]int), placed: make(map[string]bool), views: make(map[string]*view), left: ans.More || ans.Incomplete, pattern: pattern}
 	for _, s := range ans.Studies {
 		l.placed[s.UID] = true
 		if err := l.place(ctx, s); err != nil {
