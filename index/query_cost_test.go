@@ -188,6 +188,46 @@ func TestAQueryThatIsGivenUpSaysSo(t *testing.T) {
 	}
 }
 
+// A sex alone, or the end of a name alone, is no way by persons: studies are walked by date, and of each the person is read. So with dates
+// no more are read than have a study then, however many there are, and the list of a day is whole. Dates that hold more do not help.
+func TestDatesBoundThePersonsThatAreRead(t *testing.T) {
+	const persons = 200
+	x := openTest(t, "RAA", foundRegion("RAA"))
+	sayPeople(t, x, persons, 1, func(i int) Study {
+		return Study{Name: fmt.Sprintf("NAME%03d^X", i), Sex: []string{"F", "M"}[i%2], Modalities: []string{"CT"}}
+	})
+	month, day := Range{From: "20241201", To: "20241231"}, Range{From: "20241210", To: "20241210"} // 28 studies and one
+	for name, rounds := range map[string][]int{"counted": {128, 2048, 16384}, "not counted": {1, 2, 4}} {
+		x.costs = queryCosts
+		x.costs.rounds, x.costs.fewRows, x.costs.asked = rounds, 1, 28
+		for _, c := range []struct {
+			q          Query
+			found      int
+			incomplete bool
+		}{
+			{Query{Sex: "F", Date: month}, 14, false},
+			{Query{Sex: "X", Date: month}, 0, false},
+			{Query{Name: "*X", Date: month}, 28, false},
+			{Query{Name: "*Y", Date: month}, 0, false},
+			{Query{Sex: "F", Date: month, Modalities: []string{"CT"}}, 14, false},
+			{Query{Sex: "F", Date: day}, 1, false},
+			{Query{Sex: "F"}, 14, true},
+			{Query{Sex: "X"}, 0, true},
+			{Query{Name: "*X"}, 28, true},
+			{Query{Sex: "F", Date: Range{From: "20241101"}}, 14, true},
+		} {
+			a, err := x.Studies(bg, c.q)
+			if err != nil || len(a.Studies) != c.found || a.Incomplete != c.incomplete {
+				t.Errorf("%s: %+v: %d studies, incomplete %v, %v", name, c.q, len(a.Studies), a.Incomplete, err)
+			}
+		}
+		// A page that is full before the bound is met lacks nothing.
+		if a, err := x.Studies(bg, Query{Sex: "F", Limit: 5}); err != nil || len(a.Studies) != 5 || !a.More || a.Incomplete {
+			t.Errorf("%s: a page of %d, incomplete %v, %v", name, len(a.Studies), a.Incomplete, err)
+		}
+	}
+}
+
 // A study of which several authors speak is counted once, whatever they say of its date.
 func TestACountByRowsAloneCountsAStudyOnce(t *testing.T) {
 	x := openTest(t, "RAA", foundRegion("RAA", "RBB"))
