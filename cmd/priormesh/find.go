@@ -190,18 +190,27 @@ func (c *findCmd) Run(p *program) error {
 	if shown {
 		return nil
 	}
+	return nothingShown(got, int(c.Offset), string(c.After))
+}
+
+// nothingShown says why an answer shows no study, and what may be missing of it.
+func nothingShown(got api.Found, offset int, after string) error {
+	warned := plain(strings.Join(got.Warnings, "; "))
 	switch {
 	case got.Next != "":
-		return exit(exitNotFound, "no study is shown of this page: %s", plain(strings.Join(got.Warnings, "; ")))
-	case got.Total > 0 && c.After != "":
+		return exit(exitNotFound, "no study is shown of this page: %s", warned)
+	case got.Total > 0 && after != "" && warned != "":
+		return exit(exitNotFound, "no study was found after this page, and there may be more: %s", warned)
+	case got.Total > 0 && after != "":
 		return exit(exitNotFound, "no study after this page")
-	case got.Total > 0 && int(c.Offset) < got.Total:
-		return exit(exitNotFound, "no study is shown: %s", plain(strings.Join(got.Warnings, "; ")))
+	case got.Total > 0 && offset < got.Total:
+		return exit(exitNotFound, "no study is shown: %s", warned)
+	case got.Total > 0 && warned != "":
+		return exit(exitNotFound, "no study was found from --offset %d on: %d were counted, and there may be more: %s", offset, got.Total, warned)
 	case got.Total > 0:
-		return exit(exitNotFound, "no study from --offset %d on: there are %d", c.Offset, got.Total)
-	}
-	if len(got.Warnings) > 0 {
-		return exit(exitNotFound, "no study matched in what this node has heard; that is not the whole region: %s", plain(strings.Join(got.Warnings, "; ")))
+		return exit(exitNotFound, "no study from --offset %d on: there are %d", offset, got.Total)
+	case warned != "":
+		return exit(exitNotFound, "no study matched in what this node has heard; that is not the whole region: %s", warned)
 	}
 	return exit(exitNotFound, "no study matched")
 }

@@ -38,3 +38,32 @@ func TestFindSaysWhereWhatIsLostComesFrom(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Where nothing is shown, what was warned of is said whichever page was asked for: a search
+// that was given up has not found that there is no more.
+func TestFindThatShowsNothingWarns(t *testing.T) {
+	given := []string{"the search was given up"}
+	for name, c := range map[string]struct {
+		got    api.Found
+		offset int
+		after  string
+		want   string // without the warnings
+		sure   string // if nothing is warned of
+	}{
+		"nothing at all":     {api.Found{}, 0, "", "no study matched in what this node has heard", "no study matched"},
+		"beyond what is":     {api.Found{Total: 5}, 9, "", "no study was found from --offset 9 on: 5 were counted, and there may be more", "no study from --offset 9 on: there are 5"},
+		"after the last one": {api.Found{Total: 5}, 0, "c", "no study was found after this page, and there may be more", "no study after this page"},
+		"all left out":       {api.Found{Total: 5}, 2, "", "no study is shown", ""},
+		"a page left out":    {api.Found{Total: 5, Next: "n"}, 0, "", "no study is shown of this page", ""},
+	} {
+		if c.sure != "" {
+			if err := nothingShown(c.got, c.offset, c.after); err.Error() != c.sure || exitCode(err) != exitNotFound {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		c.got.Warnings = given
+		if err := nothingShown(c.got, c.offset, c.after); !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), ": "+given[0]) || exitCode(err) != exitNotFound {
+			t.Errorf("%s, given up: %v", name, err)
+		}
+	}
+}
