@@ -66,7 +66,9 @@ const (
 	MaxUID      = 64   // bytes of a UID
 	MaxText     = 1024 // bytes of any other text: three groups of 64 characters of 4 bytes, and some
 	MaxManifest = 512  // bytes of a manifest reference
-	maxList     = 32   // identifiers, modalities, body parts
+
+	MaxPatientIDs = 32            // of a study
+	maxList       = MaxPatientIDs // and modalities, body parts
 )
 
 // StudyStatement checks a study and makes its statement. So that no odd header keeps a study out, descriptive texts

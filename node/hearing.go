@@ -133,12 +133,16 @@ func (h *hearing) note() {
 
 // last is when a node was last heard from, in this run or an earlier one.
 func (h *hearing) last(p mesh.Peer) time.Time {
-	if !p.LastHeard.IsZero() {
-		return p.LastHeard.UTC()
+	at := p.LastHeard
+	if at.IsZero() {
+		h.mu.Lock()
+		at = h.before[p.ID].heard
+		h.mu.Unlock()
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.before[p.ID].heard.UTC()
+	if at.After(h.n.Now().Add(clockSlack)) {
+		return time.Time{} // the clock was ahead: nobody knows when that was
+	}
+	return at.UTC()
 }
 
 // inStep is when a node last told of its own log and nothing was lacking here,

@@ -204,6 +204,9 @@ func short(u dicom.UID) string {
 // of more than some kilobytes.
 const maxWarnings = 16
 
+// maxWarning bounds the text of each.
+const maxWarning = 600
+
 // warn adds Warning headers (RFC 7234 5.5; PS3.18 uses code 299 throughout).
 func (s *server) warn(w http.ResponseWriter, texts []string) {
 	h := w.Header()
@@ -220,6 +223,9 @@ func (s *server) warn(w http.ResponseWriter, texts []string) {
 func warning(text string) string {
 	var b strings.Builder
 	b.WriteString(`299 priormesh "`)
+	if len(text) > maxWarning {
+		text = text[:maxWarning] + "..."
+	}
 	for _, r := range text {
 		switch {
 		case r == '"' || r == '\\':

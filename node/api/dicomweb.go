@@ -248,7 +248,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		warnings = append(warnings, fmt.Sprintf("only the newest %d matching studies were looked into; narrow the search", len(ans.Studies)))
 	}
 	warnings = slices.Concat(incomplete(warnings, ans), told(found))
-	unlisted := 0
+	unlisted, unread := 0, 0
 	var all []dicom.Dataset
 	want := q.Offset + q.Limit + 1
 	for _, f := range found {
@@ -262,6 +262,10 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		}
 		if q.Ref.Study == "" && errors.Is(err, archive.ErrNotFound) {
 			continue // being erased, since just now
+		}
+		if err != nil && q.Ref.Study == "" && ctx.Err() == nil { // one study keeps no other back
+			unread++
+			continue
 		}
 		if err != nil {
 			return dicomweb.Result{}, webError(err)
@@ -277,6 +281,9 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 	}
 	if unlisted > 0 {
 		warnings = append(warnings, fmt.Sprintf("%d matching studies are held by other trusts and their series have not been listed here yet; ask for one by its Study Instance UID", unlisted))
+	}
+	if unread > 0 {
+		warnings = append(warnings, counted(unread, "matching study is left out: its list of contents cannot be read here now, or its trust gives none", "matching studies are left out: their lists of contents cannot be read here now, or their trusts give none")+"; ask for one by its Study Instance UID, and the answer says why")
 	}
 	if q.Ref.Study != "" && len(found) == 0 {
 		return dicomweb.Result{Warnings: warnings}, nil

@@ -62,12 +62,24 @@ func counted(n int, one, more string) string {
 	return fmt.Sprintf("%d %s", n, more)
 }
 
+// shortly has the first of the modalities, as long as a modality can be (PS3.5, CS).
+func shortly(modalities []string) (out []string) {
+	const most, length = 8, 16
+	for i, m := range modalities {
+		if i == most {
+			return append(out, "...")
+		}
+		out = append(out, m[:min(len(m), length)])
+	}
+	return out
+}
+
 func versionsText(versions []archive.Version) string {
 	var out []string
 	for _, v := range versions {
 		text := fmt.Sprintf("%s received %s in %d series", v.Trust, counted(v.Instances, "instance", "instances"), v.Series)
 		if len(v.Modalities) > 0 {
-			text += " (" + strings.Join(v.Modalities, ", ") + ")"
+			text += " (" + strings.Join(shortly(v.Modalities), ", ") + ")"
 		}
 		for _, t := range v.Fuller {
 			text += fmt.Sprintf(", and %s holds a copy with more", t)

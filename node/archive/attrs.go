@@ -80,8 +80,9 @@ func fill(known, inst dicom.Dataset) dicom.Dataset {
 	return known
 }
 
-// mixedNumbers is how many patients' numbers a mixed study is found by.
-const mixedNumbers = 16
+// mixedNumbers is how many patients' numbers a mixed study is found by: as many as
+// a study is told with.
+const mixedNumbers = index.MaxPatientIDs
 
 // alsoNumbered has a study of which an instance names another patient found by
 // that one's number too: who looks for him must learn that images are there.
