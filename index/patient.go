@@ -19,6 +19,7 @@ type Patient struct {
 	Possible   []string   // studies that may be the patient's: a person decides
 	Contested  []string   // those of the possible ones of whose identifiers somebody says one thing and somebody another
 	Surviving  Identifier // for display: what a merge says to call the patient by; zero where there is none
+	Read       int        // persons that were read for it: what it has cost
 	Incomplete bool       // a limit was met: some candidates were not looked at, and links that may be one too many count for less
 
 	// Crowded are numbers followed under which too many people are found: of those who bear one only who agrees wholly is certain by it,
@@ -32,6 +33,7 @@ const (
 
 	maxIdentifiers = 64   // identifiers followed
 	maxLookedUnder = 256  // identifiers looked under, to see who bears them
+	maxRead        = 1024 // persons read, to see who bears which identifiers; then no further identifier is looked under
 	maxPersons     = 512  // persons whose studies are listed
 	maxBearers     = 256  // persons under an identifier; more than that are nobody
 	maxNamesakes   = 2048 // persons born on a day
@@ -247,7 +249,9 @@ func (g *grouping) group(uid string) (Patient, error) {
 	if err := g.bringNamesakes(); err != nil {
 		return Patient{}, err
 	}
-	return g.answer(uid)
+	p, err := g.answer(uid)
+	p.Read = len(g.persons)
+	return p, err
 }
 
 // someone reads a person.
@@ -972,7 +976,7 @@ func (g *grouping) bearing(id Identifier) (*bearing, error) {
 	if b, ok := g.known[id]; ok {
 		return b, nil
 	}
-	if len(g.known) >= maxLookedUnder {
+	if len(g.known) >= maxLookedUnder || len(g.persons) >= maxRead {
 		g.full = true
 		return &bearing{nobody: true}, nil
 	}

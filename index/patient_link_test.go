@@ -205,6 +205,35 @@ func TestWhatALinkIsWorth(t *testing.T) {
 	}
 }
 
+// Whoever bears a number together with many others costs no more than so many persons
+// read, however many bear those, and it is said that not all was looked at.
+func TestSoManyPersonsAreReadForOne(t *testing.T) {
+	m := newMemoryPeople()
+	m.study("RAA", Study{UID: "1", Patient: []PatientID{{"7", "RAA"}}, Name: "DOE^JANE", BirthDate: "19700203"})
+	n := 1
+	for i := range 30 { // identifiers beside the patient's, each borne by others too
+		for k := range 60 {
+			n++
+			ids := []PatientID{{fmt.Sprint("X", i), "RAA"}}
+			if k == 0 {
+				ids = append(ids, PatientID{"7", "RAA"})
+			}
+			m.study("RAA", Study{UID: fmt.Sprint(n), Patient: ids, Name: fmt.Sprint("DOE^JANE^^P", n)})
+		}
+	}
+	p, err := patientOf("1", m, dicom.FoldName, dicom.NamesAgree)
+	if err != nil || !p.Incomplete || p.Read > maxRead+maxBearers || p.Read < maxRead {
+		t.Errorf("%d persons read, incomplete: %v, %v", p.Read, p.Incomplete, err)
+	}
+	small := newMemoryPeople()
+	for i := range 3 {
+		small.study("RAA", Study{UID: fmt.Sprint(i + 1), Patient: []PatientID{{"7", "RAA"}}, Name: "DOE^JANE", BirthDate: "19700203", Sex: []string{"", "F", "O"}[i]})
+	}
+	if p, err := patientOf("1", small, dicom.FoldName, dicom.NamesAgree); err != nil || p.Incomplete || len(p.Certain) != 3 || p.Read > 3 {
+		t.Errorf("%s, %d read, %v", p, p.Read, err)
+	}
+}
+
 func TestIdentifiersOfNobody(t *testing.T) {
 	for id, want := range map[string]bool{
 		"0": true, "00000": true, "0-0": true, "1": true, "123456": true, "12345": true, "1234567890": true, "999999": true, "UNKNOWN": true, "unk": true,

@@ -21,7 +21,9 @@ func TestOneStudyOfAMemberHarmsNoAnswer(t *testing.T) {
 	mine := long
 	mine.UID = "1.2.3.1"
 	r[1].tells(mine)
-	r[0].wait("knows both", func() (bool, string) { return len(r[0].find("1.2.3.9")) == 1 && len(r[0].find("1.2.3.1")[0].Versions) == 2, "" })
+	r[0].wait("knows both", func() (bool, string) {
+		return len(r[0].find("1.2.3.9")) == 1 && len(r[0].find("1.2.3.1")[0].Versions) == 2, ""
+	})
 	for path, want := range map[string]int{"series?PatientID=" + ada.PatientID: 1, "instances?PatientID=" + ada.PatientID: 3, "series": 1, "instances": 3, "studies": 2} {
 		res, body := r[0].get("/dicom-web/"+path, "application/dicom+json")
 		warnings := strings.Join(res.Header.Values("Warning"), " ")

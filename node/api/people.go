@@ -12,11 +12,12 @@ import (
 
 // Limits of what is looked at to tell apart the patients of an answer.
 const (
-	maxUnder    = 256 // studies, the newest
-	maxPeople   = 8   // patients
-	maxAsked    = 32  // times that the index is asked for a patient: once for all studies of which the same is said
-	maxPossible = 64  // possible further studies that are named
-	maxFurther  = 64  // further studies of the patients' that are named
+	maxUnder    = 256  // studies, the newest
+	maxPeople   = 8    // patients
+	maxAsked    = 32   // times that the index is asked for a patient: once for all studies of which the same is said
+	maxPersons  = 8192 // persons that the index reads for that: who bear a number together with very many others cost much
+	maxPossible = 64   // possible further studies that are named
+	maxFurther  = 64   // further studies of the patients' that are named
 )
 
 // people is whose the studies are that were asked for.
@@ -168,6 +169,7 @@ type lineup struct {
 	views   map[string]*view // by what is said of whose a study is
 	order   []*view
 	people  int
+	read    int  // persons, by the index
 	pattern bool // people are told apart, but not those beyond the limit: they are anybody
 	left    bool // there are further studies, or patients
 }
@@ -193,7 +195,7 @@ func (l *lineup) place(ctx context.Context, s index.StudyAnswer) error {
 	text := index.Whose(s.Statements)
 	v := l.views[text]
 	if v == nil {
-		if len(l.views) == maxAsked || l.pattern && l.people == maxPeople {
+		if len(l.views) == maxAsked || l.read >= maxPersons || l.pattern && l.people == maxPeople {
 			l.left = l.left || l.person[s.UID] == 0
 			return nil
 		}
@@ -201,6 +203,7 @@ func (l *lineup) place(ctx context.Context, s index.StudyAnswer) error {
 		if err != nil {
 			return err
 		}
+		l.read += p.Read
 		v = &view{Patient: p, rep: s.UID}
 		l.views[text], l.order = v, append(l.order, v)
 	}

@@ -260,7 +260,7 @@ func (b *burst) view(study string, st *statement) (*view, error) {
 		return nil, err
 	}
 	for _, id := range st.under {
-		b.looks[id] += len(p.Certain) + len(p.Possible)
+		b.looks[id] += max(len(p.Certain)+len(p.Possible), p.Read)
 	}
 	if p.Incomplete || len(p.Certain) > maxPriors {
 		b.tooMany(study, st)
