@@ -550,10 +550,12 @@ func TestFakeHolder(t *testing.T) {
 			{"blocks without end", slices.Repeat(good, 200), nil, 200, none},
 		} {
 			before := me.peer(villain).WrongBlocks
+			endless, want, against := c.want == nil, c.want, c.against
+			stays := endless || want == mesh.ErrBadMessage || want == mesh.ErrWrongBlock
 			fakeHolder(h, func(s network.Stream) {
 				_, _ = s.Write(frame(grantBytes(t, villain.key, honest)))
 				_, _ = s.Write(c.sent)
-				if c.want == mesh.ErrBadMessage || c.want == mesh.ErrWrongBlock || c.want == nil {
+				if stays {
 					_, _ = io.Copy(io.Discard, s)
 				}
 			})
@@ -563,7 +565,7 @@ func TestFakeHolder(t *testing.T) {
 			must(t, err)
 			came := 0
 			for err == nil && came < c.came+1 {
-				if came == c.came && c.want == nil { // who follows the manifests has had enough
+				if came == c.came && endless { // who follows the manifests has had enough
 					err = s.Misbehaved()
 					break
 				}
@@ -575,17 +577,17 @@ func TestFakeHolder(t *testing.T) {
 					}
 				}
 			}
-			if c.want == nil {
-				c.want, c.against = mesh.ErrBadMessage, 1
+			if endless {
+				want, against = mesh.ErrBadMessage, 1
 			}
-			if !errors.Is(err, c.want) || came != c.came {
-				t.Errorf("%s: %d came, %v; want %d and %v", c.name, came, err, c.came, c.want)
+			if !errors.Is(err, want) || came != c.came {
+				t.Errorf("%s: %d came, %v; want %d and %v", c.name, came, err, c.came, want)
 			}
 			if _, _, err := s.Pushed(context.Background()); err == nil {
 				t.Errorf("%s: the stream goes on", c.name)
 			}
-			if got := me.peer(villain).WrongBlocks - before; got != c.against {
-				t.Errorf("%s: %d wrong blocks are counted, want %d", c.name, got, c.against)
+			if got := me.peer(villain).WrongBlocks - before; got != against {
+				t.Errorf("%s: %d wrong blocks are counted, want %d", c.name, got, against)
 			}
 		}
 	})
