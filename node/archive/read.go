@@ -349,6 +349,8 @@ func (a *Archive) versions(study string) ([]version, error) {
 			if v.said, err = a.statement(v.id, s, nil); err != nil {
 				return nil, err
 			}
+		} else {
+			v.said.Mixed = true // of whom it is nobody says any more: it is given beside nothing
 		}
 		out = append(out, v)
 	}

@@ -550,7 +550,7 @@ func (q *queue) changed(study string, by index.NodeID) {
 	}
 	e.dueNow()
 	e.pardoned = true
-	if e.Refusals != nil {
+	if len(e.Refusals) > 0 {
 		q.said = append(q.said, saidOf{study, by})
 	}
 	q.wakeLocked()
@@ -561,7 +561,7 @@ func (q *queue) reopen(s saidOf) error {
 	defer q.record(s.study)()
 	q.mu.Lock()
 	e := q.tasks[s.study]
-	if e == nil || e.off || e.Refusals == nil {
+	if e == nil || e.off || len(e.Refusals) == 0 {
 		q.mu.Unlock()
 		return nil
 	}
