@@ -231,14 +231,17 @@ func stopOften(t *testing.T, n int) []stopped {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	heard := make(chan struct{})
 	defer func() {
 		cmd.Process.Kill()
-		io.Copy(io.Discard, out)
+		<-heard
 		cmd.Wait()
 	}()
 	var last atomic.Int64
 	last.Store(-1)
 	go func() {
+		defer close(heard)
+		defer io.Copy(io.Discard, out)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			if _, text, ok := strings.Cut(lines.Text(), "wrote "); ok {
 				if n, err := strconv.Atoi(text); err == nil {
@@ -263,6 +266,9 @@ func stopOften(t *testing.T, n int) []stopped {
 			}
 			if bytes.Contains(b, []byte("State:\tT")) && allStopped(t, cmd.Process.Pid) {
 				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the process does not stand still, or has ended: %s", b)
 			}
 		}
 		if at := int(last.Load()); at > crashRows {
