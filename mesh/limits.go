@@ -31,6 +31,8 @@ const (
 	maxMemoryPerPeer   = maxStreamsPerPeer / 2 * streamWindow * 3 / 2 // what may come in, what has not been accepted, and what this node opens
 	maxFiles           = 1024
 
+	maxWays = 3 // connections tried to open one study, when one after the other ends beneath it
+
 	maxSlots          = 256      // nodes that wait for circuits at this relay
 	maxCircuits       = 512      // carried by this node
 	maxCircuitsOfPeer = 64       // of one node, at a relay and at the node itself

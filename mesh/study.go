@@ -131,9 +131,26 @@ func (m *Mesh) OpenStudy(ctx context.Context, holder index.NodeID, req StudyRequ
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)()
+	for try := 1; ; try++ {
+		st, s, err := m.tryStudy(ctx, holder, req, request)
+		if err == nil {
+			return st, nil
+		}
+		// The connection may have ended beneath the stream, and the peer be there by
+		// another: of two it closes the worse, and cannot know what is on its way to it.
+		lost := s == nil || s.Conn().IsClosed()
+		if err = m.openError(ctx, holder, err); !lost || try == maxWays || !errors.Is(err, ErrNotConnected) {
+			return nil, err
+		}
+	}
+}
+
+// tryStudy asks on one connection. It gives the stream also where that failed, but
+// nil where none could be opened.
+func (m *Mesh) tryStudy(ctx context.Context, holder index.NodeID, req StudyRequest, request []byte) (*StudyStream, network.Stream, error) {
 	s, err := m.openStream(ctx, holder, protocolStudy)
 	if err != nil {
-		return nil, m.openError(ctx, holder, err)
+		return nil, nil, err
 	}
 	asked := time.Now()
 	st := &StudyStream{m: m, id: m.streams.Add(1), holder: holder, s: s, pushed: req.Push.Depth == PushNothing,
@@ -153,13 +170,13 @@ func (m *Mesh) OpenStudy(ctx context.Context, holder index.NodeID, req StudyRequ
 	}
 	if err != nil {
 		_ = s.Reset()
-		return nil, m.openError(ctx, holder, err)
+		return nil, s, err
 	}
 	f.max, f.idle = maxBlock, m.cfg.Timing.Idle
 	st.f, st.grant, st.priority = f, g, req.Priority
 	st.out.pace.answered(time.Since(asked))
 	f.take = st.take
-	return st, nil
+	return st, s, nil
 }
 
 // take waits for the stream's share of this node's line. What comes is as urgent
