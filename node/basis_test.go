@@ -3,6 +3,8 @@ package node_test
 import (
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,9 +85,37 @@ func TestBasisOfATrustWithTwoNodes(t *testing.T) {
 	}
 }
 
+// One silent node of a trust that is heard by another is named in every answer: what it received is known to nobody else.
+func TestASilentNodeOfATrustThatIsHeardIsNamed(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	first, other := r[0], r[1]
+	second := sibling(first, first)
+	second.start()
+	id := second.n.Archive().Self
+	says := func(tr *trust, want ...string) {
+		t.Helper()
+		tr.wait("says "+strings.Join(want, ", "), func() (bool, string) {
+			res, _ := tr.get("/dicom-web/studies?PatientID=1", "application/dicom+json")
+			got := strings.Join(res.Header.Values("Warning"), "; ")
+			return strings.Count(got, id.String()) == len(want) && !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(got, w) }), got
+		})
+	}
+	for _, tr := range []*trust{first, other} {
+		says(tr)
+	}
+	second.stop()
+	says(other, "RX1: its node "+id.String()+" has not been heard from since")
+	says(first, "RX1: another node of this trust, "+id.String()+", has not been heard from since")
+	second.start()
+	for _, tr := range []*trust{first, other} {
+		says(tr)
+	}
+}
+
 // Each thing that an answer lacks is said, whatever else is.
 func TestAnswersSayWhatTheyLack(t *testing.T) {
 	self, sibling, one, two := index.NodeID{1}, index.NodeID{2}, index.NodeID{3}, index.NodeID{4}
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	trusts := []api.TrustStatus{{Trust: "RX2", Heard: true, Behind: 1}, {Trust: "RX3", Behind: 2}, {Trust: "RX4", Heard: true}, {Trust: "RX5"}}
 	lags := []index.Lag{
 		{Node: self, Trust: "RX1", Epoch: 1, Applied: 9, Heard: 9, Missing: 4, Unread: 5},
@@ -93,10 +123,16 @@ func TestAnswersSayWhatTheyLack(t *testing.T) {
 		{Node: one, Trust: "RX2", Epoch: 1, Missing: 6, Unread: 7, Quarantined: true},
 		{Node: two, Trust: "RX4"},
 		{Node: index.NodeID{5}, Trust: "RX5"},
+		{Node: index.NodeID{7}, Trust: "RX4"},
 	}
-	got := node.LackingOf(trusts, self, "RX1", index.Roster{Unseated: []index.TrustID{"RX6"}}, lags)
+	nodes := []node.Listened{
+		node.ListenedTo(sibling, "RX1", false, time.Time{}), node.ListenedTo(one, "RX2", true, now), node.ListenedTo(index.NodeID{6}, "RX2", false, now),
+		node.ListenedTo(two, "RX4", true, now), node.ListenedTo(index.NodeID{7}, "RX4", false, time.Time{}), node.ListenedTo(index.NodeID{5}, "RX5", false, time.Time{}),
+	}
+	got := node.LackingOf(trusts, nodes, self, "RX1", index.Roster{Unseated: []index.TrustID{"RX6"}}, lags)
 	want := []string{
 		`^RX2 has announced 1 fact`, `^RX3 has never been heard from, and has announced 2 facts`, `^RX5 has never been heard from$`,
+		`^RX1: another node of this trust, \S+, has never been heard from; .* revoke it$`, `^RX2: its node \S+ has not been heard from since 2026-03-01T12:00:00Z, though`, `^RX4: its node \S+ has never been heard from, though`,
 		`^this node itself \(it was restored.*contents of 4 of its facts`, `^this node itself.*5 of its facts cannot be read`,
 		`^RX1: another node of this trust has announced 3 facts`, `^RX2: its node \S+ has signed two histories`, `^RX2: the contents of 6`, `^RX2: 7 of its facts cannot be read by this version; update`,
 		`^RX4: nothing that its node \S+ has said has arrived here yet$`, `^RX6 is not heard`,
@@ -113,7 +149,7 @@ func TestAnswersSayWhatTheyLack(t *testing.T) {
 
 // A head that no log reaches is said in words, and not as a number that is on the way.
 func TestAHeadThatNoLogReachesIsSaidInWords(t *testing.T) {
-	got := node.LackingOf([]api.TrustStatus{{Trust: "RX2", Heard: true, Behind: 1<<55 - 1}, {Trust: "RX3", Heard: true, Behind: api.MaxBehind}}, index.NodeID{1}, "RX1", index.Roster{},
+	got := node.LackingOf([]api.TrustStatus{{Trust: "RX2", Heard: true, Behind: 1<<55 - 1}, {Trust: "RX3", Heard: true, Behind: api.MaxBehind}}, nil, index.NodeID{1}, "RX1", index.Roster{},
 		[]index.Lag{{Node: index.NodeID{2}, Trust: "RX1", Epoch: 1, Applied: 1, Heard: 1 << 55}})
 	if len(got) != 3 || !regexp.MustCompile(`^RX2 says that it has said more than it gives`).MatchString(got[0]) || !regexp.MustCompile(`^RX3 has announced 1000000000 facts`).MatchString(got[1]) ||
 		!regexp.MustCompile(`^RX1: another node of this trust says that it has said more than it gives`).MatchString(got[2]) {

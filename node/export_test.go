@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"os"
+	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
 
@@ -33,6 +34,14 @@ var BasisOf = basisOf
 
 // LackingOf is lackingOf.
 var LackingOf = lackingOf
+
+// Listened is listened.
+type Listened = listened
+
+// ListenedTo makes one.
+func ListenedTo(id index.NodeID, trust index.TrustID, heard bool, last time.Time) Listened {
+	return Listened{node: id, trust: trust, heard: heard, last: last}
+}
 
 // Transfers are the mesh's counters.
 func (n *Node) Transfers() mesh.Counters { return n.mesh.Counters() }

@@ -259,17 +259,37 @@ func (n *Node) forks() []api.Fork {
 	return out
 }
 
+// listened is whether a node is heard now, and when it was last.
+type listened struct {
+	node  index.NodeID
+	trust index.TrustID
+	heard bool
+	last  time.Time // zero: never, as far as it is known
+}
+
+// nodes is what was heard of every other node that is let in.
+func (h *hearing) nodes(roster index.Roster) (out []listened) {
+	now := h.n.Now()
+	peers := make(map[index.NodeID]mesh.Peer)
+	for _, p := range h.n.mesh.Peers() {
+		peers[p.ID] = p
+	}
+	for _, id := range roster.Nodes() {
+		trust, in := roster.Allowed(id)
+		if !in || id == h.n.index.Self() {
+			continue
+		}
+		p := peers[id]
+		p.ID = id
+		out = append(out, listened{node: id, trust: trust, last: h.last(p),
+			heard: p.Connected && now.Sub(p.LastHeard) <= time.Duration(h.n.home.Config.Completeness.HeardWithin)})
+	}
+	return out
+}
+
 // trusts is the state of every other trust on the roster. A trust is heard if
 // any of its nodes is.
-func (h *hearing) trusts() []api.TrustStatus {
-	roster := h.n.index.Roster()
-	now := h.n.Now()
-	peers := make(map[index.TrustID][]mesh.Peer)
-	for _, p := range h.n.mesh.Peers() {
-		if t, ok := roster.Allowed(p.ID); ok {
-			peers[t] = append(peers[t], p)
-		}
-	}
+func (h *hearing) trusts(roster index.Roster, nodes []listened) []api.TrustStatus {
 	lacking := make(map[index.TrustID]api.TrustStatus)
 	lags, _ := h.lags()
 	for i, l := range lags { // by node, then epoch
@@ -290,12 +310,14 @@ func (h *hearing) trusts() []api.TrustStatus {
 		}
 		st := lacking[m.Trust]
 		st.Trust, st.Name = string(m.Trust), m.Name
-		for _, p := range peers[m.Trust] {
-			last := h.last(p)
-			if last.After(st.LastHeard) {
-				st.LastHeard = last
+		for _, n := range nodes {
+			if n.trust != m.Trust {
+				continue
 			}
-			st.Heard = st.Heard || p.Connected && now.Sub(p.LastHeard) <= time.Duration(h.n.home.Config.Completeness.HeardWithin)
+			if n.last.After(st.LastHeard) {
+				st.LastHeard = n.last
+			}
+			st.Heard = st.Heard || n.heard
 		}
 		out = append(out, st)
 	}
@@ -306,7 +328,8 @@ func (h *hearing) trusts() []api.TrustStatus {
 func (h *hearing) silence() []string {
 	roster := h.n.index.Roster()
 	lags, lost := h.lags()
-	trusts := h.trusts()
+	nodes := h.nodes(roster)
+	trusts := h.trusts(roster, nodes)
 	var out []string
 	trusts = slices.DeleteFunc(trusts, func(t api.TrustStatus) bool { // all of whose nodes were revoked: nobody is to be heard
 		bare := bareOf(roster, index.TrustID(t.Trust))
@@ -315,7 +338,7 @@ func (h *hearing) silence() []string {
 		}
 		return bare
 	})
-	out = append(out, lackingOf(trusts, h.n.index.Self(), h.n.home.Config.Trust, roster, lags)...)
+	out = append(out, lackingOf(trusts, nodes, h.n.index.Self(), h.n.home.Config.Trust, roster, lags)...)
 	for _, node := range slices.SortedFunc(maps.Keys(lost), index.NodeID.Compare) {
 		trust, _ := roster.Allowed(node)
 		out = append(out, fmt.Sprintf("%s: this node's index has lost %s of its node %s; they are asked of the others, and answers may lack studies until they are here. See to the disk",
@@ -334,7 +357,7 @@ func bareOf(roster index.Roster, trust index.TrustID) bool {
 	return slices.ContainsFunc(roster.Revocations(), func(v index.Revocation) bool { return v.Trust == trust })
 }
 
-func lackingOf(trusts []api.TrustStatus, self index.NodeID, own index.TrustID, roster index.Roster, lags []index.Lag) []string {
+func lackingOf(trusts []api.TrustStatus, nodes []listened, self index.NodeID, own index.TrustID, roster index.Roster, lags []index.Lag) []string {
 	var out []string
 	heard := map[index.TrustID]bool{own: true}
 	for _, t := range trusts {
@@ -350,6 +373,13 @@ func lackingOf(trusts []api.TrustStatus, self index.NodeID, own index.TrustID, r
 			out = append(out, silentText(t))
 		case behind != "":
 			out = append(out, t.Trust+" "+behind)
+		}
+	}
+	silent := make(map[index.NodeID]bool)
+	for _, n := range nodes {
+		// Of a silent trust all nodes are, and that is said.
+		if silent[n.node] = !n.heard; !n.heard && heard[n.trust] {
+			out = append(out, n.text(own))
 		}
 	}
 	for i, l := range lags { // by node, then epoch
@@ -369,7 +399,7 @@ func lackingOf(trusts []api.TrustStatus, self index.NodeID, own index.TrustID, r
 		if l.Unread > 0 {
 			out = append(out, fmt.Sprintf("%s: %d of its facts cannot be read by this version; update this node", who, l.Unread))
 		}
-		if l.Epoch == 0 && l.Applied == 0 && l.Heard == 0 && l.Node != self && heard[l.Trust] {
+		if l.Epoch == 0 && l.Applied == 0 && l.Heard == 0 && l.Node != self && heard[l.Trust] && !silent[l.Node] {
 			out = append(out, fmt.Sprintf("%s: nothing that its node %s has said has arrived here yet", l.Trust, l.Node))
 		}
 	}
@@ -394,15 +424,35 @@ func silentText(t api.TrustStatus) string {
 	return fmt.Sprintf("%s has not been heard from since %s", t.Trust, t.LastHeard.Format(time.RFC3339))
 }
 
-// silenceOf is the text for one node's trust, empty if it is heard.
+// text says that a node is silent while its trust is heard.
+func (l listened) text(own index.TrustID) string {
+	since := "has never been heard from"
+	if !l.last.IsZero() {
+		since = "has not been heard from since " + l.last.Format(time.RFC3339)
+	}
+	if l.trust == own {
+		return fmt.Sprintf("%s: another node of this trust, %s, %s; what it received since is not known here. If it is gone for good, revoke it", l.trust, l.node, since)
+	}
+	return fmt.Sprintf("%s: its node %s %s, though its trust is heard; what that node received since is not known here", l.trust, l.node, since)
+}
+
+// silenceOf is the text for one node, or for its trust where all of that is silent;
+// empty if it is heard.
 func (h *hearing) silenceOf(id index.NodeID) string {
-	trust, ok := h.n.index.Roster().Allowed(id)
+	roster := h.n.index.Roster()
+	trust, ok := roster.Allowed(id)
 	if !ok {
 		return "its holder is no longer on the roster"
 	}
-	for _, t := range h.trusts() {
+	nodes := h.nodes(roster)
+	for _, t := range h.trusts(roster, nodes) {
 		if t.Trust == string(trust) && !t.Heard {
 			return silentText(t)
+		}
+	}
+	for _, n := range nodes {
+		if n.node == id && !n.heard {
+			return n.text(h.n.home.Config.Trust)
 		}
 	}
 	return ""

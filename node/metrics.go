@@ -93,7 +93,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for p, k := range queued {
 		gauge(descFetches, float64(k), p)
 	}
-	for _, t := range c.n.hearing.trusts() {
+	roster := c.n.index.Roster()
+	for _, t := range c.n.hearing.trusts(roster, c.n.hearing.nodes(roster)) {
 		heard := 0.0
 		if t.Heard {
 			heard = 1
@@ -148,7 +149,6 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descDoubts, float64(doubts.Possible), "possible")
 	gauge(descDoubts, float64(doubts.Crowded), "crowded number")
 	gauge(descDoubts, float64(doubts.Limited), "limit")
-	roster := c.n.index.Roster()
 	gauge(descShutOut, float64(len(roster.Expelled)), "trusts")
 	gauge(descShutOut, float64(len(roster.Revoked)), "nodes")
 	gauge(descVotes, float64(len(roster.Candidates)), "admit")

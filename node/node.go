@@ -711,7 +711,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		Version: n.Version, Trust: string(n.home.Config.Trust), Name: n.home.Config.Name, Peer: n.index.Self().String(),
 		Region: roster.Name, HTTP: n.HTTPAddr(), Mesh: n.mesh.Addrs(), Started: n.started.UTC(),
 		Studies: api.StudyCounts{Own: own, Copies: copies, Region: region},
-		Trusts:  n.hearing.trusts(), Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.silence(),
+		Trusts:  n.hearing.trusts(roster, n.hearing.nodes(roster)), Conflicts: []api.Conflict{}, Forks: []string{}, Forked: n.forks(), Basis: n.Basis(), Warnings: n.silence(),
 	}
 	st.Doubts = api.Doubts(n.priors.Doubts())
 	st.Roster, st.Peers = n.rosterStatus(roster), n.Peers()
