@@ -59,4 +59,9 @@ func TestBehindUntilItComesOrANewEpochBegins(t *testing.T) {
 	behind("of whose new epoch all has come", false)
 	take(first[2])
 	behind("of whom all has come of both", false)
+	third := log(3)
+	take(bare(t, third[0], 0))
+	behind("of whose fact the contents lack", true)
+	take(third[0])
+	behind("of whose fact the contents have come", false)
 }

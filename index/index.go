@@ -1024,15 +1024,17 @@ func (x *Index) Lags() []Lag {
 }
 
 // Behind says whether a node's key has signed heads that have not come, since it began the newest epoch of which something has: what a
-// restored node lost of an earlier one comes no more. It is asked when a peer has told all that it has, and what it finds is kept: after
+// restored node lost of an earlier one comes no more; or whether contents of its facts have not. It is asked when a peer has told all that it has, and what it finds is kept: after
 // a restart nobody tells it again.
-func (x *Index) Behind(node NodeID) (behind bool) {
+func (x *Index) Behind(node NodeID) bool {
 	var unnoted []logID
+	behind, missing := false, false
 	x.mu.RLock()
 	for e := Epoch(1); e <= MaxEpoch; e++ {
 		id := logID{node, e}
 		if st, ok := x.logs[id]; ok {
 			behind = st.heard.Seq > st.last.head.Seq || behind && st.last.head.Seq == 0
+			missing = missing || st.missing > 0
 			if st.heard.Seq > max(st.last.head.Seq, st.noted) {
 				unnoted = append(unnoted, id)
 			}
@@ -1045,7 +1047,7 @@ func (x *Index) Behind(node NodeID) (behind bool) {
 			break
 		}
 	}
-	return behind
+	return behind || missing
 }
 
 // note writes down what was heard of a log.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,7 +153,7 @@ func (g *logSync) try(out []index.Outgoing, err error) {
 // told notes that nothing is lacking here of what a peer has just told of its
 // own log: only its own node can say that there is nothing newer. A digest may
 // say the same of this node's log. Where the peer's key has signed a head that
-// has not come, now or before, nobody can say that nothing is lacking.
+// has not come, now or before, or contents of its facts have not, something is.
 func (g *logSync) told(from index.NodeID, msg index.Message) {
 	agreed := false
 	switch m := msg.(type) {
@@ -162,17 +163,7 @@ func (g *logSync) told(from index.NodeID, msg index.Message) {
 		}
 		agreed = g.sync.Agree(m, g.m.self)
 	case index.Heads:
-		own := false
-		for _, h := range m.Heads {
-			if h.Node != from {
-				continue
-			}
-			if _, behind, err := g.m.deps.Index.Heard(h); err != nil || behind {
-				return
-			}
-			own = true
-		}
-		if !own {
+		if !slices.ContainsFunc(m.Heads, func(h index.Head) bool { return h.Node == from }) {
 			return // of others' logs only
 		}
 	default:
