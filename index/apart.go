@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"unicode"
@@ -115,7 +116,7 @@ func sexOfWord(w string) string {
 		if sex != "" && of != "" && of != sex {
 			return ""
 		}
-		sex = or(sex, of)
+		sex = cmp.Or(sex, of)
 	}
 	return sex
 }
@@ -133,7 +134,7 @@ func (fold folder) read(text string, g *calledGroup) {
 	}
 	if !g.newborn {
 		for _, w := range fold.allWords(comps[4]) {
-			g.generation = or(g.generation, generations[w])
+			g.generation = cmp.Or(g.generation, generations[w])
 		}
 	}
 	// Titles and generations are left out where something is left.
@@ -147,7 +148,7 @@ func (fold folder) read(text string, g *calledGroup) {
 			if !ok {
 				break
 			}
-			g.generation, parts[i] = or(g.generation, gen), parts[i][:last]
+			g.generation, parts[i] = cmp.Or(g.generation, gen), parts[i][:last]
 		}
 	}
 	if len(parts[0])+len(parts[1])+len(parts[2]) == 0 {
@@ -325,7 +326,7 @@ func sexOf(said string) string {
 // sexesApart says whether two are said to be of two sexes: as their statements have it, or words of a name where a statement has nothing.
 func sexesApart(a string, x *called, b string, y *called) bool {
 	differ := func(s, t string) bool { return s != "" && t != "" && s != t }
-	return differ(or(a, x.sex), or(b, y.sex)) || differ(x.sex, y.sex)
+	return differ(cmp.Or(a, x.sex), cmp.Or(b, y.sex)) || differ(x.sex, y.sex)
 }
 
 // fullName is the folded family and given name of a name that has both, so that with a birth date and a number they are one person's: not an

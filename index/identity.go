@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/hex"
-	"fmt"
 
 	"github.com/mr-tron/base58"
 )
@@ -83,12 +82,3 @@ func (r RegionID) IsZero() bool { return r == RegionID{} }
 
 // String returns the region ID in hex.
 func (r RegionID) String() string { return hex.EncodeToString(r[:]) }
-
-// ParseRegionID reads what String writes.
-func ParseRegionID(s string) (RegionID, error) {
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != 32 {
-		return RegionID{}, &MalformedError{What: "region ID", Why: fmt.Sprintf("want %d hex digits", 64)}
-	}
-	return RegionID(b), nil
-}

@@ -1199,7 +1199,7 @@ func (x *Index) Facts(kind Kind, subject string) ([]Authored[[]byte], error) {
 				return false, err
 			}
 			body, err := c.body(no, r)
-			out = append(out, authored(x, a.node, or(r.trust, a.trust), r.at, body))
+			out = append(out, authored(x, a.node, cmp.Or(r.trust, a.trust), r.at, body))
 			return err == nil, err
 		})
 	})
@@ -1227,14 +1227,6 @@ func (c *runCache) typedFacts(kind Kind, subject string, fn func(a author, at lo
 	defer hs.close()
 	_, err = hs.of(uid, origin, func(h heldBy) error { return fn(h.author, h.at, h.trust) })
 	return err
-}
-
-func or[T comparable](a, b T) T {
-	var zero T
-	if a == zero {
-		return b
-	}
-	return a
 }
 
 func authored[T any](x *Index, node NodeID, trust TrustID, at loc, v T) Authored[T] {
@@ -1307,7 +1299,7 @@ func (x *Index) loadFacts(txn *badger.Txn, kind Kind, fn func(author NodeID, tru
 		if err != nil {
 			return false, err
 		}
-		return true, fn(a.node, or(r.trust, a.trust), body)
+		return true, fn(a.node, cmp.Or(r.trust, a.trust), body)
 	})
 }
 

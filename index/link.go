@@ -265,7 +265,7 @@ func (c *runCache) linksOf(one, two Identifier) (out []Authored[Link], err error
 		if err != nil {
 			return false, errDamaged("a link")
 		}
-		out = append(out, authored(c.x, a.node, or(r.trust, a.trust), r.at, l))
+		out = append(out, authored(c.x, a.node, cmp.Or(r.trust, a.trust), r.at, l))
 		return true, nil
 	})
 	slices.SortFunc(out, func(a, b Authored[Link]) int { return a.Author.Compare(b.Author) })

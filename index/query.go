@@ -256,10 +256,10 @@ func (x *Index) Holders(study string, origin NodeID) ([]Holder, error) {
 		return nil, fmt.Errorf("the holders of a study cannot be read from the index: %w", err)
 	}
 	slices.SortFunc(out, func(a, b Holder) int {
-		switch {
-		case a.Origin:
-			return -1
-		case b.Origin:
+		if a.Origin != b.Origin {
+			if a.Origin {
+				return -1
+			}
 			return 1
 		}
 		return cmp.Or(cmp.Compare(b.Revision, a.Revision), a.Node.Compare(b.Node))
@@ -375,7 +375,7 @@ func (h holdings) read(fn func(heldBy) error) error {
 	if err != nil {
 		return err
 	}
-	b.trust = or(b.copyRow.trust, b.author.trust)
+	b.trust = cmp.Or(b.copyRow.trust, b.author.trust)
 	return fn(b)
 }
 

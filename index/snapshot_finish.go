@@ -126,7 +126,7 @@ func (s *snapshotStore) moveSome(w *writing, a author, o Offered) error {
 	epoch := o.Snapshot.Head.Epoch
 	id := logID{a.node, epoch}
 	st := w.state(id)
-	st.trust = or(st.trust, a.trust)
+	st.trust = cmp.Or(st.trust, a.trust)
 	txn := s.x.db.NewTransaction(false) // one that writes has one iterator at a time. Nobody else writes, and no purge runs
 	defer txn.Discard()
 	r := s.x.pageReader(txn, a, epoch)
@@ -218,7 +218,7 @@ func (s *snapshotStore) beginAt(w *writing, a author, o Offered) error {
 	h := o.Snapshot.Head
 	id := logID{h.Node, h.Epoch}
 	st := w.state(id)
-	st.trust, st.base = or(st.trust, a.trust), h
+	st.trust, st.base = cmp.Or(st.trust, a.trust), h
 	if st.last.head.Seq <= h.Seq {
 		st.last = baseLink(h)
 	}

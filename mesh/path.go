@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func dialOrder(addrs []multiaddr.Multiaddr) []network.AddrDelay {
 		}
 		out = append(out, network.AddrDelay{Addr: a, Delay: d})
 	}
-	slices.SortStableFunc(out, func(a, b network.AddrDelay) int { return int(a.Delay - b.Delay) })
+	slices.SortStableFunc(out, func(a, b network.AddrDelay) int { return cmp.Compare(a.Delay, b.Delay) })
 	return out
 }
 

@@ -179,7 +179,7 @@ func (t *twins) lives(id index.NodeID, c network.Conn) {
 	}
 }
 
-// of returns what is known of a node's twin now.
+// twin returns what is known of a node's twin now.
 func (t *twins) twin(id index.NodeID) Twin {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -26,8 +25,7 @@ const (
 // hearing knows which trusts have been heard from, and since when not. Every
 // answer says it: "no priors" means little while a trust is silent.
 type hearing struct {
-	n  *Node
-	mu sync.Mutex
+	n *Node
 	// before is what earlier runs of this node knew; a trust that has been
 	// silent since before the start is named with the right time.
 	before map[index.NodeID]seen
@@ -135,9 +133,7 @@ func (h *hearing) note() {
 func (h *hearing) last(p mesh.Peer) time.Time {
 	at := p.LastHeard
 	if at.IsZero() {
-		h.mu.Lock()
 		at = h.before[p.ID].heard
-		h.mu.Unlock()
 	}
 	if at.After(h.n.Now().Add(clockSlack)) {
 		return time.Time{} // the clock was ahead: nobody knows when that was
@@ -151,8 +147,6 @@ func (h *hearing) inStep(p mesh.Peer) time.Time {
 	if !p.InStep.IsZero() {
 		return p.InStep.UTC()
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	return h.before[p.ID].inStep.UTC()
 }
 

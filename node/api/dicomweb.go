@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -472,7 +473,7 @@ func (s *set) number(t dicom.Tag, n int) { s.text(t, strconv.Itoa(min(n, math.Ma
 
 func (s set) dataset() dicom.Dataset {
 	s.text(dicom.TagSpecificCharacterSet, "ISO_IR 192")
-	slices.SortStableFunc(s, func(a, b dicom.Element) int { return int(int64(a.Tag) - int64(b.Tag)) })
+	slices.SortStableFunc(s, func(a, b dicom.Element) int { return cmp.Compare(a.Tag, b.Tag) })
 	return dicom.Dataset{Elements: s}
 }
 

@@ -76,7 +76,7 @@ func fill(known, inst dicom.Dataset) dicom.Dataset {
 			known.Elements = append(known.Elements, e)
 		}
 	}
-	slices.SortFunc(known.Elements, func(a, b dicom.Element) int { return int(int64(a.Tag) - int64(b.Tag)) })
+	slices.SortFunc(known.Elements, func(a, b dicom.Element) int { return cmp.Compare(a.Tag, b.Tag) })
 	return known
 }
 
@@ -105,7 +105,7 @@ func (a *Archive) alsoNumbered(said, more dicom.Dataset) dicom.Dataset {
 	others.Items = append(slices.Clip(others.Items), item)
 	said.Elements = slices.DeleteFunc(slices.Clone(said.Elements), func(e dicom.Element) bool { return e.Tag == others.Tag })
 	said.Elements = append(said.Elements, others)
-	slices.SortFunc(said.Elements, func(a, b dicom.Element) int { return int(int64(a.Tag) - int64(b.Tag)) })
+	slices.SortFunc(said.Elements, func(a, b dicom.Element) int { return cmp.Compare(a.Tag, b.Tag) })
 	return said
 }
 

@@ -117,12 +117,17 @@ type rows interface {
 
 var errNoRecord = errors.New("not in the catalogue")
 
-func getRecord[T any](txn *badger.Txn, key []byte) (T, error) {
-	var v T
+func getItem(txn *badger.Txn, key []byte) (*badger.Item, error) {
 	item, err := txn.Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) || err == nil && index.Purged(item) {
-		return v, errNoRecord
+		return nil, errNoRecord
 	}
+	return item, err
+}
+
+func getRecord[T any](txn *badger.Txn, key []byte) (T, error) {
+	var v T
+	item, err := getItem(txn, key)
 	if err != nil {
 		return v, err
 	}
@@ -131,6 +136,23 @@ func getRecord[T any](txn *badger.Txn, key []byte) (T, error) {
 		return v, fmt.Errorf("catalogue record of table 0x%02x cannot be read: %w", key[0], err)
 	}
 	return v, nil
+}
+
+// hasRecord says whether there is a record, whatever is in it.
+func hasRecord(txn *badger.Txn, key []byte) (bool, error) {
+	_, err := getItem(txn, key)
+	if errors.Is(err, errNoRecord) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (a *Archive) hasRecord(key []byte) (has bool, err error) {
+	err = a.db.View(func(txn *badger.Txn) (err error) {
+		has, err = hasRecord(txn, key)
+		return err
+	})
+	return has, err
 }
 
 func putRecord(txn *badger.Txn, key []byte, v any) error {

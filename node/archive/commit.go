@@ -228,12 +228,12 @@ func (a *Archive) commitIn(txn *badger.Txn, c *commit) error {
 		return err
 	}
 	seriesKey := id.seriesKey(string(uids.Series))
-	if _, err := txn.Get(seriesKey); errors.Is(err, badger.ErrKeyNotFound) {
+	if known, err := hasRecord(txn, seriesKey); err != nil {
+		return err
+	} else if !known {
 		if err := txn.Set(seriesKey, pick(c.data, seriesTags).Encode()); err != nil {
 			return err
 		}
-	} else if err != nil {
-		return err
 	}
 	sopKey := append([]byte{tableSOP}, uids.Instance...)
 	if copied, err := getRecord[sop](txn, sopKey); err == nil {

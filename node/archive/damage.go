@@ -431,10 +431,10 @@ func (a *Archive) writeDamage(id sourceID, list []suspect) (added int, err error
 		}
 		for _, x := range list {
 			k := id.damageKey(x.c)
-			if _, err := txn.Get(k); err == nil {
-				continue
-			} else if !errors.Is(err, badger.ErrKeyNotFound) {
+			if noted, err := hasRecord(txn, k); err != nil {
 				return err
+			} else if noted {
+				continue
 			}
 			x.Found = now
 			if err := putRecord(txn, k, x.damage); err != nil {
@@ -595,14 +595,7 @@ func (a *Archive) isNoted(id sourceID, c cid.Cid) (bool, error) {
 	if !a.damage.ill(id) {
 		return false, nil
 	}
-	err := a.db.View(func(txn *badger.Txn) error {
-		_, err := txn.Get(id.damageKey(c))
-		return err
-	})
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return false, nil
-	}
-	return err == nil, err
+	return a.hasRecord(id.damageKey(c))
 }
 
 // forgetDamage drops records: their blocks are whole again, or nothing leads to
@@ -615,10 +608,10 @@ func (a *Archive) forgetDamage(id sourceID, blocks ...cid.Cid) error {
 			dropped = 0
 			for _, c := range blocks[:n] {
 				k := id.damageKey(c)
-				if _, err := txn.Get(k); errors.Is(err, badger.ErrKeyNotFound) {
-					continue
-				} else if err != nil {
+				if noted, err := hasRecord(txn, k); err != nil {
 					return err
+				} else if !noted {
+					continue
 				}
 				if err := txn.Delete(k); err != nil {
 					return err

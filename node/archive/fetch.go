@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ func (a *Archive) Cancelled(study string) bool { return a.queue.cancelled(study)
 func (a *Archive) enqueue(t Task, person bool) error {
 	study := t.Study
 	if said, err := a.Index.Study(study); err != nil || len(said) == 0 {
-		return cmpErr(err, ErrNotFound)
+		return cmp.Or(err, ErrNotFound)
 	}
 	here, err := a.Here(study)
 	if err != nil {

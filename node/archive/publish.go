@@ -318,11 +318,10 @@ func (a *Archive) seriesOf(id sourceID) ([]ownSeries, error) {
 
 func (a *Archive) seriesAttrs(id sourceID, series string) (raw []byte, err error) {
 	err = a.db.View(func(txn *badger.Txn) error {
-		item, err := txn.Get(id.seriesKey(series))
-		if err != nil {
-			return err
+		item, err := getItem(txn, id.seriesKey(series))
+		if err == nil {
+			raw, err = item.ValueCopy(nil)
 		}
-		raw, err = item.ValueCopy(nil)
 		return err
 	})
 	return raw, err

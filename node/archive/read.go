@@ -839,14 +839,7 @@ func (a *Archive) await(ctx context.Context, study string, done func() (bool, er
 
 // conflicting says whether an instance of a copy was kept out.
 func (a *Archive) conflicting(id sourceID, series, sopUID string) (bool, error) {
-	err := a.db.View(func(txn *badger.Txn) error {
-		_, err := txn.Get(id.instanceKey(tableConflict, series, sopUID))
-		return err
-	})
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return false, nil
-	}
-	return err == nil, err
+	return a.hasRecord(id.instanceKey(tableConflict, series, sopUID))
 }
 
 // KeptOut is an instance of another trust's study that was kept out.

@@ -716,7 +716,7 @@ func (r *remote) fetch(ctx context.Context, wants []mesh.Want, priority uint8) e
 			return why
 		}
 		if r.ctx.Err() != nil {
-			return cmpErr(err, r.ctx.Err())
+			return cmp.Or(err, r.ctx.Err())
 		}
 		r.opening.Lock()
 		more := r.further(ctx)
@@ -744,13 +744,6 @@ func (r *remote) stopped() error {
 		return why
 	}
 	return nil
-}
-
-func cmpErr(first, second error) error {
-	if first != nil {
-		return first
-	}
-	return second
 }
 
 // has says whether a block is here, durable or not.

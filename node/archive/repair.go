@@ -231,10 +231,10 @@ func (r *repair) stays(list ...suspect) error {
 		if err := r.a.update(func(txn *badger.Txn) error {
 			for _, x := range list[:n] {
 				k := r.id.damageKey(x.c)
-				if _, err := txn.Get(k); errors.Is(err, badger.ErrKeyNotFound) {
-					continue
-				} else if err != nil {
+				if noted, err := hasRecord(txn, k); err != nil {
 					return err
+				} else if !noted {
+					continue
 				}
 				x.Tried, x.Why = now, r.why
 				if err := putRecord(txn, k, x.damage); err != nil {

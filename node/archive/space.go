@@ -112,13 +112,6 @@ func newSpace(a *Archive) *space {
 func (s *space) recover() error {
 	at := s.a.Now().Add(s.a.Space.SweepAfter)
 	s.round = at
-	known := func(txn *badger.Txn, id sourceID) (bool, error) {
-		_, err := txn.Get(id.key(tableShelved))
-		if errors.Is(err, badger.ErrKeyNotFound) {
-			return false, nil
-		}
-		return true, err
-	}
 	return s.a.db.View(func(txn *badger.Txn) error {
 		if err := eachRecord(txn, []byte{tableShelved}, func(k []byte, r shelved) error {
 			id, _, ok := parseSourceID(k)
@@ -141,7 +134,7 @@ func (s *space) recover() error {
 			if !ok {
 				return nil
 			}
-			has, err := known(txn, id)
+			has, err := hasRecord(txn, id.key(tableShelved))
 			if err == nil && !has { // from before there was this record
 				s.sweeps[id] = s.a.Now()
 			}
@@ -657,11 +650,7 @@ func (s *space) changed() {
 func (a *Archive) Unpin(study string) (was bool, err error) {
 	defer a.space.changed()
 	err = a.update(func(txn *badger.Txn) error {
-		_, err := txn.Get(pinKey(study))
-		if was = err == nil; errors.Is(err, badger.ErrKeyNotFound) {
-			return nil
-		}
-		if err != nil {
+		if was, err = hasRecord(txn, pinKey(study)); !was || err != nil {
 			return err
 		}
 		return txn.Delete(pinKey(study))
@@ -684,12 +673,5 @@ func (a *Archive) Pins() ([]Pin, error) {
 }
 
 func (a *Archive) pinned(study string) (bool, error) {
-	err := a.db.View(func(txn *badger.Txn) error {
-		_, err := txn.Get(pinKey(study))
-		return err
-	})
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return false, nil
-	}
-	return err == nil, err
+	return a.hasRecord(pinKey(study))
 }

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -34,7 +35,7 @@ func (s *space) sweep(ctx context.Context, id sourceID) (again time.Duration, er
 	}
 	defer open()
 	if unlooked, err := s.a.unlooked(id); unlooked || err != nil {
-		return 0, cmpErr(err, errBusy) // what the catalogue has lost lies there yet
+		return 0, cmp.Or(err, errBusy) // what the catalogue has lost lies there yet
 	}
 	if s.a.queue.wants(id.Study) {
 		lost := false
@@ -111,8 +112,7 @@ func brief(c cid.Cid) uint64 {
 // catalogued says whether the catalogue knows anything of a source.
 func (a *Archive) catalogued(id sourceID) (known bool, err error) {
 	err = a.db.View(func(txn *badger.Txn) error {
-		_, err := txn.Get(id.key(tableSource))
-		if known = err == nil; err == nil || !errors.Is(err, badger.ErrKeyNotFound) {
+		if known, err = hasRecord(txn, id.key(tableSource)); known || err != nil {
 			return err
 		}
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: id.key(tableInstance)})
@@ -286,11 +286,7 @@ func (s *space) forget(id sourceID) error {
 	err := s.a.update(func(txn *badger.Txn) error {
 		// A deletion of what is not there would write its key again, and that of an
 		// erased study is to be nowhere.
-		_, err := txn.Get(id.key(tableShelved))
-		if errors.Is(err, badger.ErrKeyNotFound) {
-			return nil
-		}
-		if err != nil {
+		if shelved, err := hasRecord(txn, id.key(tableShelved)); !shelved || err != nil {
 			return err
 		}
 		return txn.Delete(id.key(tableShelved))
