@@ -26,7 +26,7 @@ type Found struct {
 	Versions    []Version       // what each node received of it, in the order in which a reader is given them unless Apart
 	MoreCopies  bool            // an author tells of more copies than are listed
 	AtLeast     bool            // Series, Instances and Bytes may be more: versions overlap and are not all listed here, or a copy is Fuller
-	Apart       bool            // what the query asks for is shown, and who reads the study is first given another version, that names, or may name, another patient
+	Apart       bool            // what the query asks for is shown, and who reads the study is first given another version, that names, or may name, another patient; or may be, since nothing of this one is here
 }
 
 // Version is what one node received of a study.
@@ -104,6 +104,8 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		versions[0] = v
 		group(versions)
 	}
+	// Where nothing of it is here, a reader is given whoever can be reached.
+	f.Apart = f.Apart || !versions[0].whole() && slices.ContainsFunc(versions, func(v version) bool { return v.stranger() && !v.bad && !asked[v.id.Origin] })
 	f.Study, f.MoreCopies = versions[0].said, s.Left
 	var shown []version
 	for _, x := range versions {
@@ -243,9 +245,9 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 	var out []Listed
 	var gone error // why something is not listed
 	seen := make(map[string]bool)
-	for _, v := range versions {
-		if v.stranger() {
-			continue
+	for i, v := range versions {
+		if !goesOn(versions, i, len(out) > 0) {
+			break
 		}
 		if v.bad && !v.here.Whole {
 			gone = cmp.Or(gone, error(&Unavailable{Reason: v.badText(), RetryAfter: a.fetching().RetryMax}))

@@ -177,8 +177,7 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 		given := make(map[string]bool)
 		var gone error // why something is not given
 		for i, v := range versions {
-			// Of people who are two only one is shown: whoever has what was asked for.
-			if v.group != 0 && (versions[0].received() || len(given) > 0 && v.group != versions[i-1].group) {
+			if !goesOn(versions, i, len(given) > 0) {
 				break
 			}
 			if ref.Instance != "" && len(given) > 0 {
@@ -293,6 +292,14 @@ func (v version) badText() string {
 // each is kept by itself.
 func toBring(versions []version, v version) bool {
 	return !v.bad && (!v.stranger() || !versions[0].received())
+}
+
+// goesOn says whether a reader, who was given some of the versions before or none,
+// is given of the next one too. Of people who are two only one is shown: whoever has
+// what was asked for.
+func goesOn(versions []version, next int, given bool) bool {
+	v := versions[next]
+	return !v.stranger() || !versions[0].received() && (!given || v.group == versions[next-1].group)
 }
 
 // someHere says whether something of a group is whole here.
