@@ -514,7 +514,9 @@ func TestWhoIsAwayIsNotTakenForWhoIsThere(t *testing.T) {
 	if len(f.Studies) != 1 || f.Studies[0].Name != ada.Name || f.Studies[0].Instances != 5 || f.Studies[0].Availability != "UNAVAILABLE" {
 		t.Errorf("%+v", f.Studies)
 	}
-	if !slices.ContainsFunc(f.Warnings, func(w string) bool { return strings.Contains(w, uid) && strings.Contains(w, "what matches is a version that names") }) {
+	if !slices.ContainsFunc(f.Warnings, func(w string) bool {
+		return strings.Contains(w, uid) && strings.Contains(w, "what matches is a version that names")
+	}) {
 		t.Errorf("%q", f.Warnings)
 	}
 	if _, b := reader.get("/dicom-web/series?PatientID="+ada.PatientID, "application/dicom+json"); strings.Contains(string(b), uid) {

@@ -397,8 +397,8 @@ func (t *transfer) studyManifest() (cas.StudyManifest, error) {
 		return cas.StudyManifest{}, err
 	}
 	m, err := cas.LoadStudy(t.ctx, t.get(), t.key, t.ref)
-	if err == nil && m.UID != t.id.Study {
-		err = errors.New("the manifest that the origin announced is of another study")
+	if err == nil {
+		err = ofStudy(m, t.id.Study)
 	}
 	return m, err
 }
@@ -417,8 +417,8 @@ func (t *transfer) seriesManifests(study cas.StudyManifest) ([]cas.SeriesManifes
 		if err != nil {
 			return nil, err
 		}
-		if m.UID != study.Series[i].UID {
-			return nil, errors.New("a series manifest contradicts its study's")
+		if err := ofSeries(m, study.Series[i]); err != nil {
+			return nil, err
 		}
 		if err := validUIDs(m); err != nil {
 			return nil, err
@@ -452,8 +452,8 @@ func (t *transfer) ask(b *batch) error {
 		if err != nil {
 			return err
 		}
-		if m.UID != w.entry.UID || m.Size != w.entry.Size {
-			return errors.New("an instance manifest contradicts its series'")
+		if err := ofInstance(m, w.entry); err != nil {
+			return err
 		}
 		manifests[i], b.todo[i].manifest = m, m
 	}

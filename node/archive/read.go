@@ -557,6 +557,9 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 	}
 	place := damage{Of: &manifest}
 	study, err := cas.LoadStudy(ctx, a.reading(id, key, place, here, wait), key, manifest)
+	if err == nil {
+		err = a.contradicting(id, ofStudy(study, id.Study))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -567,6 +570,9 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 		}
 		place.Series = se.UID
 		m, err := cas.LoadSeries(ctx, a.reading(id, key, place, here, wait), key, se.Manifest)
+		if err == nil {
+			err = a.contradicting(id, ofSeries(m, se))
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -577,6 +583,15 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 		}
 	}
 	return out, nil
+}
+
+// contradicting says in a reader's words that a version's lists contradict each other.
+func (a *Archive) contradicting(id sourceID, err error) error {
+	if err == nil {
+		return nil
+	}
+	trust, _ := a.Index.TrustOf(id.Origin)
+	return &Unavailable{Reason: fmt.Sprintf("%s tells of this study and %s: nothing of that can be shown. Ask %s to see to it", trust, err, trust), RetryAfter: a.fetching().RetryMax}
 }
 
 // ownEntries lists what was received here, the unpublished included.
@@ -656,8 +671,8 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 	}
 	if o.reach(v, e, p) {
 		m, err := o.Manifest(ctx)
-		if err == nil && (m.UID != e.inst.UID || m.Size != e.inst.Size) {
-			err = errors.New("an instance manifest contradicts its series'")
+		if err == nil {
+			err = a.contradicting(e.id, ofInstance(m, e.inst))
 		}
 		if err == nil {
 			var taken bool

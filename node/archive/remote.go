@@ -573,8 +573,8 @@ func (r *remote) unfold(ctx context.Context, s *mesh.StudyStream, p mesh.Push, m
 	key := s.Grant().Key
 	get := &pushed{r: r, s: s, moved: moved, proven: r.proven(key)}
 	err := follow(ctx, get, key, r.ref, p, func(m cas.StudyManifest) error {
-		if m.UID != r.id.Study {
-			return errors.New("the manifest that the origin announced is of another study")
+		if err := ofStudy(m, r.id.Study); err != nil {
+			return err
 		}
 		return get.opened(ctx, key)
 	})
