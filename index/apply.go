@@ -718,17 +718,25 @@ func (x *Index) takeOne(w **writing, v Verified, flush func() error) (brought bo
 		return false, stored(err)
 	}
 	switch verdict {
-	case follows:
-		err := (*w).append(v, trust)
+	case follows, known:
+		size := v.batch.size()
+		if err := x.share(trust, size); err != nil {
+			return false, err
+		}
+		if verdict == known {
+			brought, err = (*w).fill(v)
+		} else {
+			err, brought = (*w).append(v, trust), true
+		}
 		var full *FullError
 		if errors.As(err, &full) { // known before anything is written
 			x.sayFull(full)
 			return false, err
 		}
-		return true, stored(err)
-	case known:
-		filled, err := (*w).fill(v)
-		return filled, stored(err)
+		if brought && err == nil {
+			x.shared(trust, size)
+		}
+		return brought, stored(err)
 	case ahead:
 		return false, &GapError{Node: id.Node, Epoch: id.Epoch, After: st.last.head.Seq, First: v.link.first}
 	}

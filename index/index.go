@@ -21,7 +21,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Options configure an Index. All but Region, Votes, Nodes, Revoked, Room and Spoken are required.
+// Options configure an Index. All but Region, Votes, Nodes, Revoked, Room, Left and Spoken are required.
 type Options struct {
 	Self       ed25519.PrivateKey     // this node's key: signs its log
 	Trust      TrustID                // this node's trust
@@ -36,6 +36,8 @@ type Options struct {
 	Log        *slog.Logger
 	// Room says why nothing may be written now: a full disk. It is asked before each batch, this node's own or another's; nil: never.
 	Room func(own bool) error
+	// Left is how many bytes of the disk others' facts may take yet, all together; nil: any number.
+	Left func() int64
 	// Spoken tells a database that has lost what this node has said; nil: nothing does.
 	Spoken Spoken
 	// Lost opens such a database all the same. Nothing is said before NewEpoch.
@@ -70,6 +72,8 @@ type Index struct {
 	spoken       Position     // as noted in Options.Spoken; under write
 	lost         *LostError   // until NewEpoch; under write
 	full         sync.Once    // said that there is no room for another author
+	shares       shares
+	freeShare    int64 // freeShare, but in tests
 
 	mu       sync.RWMutex // guards what follows; never held during I/O
 	epoch    Epoch        // of the own log
@@ -171,7 +175,7 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 	}
 	x := &Index{
 		db: db, opt: opt, knows: knows, self: NodeIDOf(opt.Self), fold: opt.FoldName,
-		checked: signatures{}, epoch: 1, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
+		checked: signatures{}, epoch: 1, freeShare: freeShare, shares: shares{taken: map[TrustID]int64{}, want: map[TrustID]int64{}}, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
 		bases: map[NodeID]Position{}, blocks: map[authorNo]bool{},
 		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]heardVote{}, maxVotes: maxLogVotes, costs: queryCosts,
 		revoked: map[[32]byte]Revocation{}, revokes: map[NodeID]int{},
@@ -1042,7 +1046,10 @@ func (x *Index) Behind(node NodeID) bool {
 	}
 	x.mu.RUnlock()
 	for _, id := range unnoted {
-		if err := x.note(id); err != nil {
+		var full *roomError // said by whoever keeps the disk
+		if err := x.note(id); errors.As(err, &full) {
+			break
+		} else if err != nil {
 			x.opt.Log.Warn("that facts of a node have not come could not be written down; it is tried again", "node", node.String(), "error", err)
 			break
 		}
