@@ -228,6 +228,17 @@ func TestAnNHSNumberIsFoundAsAPatientIDHoweverItIsWritten(t *testing.T) {
 			t.Errorf("QIDO, %s: %v", asked, got)
 		}
 	}
+	// Without an issuer a Patient ID is what was written; of what it does not find as the NHS number that it is there is a word.
+	for asked, hint := range map[string]bool{"9434765919": false, "943%20476%205919": false, "943-4765919": true} {
+		res, _ := r[0].get("/dicom-web/studies?PatientID="+asked, "application/dicom+json")
+		w := strings.Join(res.Header.Values("Warning"), " ")
+		f := r[0].finds("patient=" + asked)
+		for where, said := range map[string]string{"QIDO": w, "find": strings.Join(f.Warnings, " ")} {
+			if strings.Contains(said, "3 studies are not found by this Patient ID although they have its digits as an NHS number") != hint {
+				t.Errorf("%s, %s: %q (%d studies)", where, asked, said, len(f.Studies))
+			}
+		}
+	}
 	if f := r[0].finds("patient=9434765919&issuer=RX9"); len(f.Studies) != 1 {
 		t.Errorf("of another issuer: %+v", f.Studies)
 	}

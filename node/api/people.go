@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/archive"
 )
@@ -74,6 +75,9 @@ func peopleOf(ctx context.Context, a *archive.Archive, q index.Query) (people, e
 			return p, err
 		}
 	}
+	if err := p.asNHSNumber(ctx, a, q, l); err != nil {
+		return p, err
+	}
 	possible := l.possible()
 	if len(possible) == 0 {
 		return p, nil
@@ -88,6 +92,29 @@ func peopleOf(ctx context.Context, a *archive.Archive, q index.Query) (people, e
 	}
 	p.said = append(p.said, fmt.Sprintf("%s may be of a patient of this answer, and not among its studies: number, birth date, name or sex differ, or too little is said; received by %s. A person decides: no node brings such a study by itself", count, trustsOf(p.possible)))
 	return p, nil
+}
+
+// asNHSNumber says what a Patient ID without an issuer does not find, and would as
+// the NHS number that its digits are.
+func (p *people) asNHSNumber(ctx context.Context, a *archive.Archive, q index.Query, l lineup) error {
+	number, ok := dicom.NHSNumber(q.PatientID)
+	if !ok || q.Issuer != "" || q.NHS != "" {
+		return nil
+	}
+	ans, err := a.Index.Studies(ctx, index.Query{NHS: number, Limit: maxUnder})
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, s := range ans.Studies {
+		if !l.placed[s.UID] && !slices.ContainsFunc(p.further, func(f archive.Found) bool { return f.UID == s.UID }) {
+			n++
+		}
+	}
+	if n > 0 {
+		p.said = append(p.said, counted(n, "study is not found by this Patient ID although it has", "studies are not found by this Patient ID although they have")+" its digits as an NHS number: find them with --nhs (QIDO-RS: with IssuerOfPatientID NHS)")
+	}
+	return nil
 }
 
 // findFurther finds what is certainly the patients', all else that was asked for
