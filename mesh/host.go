@@ -102,7 +102,7 @@ func listenOn(n network.Network, addrs []string, log *slog.Logger) error {
 			err = n.Listen(addr)
 		}
 		if err != nil {
-			failed = append(failed, fmt.Errorf("cannot listen on %s (is another program there, or is it not an address of this machine?): %w", a, err))
+			failed = append(failed, fmt.Errorf("cannot listen on %s (is another program there, such as the node of a home that this one was copied or restored from, or is it not an address of this machine?): %w", a, err))
 		}
 	}
 	if len(failed) > 0 && len(failed) == len(addrs) {

@@ -497,7 +497,7 @@ func (n *Node) say(ctx context.Context, say []index.Statement) error {
 func (n *Node) serve() error {
 	var err error
 	if n.listener, err = net.Listen("tcp", n.home.Config.HTTP); err != nil {
-		return fmt.Errorf("HTTP cannot be served: %w; change `http` in %s or stop what uses the port", err, n.home.path(configFile))
+		return fmt.Errorf("HTTP cannot be served: %w; change `http` in %s or stop what uses the port; the home that this one was copied or restored from must not run beside it", err, n.home.path(configFile))
 	}
 	host, _, _ := net.SplitHostPort(n.HTTPAddr())
 	loopback := net.ParseIP(host).IsLoopback()
