@@ -226,6 +226,67 @@ func TestAStudyErasedDuringASearchIsLeftOut(t *testing.T) {
 	}
 }
 
+// While one version of a study is being erased the study is not shown as one that is here, nothing of that version is given any more, and
+// the other version stays.
+func TestAStudyIsNotAllHereWhileOneVersionIsErased(t *testing.T) {
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	trusts := []index.TrustID{"RAA", "RBB", "RCC"}
+	h := newHouse(t, t.TempDir(), "RAA", clock, trusts...)
+	b := newHouse(t, t.TempDir(), "RBB", clock, trusts...)
+	c := newHouse(t, t.TempDir(), "RCC", clock, trusts...)
+	if err := errors.Join(b.take(image(doomedStudy, 1, 1)), c.take(image(doomedStudy, 2, 2)), c.take(image(otherStudy, 1, 1))); err != nil {
+		t.Fatal(err)
+	}
+	b.publishAll()
+	c.publishAll()
+	h.bringFrom(b, doomedStudy)
+	h.bringFrom(c, doomedStudy)
+	h.bringFrom(c, otherStudy)
+	shown := func(study string, want bool) {
+		t.Helper()
+		found, _, err := h.Studies(t.Context(), index.Query{StudyUIDs: []string{study}})
+		if err != nil || len(found) != 1 || found[0].Here != want || found[0].Part == want {
+			t.Errorf("here %v is wanted: %+v, %v", want, found, err)
+		}
+		if here, err := h.Here(study); err != nil || here != want {
+			t.Errorf("here %v, want %v, %v", here, want, err)
+		}
+	}
+	whole := func() (of []index.NodeID) {
+		t.Helper()
+		versions, err := h.versions(doomedStudy)
+		if err != nil || len(versions) != 2 {
+			t.Fatal(len(versions), err)
+		}
+		for _, v := range versions {
+			if v.whole() {
+				of = append(of, v.id.Origin)
+			}
+		}
+		return of
+	}
+	shown(doomedStudy, true)
+	if of := whole(); len(of) != 2 {
+		t.Errorf("%d versions are whole", len(of))
+	}
+	if _, err := h.erase.condemn(c.id(doomedStudy), "a test"); err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"while it is erased", "when it is gone"} {
+		shown(doomedStudy, false)
+		if of := whole(); len(of) != 1 || of[0] != b.Self {
+			t.Errorf("%s the versions of %v are whole", when, of)
+		}
+		shown(otherStudy, true)
+		h.erase.pass(context.Background())
+	}
+	if _, err := h.source(c.id(doomedStudy)); !errors.Is(err, errNoRecord) {
+		t.Fatalf("the copy is still there, %v", err)
+	}
+	h.bringFrom(c, doomedStudy)
+	shown(doomedStudy, true)
+}
+
 // While rows of one study are purged nothing is missing of another whose keys continue theirs: neither its pin, nor that its SOP Instance
 // UIDs are taken.
 func TestNothingOfOthersIsMissingDuringAPurge(t *testing.T) {
@@ -671,5 +732,38 @@ func TestAFetchWaitsForTheErasureOfTheCopy(t *testing.T) {
 	}
 	if task, queued := b.TaskOf(doomedStudy); queued && !task.NotBefore.IsZero() {
 		t.Fatalf("%+v", task)
+	}
+}
+
+// A fetch that waited while its study was erased and received anew, and so is counted from its first revision again, brings nothing of what
+// it was asked for: it is tried again for what there is now.
+func TestAFetchOfWhatWasReceivedAnewBeginsAgain(t *testing.T) {
+	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
+	a := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
+	b := newHouse(t, t.TempDir(), "RBB", clock, "RAA", "RBB")
+	for sop := range 3 {
+		if err := a.take(image(doomedStudy, sop, byte(sop))); err != nil {
+			t.Fatal(err)
+		}
+		a.publishAll()
+	}
+	b.hear(a)
+	id := a.id(doomedStudy)
+	asked, _ := b.statementOf(id)
+	a.erases(doomedStudy)
+	if err := a.take(image(doomedStudy, 5, 5)); err != nil {
+		t.Fatal(err)
+	}
+	a.publishAll()
+	b.hear(a)
+	now, told := b.statementOf(id)
+	if !told || now.Revision >= asked.Revision || now.Instances != 1 {
+		t.Fatalf("%v %+v", told, now)
+	}
+	if err := b.bringSource(t.Context(), id, asked, Task{}); !errors.Is(err, errMoved) {
+		t.Errorf("what was erased is asked for: %v", err)
+	}
+	if err := b.bringSource(t.Context(), id, now, Task{}); err == nil || errors.Is(err, errMoved) {
+		t.Errorf("what there is now is not asked for: %v", err)
 	}
 }
