@@ -3,10 +3,13 @@ package archive
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/ipfs/go-cid"
 
 	"github.com/priormesh/priormesh/cas"
@@ -16,14 +19,19 @@ import (
 	"github.com/priormesh/priormesh/node/access"
 )
 
-// restoredHouse is a house that was restored without a study of three instances, as it
-// knows of it, and what a holder would give of that.
-func restoredHouse(t *testing.T) (h *house, told index.Study, key cas.Key, blocks []cas.Block) {
+// restoredHouse is a house that was restored without a study of three instances, and
+// maybe more, as it knows of it, and what a holder would give of that.
+func restoredHouse(t *testing.T, more ...dicomtest.Instance) (h *house, told index.Study, key cas.Key, blocks []cas.Block) {
 	ctx := context.Background()
 	clock := &steppedClock{t: time.Unix(1_700_000_000, 0)}
 	old := newHouse(t, t.TempDir(), "RAA", clock, "RAA", "RBB")
 	for sop := range 3 {
 		if err := old.take(image(doomedStudy, sop, byte(sop))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, i := range more {
+		if err := old.take(i); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -204,6 +212,78 @@ func TestWhatIsReceivedWhileALostStudyComesBack(t *testing.T) {
 	h.settle()
 	if r := h.verifies(VerifyOptions{}); r.Left != 0 {
 		t.Fatalf("%+v", r)
+	}
+}
+
+// A study whose instances name two patients is told of as such when it has come back,
+// whichever of them were lost and which were received since.
+func TestALostStudyOfTwoPeopleIsSaidToBe(t *testing.T) {
+	grace := image(doomedStudy, 7, 7)
+	grace.PatientID, grace.Name = "Q", "Hopper^Grace"
+	check := func(h *house, want bool) {
+		t.Helper()
+		h.publishAll()
+		st, _ := h.statementOf(h.id(doomedStudy))
+		if st.Instances != 5 || st.Mixed != want {
+			t.Errorf("%d instances, of two people: %v, want %v", st.Instances, st.Mixed, want)
+		}
+		caveats, err := h.Caveats(doomedStudy)
+		if err != nil || strings.Contains(strings.Join(caveats, ". "), "name several patients") != want {
+			t.Errorf("a reader is told %q, %v", caveats, err)
+		}
+	}
+	// The lost ones are of two, or of one; the one after them is of the first.
+	for _, i := range []dicomtest.Instance{grace, image(doomedStudy, 7, 7)} {
+		h, told, key, blocks := restoredHouse(t, i)
+		if err := h.comesBack(told, key, blocks).run(); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.take(image(doomedStudy, 8, 8)); err != nil {
+			t.Fatal(err)
+		}
+		check(h, i.Name == grace.Name)
+	}
+	// Those that were lost are of one, and what was received meanwhile of another, or not.
+	for _, i := range []dicomtest.Instance{grace, image(doomedStudy, 7, 7)} {
+		h, told, key, blocks := restoredHouse(t, image(doomedStudy, 8, 8))
+		comes := h.comesBack(told, key, blocks)
+		if err := h.take(i); err != nil {
+			t.Fatal(err)
+		}
+		if err := comes.run(); err != nil {
+			t.Fatal(err)
+		}
+		check(h, i.Name == grace.Name)
+	}
+}
+
+// The UID of an instance that was received here since as one of another study stays
+// that study's, also if the bytes are the same: what comes back is told without it.
+func TestALostStudyTakesNoUIDFromAnother(t *testing.T) {
+	h, told, key, blocks := restoredHouse(t)
+	i := image(doomedStudy, 1, 1)
+	sum := sha256.Sum256(i.Bytes())
+	sopKey := append([]byte{tableSOP}, i.SOP...)
+	if err := h.update(func(txn *badger.Txn) error {
+		return putRecord(txn, sopKey, sop{Study: otherStudy, Series: otherStudy + ".1", Origin: h.Self, SHA256: sum[:]})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.comesBack(told, key, blocks).run(); err != nil {
+		t.Fatal(err)
+	}
+	h.publishAll()
+	if st, _ := h.statementOf(h.id(doomedStudy)); st.Instances != 2 || st.Revision <= told.Revision {
+		t.Errorf("%d instances, revision %d after %d", st.Instances, st.Revision, told.Revision)
+	}
+	if err := h.db.View(func(txn *badger.Txn) error {
+		first, err := getRecord[sop](txn, sopKey)
+		if err == nil && first.Study != otherStudy {
+			t.Errorf("the UID is that of an instance of %s", first.Study)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
