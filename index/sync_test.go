@@ -505,6 +505,48 @@ func TestUselessAnswersStarveNoLog(t *testing.T) {
 	}
 }
 
+// A long log keeps no other waiting, and none is forgotten: logs are asked for in their order, each question beginning after the log that
+// the peer answered last.
+func TestQuestionsGoRoundTheLogs(t *testing.T) {
+	authors := []TrustID{"RAA", "RCC", "RDD", "REE"}
+	s := newTestSync("RBB", newMemoryLogs("RBB", foundRegion("RAA", "RBB", "RCC", "RDD", "REE")))
+	slices.SortFunc(authors, func(a, b TrustID) int { return nodeOf(a).Compare(nodeOf(b)) })
+	logs, have := map[NodeID][]Batch{}, map[NodeID]int{}
+	var heads []Head
+	for _, a := range authors {
+		vs := notes(t, a, 3, 10)
+		logs[nodeOf(a)], heads = batchesOf(vs), append(heads, vs[2].Head())
+	}
+	peer := nodeOf("RAA")
+	out, err := s.Step(peer, headsOf(slices.Clone(heads)))
+	for n := range 3 * len(authors) {
+		var want Want
+		for _, o := range out {
+			if m, ok := o.Message.(Want); ok && o.To == peer && want.ID == 0 {
+				want = m
+			}
+		}
+		if err != nil || len(want.Logs) == 0 {
+			t.Fatalf("question %d: %+v, %v", n, out, err)
+		}
+		var expected, asked []string
+		for i := range authors {
+			if a := nodeOf(authors[(n+i)%len(authors)]); have[a] < len(logs[a]) {
+				expected = append(expected, fmt.Sprintf("%s after %d", nameOf(a), have[a]))
+			}
+		}
+		for _, l := range want.Logs {
+			asked = append(asked, fmt.Sprintf("%s after %d", nameOf(l.Node), l.After))
+		}
+		if !slices.Equal(asked, expected) {
+			t.Fatalf("question %d is for %q, want %q", n, asked, expected)
+		}
+		l := want.Logs[0] // one batch of the first of them: all that fits
+		out, err = s.Step(peer, Batches{ID: want.ID, Batches: logs[l.Node][l.After : l.After+1], Heads: heads})
+		have[l.Node]++
+	}
+}
+
 // While the store fails nothing is asked for but what shows, now and then, whether it still does; then everything comes, unprompted.
 func TestNothingIsPulledThatCannotBeStored(t *testing.T) {
 	r := foundRegion("RAA", "RBB")
