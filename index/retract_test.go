@@ -307,6 +307,60 @@ func TestHostileRetractionsAreHarmless(t *testing.T) {
 	}
 }
 
+// Who is in the region stays so, whoever takes back his vote: it is kept, counted and handed on, whether it came before what takes it back
+// or after. So does what is of no kind that is taken back.
+func TestVotesAreNotTakenBack(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	admits := func(by TrustID) (Vote, Statement) {
+		v, err := Admit(trustKeyOf(by), r.roster(), cardOf("RCC"), r.roster().NextSerial(by))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v, Statement{Kind: KindVote, Subject: v.subject(), Body: v.Encode()}
+	}
+	_, first := admits("RAA")
+	vote, second := admits("RBB")
+	takesBack := func(kind Kind, subject string, seq Seq) Statement {
+		p := Position{1, seq}
+		return Statement{Kind: KindRetraction, Subject: RetractionSubject(kind, subject), Body: Retraction{Why: Erased, Through: p, Positions: []Position{p}}.encode()}
+	}
+	log := sealed(t, nodeKeyOf("RBB"), 1, []Statement{second, note("x", "1")}, []Statement{takesBack(KindVote, vote.subject(), 1), takesBack("note", "x", 2)})
+	for name, order := range map[string][]Verified{"before": log, "after": {bare(t, log[0], 0, 1), log[1], log[0]}} {
+		db := openDB(t, "")
+		defer db.Close()
+		opt := testOptions("RAA", r)
+		x := openIn(t, db, opt)
+		say(t, x, first)
+		for _, v := range order {
+			if _, err := x.Take([]Verified{v}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, when := range []string{"", ", after a purge", ", after a restart"} {
+			switch when {
+			case ", after a purge":
+				if err := x.Purge(bg); err != nil {
+					t.Fatal(err)
+				}
+			case ", after a restart":
+				x = openIn(t, db, opt)
+			}
+			if n := len(x.Roster().Members); n != 3 {
+				t.Errorf("the vote came %s%s: %d members", name, when, n)
+			}
+			b, err := x.Range(nodeOf("RBB"), 1, 0, MaxAnswer)
+			if err != nil || len(b) != 2 {
+				t.Fatalf("the vote came %s%s: %d batches, %v", name, when, len(b), err)
+			}
+			for i, p := range b[0].Payloads {
+				if p.dropped() {
+					t.Errorf("the vote came %s%s: others are not given fact %d", name, when, i+1)
+				}
+			}
+		}
+	}
+}
+
 // In whatever order batches of two epochs and payloads come in, whatever is held back at first, the state is the same.
 func TestRetractionsAreIndependentOfOrder(t *testing.T) {
 	r := foundRegion("RAA", "RBB")
