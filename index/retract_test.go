@@ -302,8 +302,74 @@ func TestHostileRetractionsAreHarmless(t *testing.T) {
 	if n, err := b.Take(sealed(t, nodeKeyOf("RAA"), MaxEpoch, most)); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
+	var epochs []Epoch
+	for _, l := range b.Lags() {
+		if l.Node == nodeOf("RAA") {
+			epochs = append(epochs, l.Epoch)
+		}
+	}
+	if !slices.Equal(epochs, []Epoch{1, MaxEpoch}) {
+		t.Errorf("it has logs of the epochs %v", epochs)
+	}
 	if err := b.Purge(context.Background()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What is said anew after it was taken back stays, also where the words that took it back come last.
+func TestALateRetractionTakesNothingSaidAfterIt(t *testing.T) {
+	report := func(title string) Statement {
+		st, err := ReportStatement(Report{Study: "1.2.3", ID: "R1", Issuer: "RBB", Status: ReportFinal, MediaType: "text/plain", Title: title})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	subject := report("").Subject
+	p := Position{1, 1}
+	takenBack := Statement{Kind: KindRetraction, Subject: RetractionSubject(KindReport, subject), Body: Retraction{Why: Erased, Through: p, Positions: []Position{p}}.encode()}
+	log := sealed(t, nodeKeyOf("RBB"), 1, []Statement{report("ERRONEOUS FINDING")}, []Statement{takenBack}, []Statement{report("TRUE FINDING")})
+	for name, order := range map[string][]Verified{
+		"first":                     log,
+		"last":                      {log[0], bare(t, log[1], 0), log[2], log[1]},
+		"before what it takes back": {bare(t, log[0], 0), log[1], log[2], log[0]},
+	} {
+		x := openTest(t, "RAA", foundRegion("RAA", "RBB"))
+		for _, v := range order {
+			if _, err := x.Take([]Verified{v}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := x.Facts(KindReport, subject)
+		if err != nil || len(got) != 1 || !strings.Contains(string(got[0].Value), "TRUE FINDING") {
+			t.Errorf("the retraction comes %s: %d reports, %v", name, len(got), err)
+		}
+		if l := lagOf(t, x, nodeOf("RBB")); l.Missing != 0 {
+			t.Errorf("the retraction comes %s: %d facts are missing", name, l.Missing)
+		}
+	}
+}
+
+// What could not be read and is taken back is not counted as unread any more, also after a restart.
+func TestWhatIsTakenBackIsNotUnread(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	p := Position{1, 1}
+	log := sealed(t, nodeKeyOf("RBB"), 1,
+		[]Statement{{Kind: KindStudy, Subject: "1.2.3", Body: []byte{0xa0, 0xa0}}, {Kind: KindStudy, Subject: "1.2.4", Body: []byte{0xa0, 0xa0}}},
+		[]Statement{{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, "1.2.3"), Body: Retraction{Why: Erased, Through: p, Positions: []Position{p}}.encode()}})
+	db := openDB(t, "")
+	defer db.Close()
+	x := openIn(t, db, testOptions("RAA", r))
+	for i, want := range []int{2, 1} {
+		if _, err := x.Take(log[i : i+1]); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if l := lagOf(t, x, nodeOf("RBB")); l.Unread != want || l.Missing != 0 {
+				t.Errorf("after batch %d: %d unread, want %d; %d missing", i+1, l.Unread, want, l.Missing)
+			}
+			x = openIn(t, db, testOptions("RAA", r))
+		}
 	}
 }
 
