@@ -350,6 +350,39 @@ func TestALateRetractionTakesNothingSaidAfterIt(t *testing.T) {
 	}
 }
 
+// What its list leaves out is taken back too, if it is not newer than what is: it is shown and handed on no more, whenever it came.
+func TestARetractionTakesBackWhatItsListLeavesOut(t *testing.T) {
+	log := sealed(t, nodeKeyOf("RBB"), 1,
+		[]Statement{mustStudy(t, Study{UID: "1.2.3", Name: "DOE^JON"}), mustStudy(t, Study{UID: "1.2.3", Name: "DOE^JOHN"}), mustStudy(t, Study{UID: "1.2.4"})},
+		[]Statement{{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, "1.2.3"), Body: Retraction{Why: Erased, Through: Position{1, 2}, Positions: []Position{{1, 1}}}.encode()}})
+	for name, order := range map[string][]Verified{"before": log, "after": {bare(t, log[0], 1), log[1], log[0]}} {
+		x := openTest(t, "RAA", foundRegion("RAA", "RBB"))
+		for _, v := range order {
+			if _, err := x.Take([]Verified{v}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, _ := told(x, "1.2.3"); len(got) != 0 {
+			t.Errorf("it came %s: %+v", name, got)
+		}
+		if _, ok := told(x, "1.2.4"); !ok {
+			t.Errorf("it came %s: another study is gone", name)
+		}
+		b, err := x.Range(nodeOf("RBB"), 1, 0, MaxAnswer)
+		if err != nil || len(b) != 2 {
+			t.Fatal(len(b), err)
+		}
+		for i, p := range b[0].Payloads {
+			if want := i < 2; p.dropped() != want {
+				t.Errorf("it came %s: fact %d is not handed on: %v, want %v", name, i+1, p.dropped(), want)
+			}
+		}
+		if l := lagOf(t, x, nodeOf("RBB")); l.Missing != 0 {
+			t.Errorf("it came %s: %d facts are missing", name, l.Missing)
+		}
+	}
+}
+
 // What could not be read and is taken back is not counted as unread any more, also after a restart.
 func TestWhatIsTakenBackIsNotUnread(t *testing.T) {
 	r := foundRegion("RAA", "RBB")
