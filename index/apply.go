@@ -231,7 +231,13 @@ func (w *writing) append(v Verified, trust TrustID) error {
 			if err != nil {
 				return err
 			}
-			if !gone && (s == nil || s.payload.dropped()) { // else it came in a page
+			switch {
+			case s != nil && !s.payload.dropped(): // it came in a page
+			case gone:
+				if err := w.setAwaited(a.no, pos, &st); err != nil {
+					return err
+				}
+			default:
 				st.missing++
 				if err := w.set(logKey(tabHole, a.no, pos), nil); err != nil {
 					return err
@@ -239,7 +245,7 @@ func (w *writing) append(v Verified, trust TrustID) error {
 			}
 			continue
 		}
-		keep, err := w.wanted(a.no, pos, p)
+		keep, err := w.wanted(a.no, pos, p, &st)
 		if err != nil {
 			return err
 		}
@@ -312,10 +318,12 @@ func (w *writing) fill(v Verified) (bool, error) {
 			st.missing--
 			any = true
 		}
-		keep, err := w.wanted(a.no, pos, p)
+		before := st.awaited
+		keep, err := w.wanted(a.no, pos, p, &st)
 		if err != nil {
 			return false, err
 		}
+		any = any || st.awaited != before
 		if keep {
 			filled.payloads[i], filled.commit[i] = p, nil
 			fresh = append(fresh, i)
@@ -392,15 +400,35 @@ func (w *writing) setDropped(no authorNo, p Position) error {
 	return w.set(logKey(tabDropped, no, p), nil)
 }
 
+// A retraction may name a position whose payload is not here, and of which nobody can tell what it was: the author took it back, and
+// then nobody has it any more; or it is something else, a vote perhaps, which others have and go by. So it is not missed, and is asked for
+// all the same.
+var awaited = []byte{1}
+
+// setAwaited marks a position that was named, and at which nothing was ever here.
+func (w *writing) setAwaited(no authorNo, p Position, st *logState) error {
+	v, _, err := get(w.txn, logKey(tabDropped, no, p))
+	if err != nil || bytes.Equal(v, awaited) {
+		return err
+	}
+	w.droppers[no] = true
+	st.awaited++
+	return w.set(logKey(tabDropped, no, p), awaited)
+}
+
 // wanted says whether a payload that comes is to be stored: not if its author has taken it back. A position that a retraction of
 // something else has named is wanted all the same.
-func (w *writing) wanted(no authorNo, p Position, pl Payload) (bool, error) {
+func (w *writing) wanted(no authorNo, p Position, pl Payload, st *logState) (bool, error) {
 	if !w.drops(no) {
 		return true, nil // nothing was ever taken back
 	}
-	named, err := w.dropped(no, p)
+	row := logKey(tabDropped, no, p)
+	v, named, err := get(w.txn, row)
 	if err != nil {
 		return false, err
+	}
+	if bytes.Equal(v, awaited) {
+		st.awaited--
 	}
 	gone := false
 	if s, err := decodePayload(pl.Data); err == nil {
@@ -409,12 +437,12 @@ func (w *writing) wanted(no authorNo, p Position, pl Payload) (bool, error) {
 		}
 	}
 	switch {
-	case gone && !named:
+	case gone:
 		return false, w.setDropped(no, p)
-	case named && !gone:
-		return true, w.delete(logKey(tabDropped, no, p))
+	case named:
+		return true, w.delete(row)
 	}
-	return !gone, nil
+	return true, nil
 }
 
 // payload applies the fact of a payload. What cannot be read stays stored and is relayed: a newer version may understand it.

@@ -134,7 +134,8 @@
 //	17 modality 00 when study author          each modality
 //	18 trust 00 when study author             the trust of the statement's author
 //
-//	19 author position                   dropped: a payload that is not wanted, its author having retracted it; empty
+//	19 author position                   dropped: a payload that is not wanted, its author having retracted it; empty, or 1 where nothing
+//	                                     was ever here, which is asked for: it may be something else
 //	1a author hash                       retraction: the last position (8) that the author has taken back of a subject
 //	1b author position                   doomed: a retracted payload that is still in the files, with all it brought about; empty
 //	1c 00|ff key                         saved: a row that is put back under its key when a purge is over

@@ -114,6 +114,7 @@ type logState struct {
 	base    Head // of the snapshot that the log begins with; zero: it begins at 1
 	trust   TrustID
 	missing int // facts without payload
+	awaited int // and those that a retraction names, of which nothing was ever here
 	unread  int
 	fork    *Fork
 	heard   Head // the highest head heard of
@@ -360,6 +361,25 @@ func (x *Index) loadLogs(txn *badger.Txn) error {
 			st.last = last
 		}
 		x.logs[id] = st
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	err = scan(txn, []byte{tabDropped}, []byte{tabDropped}, true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+		v, err := value()
+		if err != nil || !bytes.Equal(v, awaited) {
+			return true, err
+		}
+		no := int(binary.BigEndian.Uint16(k[1:]))
+		if no < 1 || no > len(x.authors) || len(k) != 3+positionSize {
+			return false, errDamaged("what was taken back")
+		}
+		id := logID{x.authors[no-1].node, keyPosition(k).Epoch}
+		if st, ok := x.logs[id]; ok {
+			st.awaited++
+			x.logs[id] = st
+		}
 		return true, nil
 	})
 	if err != nil {
@@ -736,7 +756,7 @@ func (x *Index) Heard(h Head) (after Seq, behind bool, err error) {
 	case verdict == forked:
 		return 0, false, x.quarantine(fork)
 	case verdict == known:
-		if st.missing > 0 && h.Seq == st.last.head.Seq {
+		if st.lacks() && h.Seq == st.last.head.Seq {
 			return x.nextHole(id)
 		}
 		return 0, false, nil
@@ -763,20 +783,25 @@ func (x *Index) nextHole(id logID) (Seq, bool, error) {
 	if !ok {
 		return 0, false, nil
 	}
+	st := x.state(id)
+	table := byte(tabHole)
+	if st.missing == 0 {
+		table = tabDropped // those of them that are awaited
+	}
 	err := x.View(func(txn *badger.Txn) error {
 		hole = 0
-		prefix := epochKey(tabHole, a.no, id.Epoch)
-		first := x.state(id).base.Seq + 1 // what a snapshot covers comes in pages
-		from := max(x.state(id).hole+1, first)
-		for range 2 {
-			err := scan(txn, prefix, logKey(tabHole, a.no, Position{id.Epoch, from}), false, func(k []byte, _ func() ([]byte, error)) (bool, error) {
-				hole = keyPosition(k).Seq
-				return false, nil
+		first := st.base.Seq + 1 // what a snapshot covers comes in pages
+		for _, from := range []Seq{max(st.hole+1, first), first} {
+			err := scan(txn, epochKey(table, a.no, id.Epoch), logKey(table, a.no, Position{id.Epoch, from}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+				v, err := value()
+				if err == nil && (table == tabHole || bytes.Equal(v, awaited)) {
+					hole = keyPosition(k).Seq
+				}
+				return hole == 0, err
 			})
 			if err != nil || hole > 0 {
 				return err
 			}
-			from = first
 		}
 		return nil
 	})
@@ -784,7 +809,7 @@ func (x *Index) nextHole(id logID) (Seq, bool, error) {
 		return 0, false, err
 	}
 	x.mu.Lock()
-	st := x.logs[id]
+	st = x.logs[id]
 	st.hole = hole
 	x.logs[id] = st
 	x.mu.Unlock()

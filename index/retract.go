@@ -18,8 +18,8 @@ import (
 // Retraction is the body of a "retraction" fact: its author takes back what it said of one subject, up to a position.
 //
 // Its subject is a hash (RetractionSubject), for a retraction stays in the log for good and must not name what it takes back. So it
-// lists where the facts are that it takes back: a node that has their payloads drops them, one that has not does not ask for them, and
-// nobody fills them in again. Many positions are said in several retractions.
+// lists where the facts are that it takes back: a node that has their payloads drops them, one that has not does not miss them, and
+// nobody fills them in again. (It asks for them, for what they are it cannot know: see setAwaited.) Many positions are said in several retractions.
 type Retraction struct {
 	Why       string     // Erased is the only one known
 	Through   Position   // the last fact taken back; before the retraction itself
@@ -240,19 +240,20 @@ func (w *writing) drop(id logID, a author, p Position, hash [32]byte, st *logSta
 		if err := w.condemn(a.no, p); err != nil {
 			return nil, err
 		}
-	} else {
-		hole, err := w.has(logKey(tabHole, a.no, p))
-		if err != nil {
-			return nil, err
-		}
-		if hole {
-			state.missing--
-			if err := w.delete(logKey(tabHole, a.no, p)); err != nil {
-				return nil, err
-			}
-		}
 	}
-	if err := w.setDropped(a.no, p); err != nil {
+	hole, err := w.has(logKey(tabHole, a.no, p))
+	if err != nil {
+		return nil, err
+	}
+	if hole {
+		state.missing--
+		if err = w.delete(logKey(tabHole, a.no, p)); err == nil {
+			err = w.setAwaited(a.no, p, &state)
+		}
+	} else {
+		err = w.setDropped(a.no, p)
+	}
+	if err != nil {
 		return nil, err
 	}
 	switch {

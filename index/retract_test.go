@@ -25,6 +25,72 @@ func retract(t testing.TB, x *Index, kind Kind, subject string, want int) {
 	}
 }
 
+// A member takes back what it gave to some and kept from others, under the name of something else: who has not got it finds out what it was
+// from who has, and all have the same members.
+func TestWhatIsTakenBackUnseenIsAskedFor(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	vote := func(by TrustID) Statement {
+		v, err := Admit(trustKeyOf(by), r.roster(), cardOf("RCC"), r.roster().NextSerial(by))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Statement{Kind: KindVote, Subject: v.subject(), Body: v.Encode()}
+	}
+	p := Position{1, 1}
+	retraction := Statement{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, "1.2.3"), Body: Retraction{Why: Erased, Through: p, Positions: []Position{p}}.encode()}
+	for name, c := range map[string]struct {
+		said    Statement
+		members int
+	}{
+		"a vote": {vote("RBB"), 3}, "the study": {mustStudy(t, Study{UID: "1.2.3"}), 2},
+	} {
+		log := sealed(t, nodeKeyOf("RBB"), 1, []Statement{c.said}, []Statement{retraction})
+		whole := openTest(t, "RAA", r)
+		say(t, whole, vote("RAA"))
+		if _, err := whole.Take(log); err != nil {
+			t.Fatal(err)
+		}
+		db := openDB(t, "")
+		defer db.Close()
+		opt := testOptions("RAA", r)
+		x := openIn(t, db, opt)
+		say(t, x, vote("RAA"))
+		for _, v := range []Verified{bare(t, log[0], 0), log[1]} {
+			if _, err := x.Take([]Verified{v}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asked := func(want bool) {
+			t.Helper()
+			for _, start := range []string{"", ", after a restart"} {
+				if start != "" {
+					x = openIn(t, db, opt)
+				}
+				after, ask, err := x.Heard(log[1].Head())
+				if err != nil || ask != want || after != 0 || (len(x.Holes()) > 0) != want {
+					t.Errorf("%s%s: asked for %v after %d, %d holes, %v", name, start, ask, after, len(x.Holes()), err)
+				}
+				if lag := lagOf(t, x, nodeOf("RBB")); lag.Missing != 0 || x.Behind(nodeOf("RBB")) {
+					t.Errorf("%s%s: it is missed: %+v", name, start, lag)
+				}
+			}
+		}
+		asked(true)
+		if _, err := x.Take(log[:1]); err != nil {
+			t.Fatal(err)
+		}
+		asked(false)
+		for who, y := range map[string]*Index{"who had all": whole, "who asked": x} {
+			if n := len(y.Roster().Members); n != c.members {
+				t.Errorf("%s: %s has %d members, want %d", name, who, n, c.members)
+			}
+			if shows(t, y, "1.2.3") {
+				t.Errorf("%s: %s shows what was taken back", name, who)
+			}
+		}
+	}
+}
+
 // bare is a batch without the payloads at some places.
 func bare(t testing.TB, v Verified, drop ...int) Verified {
 	t.Helper()
@@ -114,7 +180,7 @@ func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
 	if len(heard) != 1 || heard[0].Kind != KindRetraction || heard[0].Subject != RetractionSubject(KindStudy, "1.2.3") {
 		t.Fatalf("heard %+v", heard)
 	}
-	// Who comes late gets the log without the payloads, and has nothing to ask for.
+	// Who comes late gets the log without the payloads, misses nothing, and asks whether anybody has what was named.
 	copyLog(t, b, d, a.Self())
 	copyLog(t, c, d, c.Self())
 	copyLog(t, b, d, b.Self())
@@ -137,8 +203,8 @@ func TestWhatIsRetractedIsNoLongerShownAnywhere(t *testing.T) {
 			t.Errorf("%d: %+v", i, l)
 		}
 		head, _ := a.Head(a.Self())
-		if _, behind, err := x.Heard(head); behind || err != nil {
-			t.Errorf("%d: asks for more: %v", i, err)
+		if _, asks, err := x.Heard(head); asks != (i == 3) || err != nil {
+			t.Errorf("%d: asks for more: %v, %v", i, asks, err)
 		}
 		batches, err := x.Range(a.Self(), 1, 0, MaxAnswer)
 		if err != nil || !batches[0].Payloads[0].dropped() || batches[0].Payloads[1].dropped() || batches[0].Payloads[2].dropped() || !batches[1].Payloads[0].dropped() {

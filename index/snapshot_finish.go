@@ -403,6 +403,8 @@ func (s *snapshotStore) dropRow(w *writing, a author, o Offered, table byte, k, 
 		switch {
 		case table == tabHole:
 			st.missing--
+		case table == tabDropped && bytes.Equal(v, awaited):
+			st.awaited--
 		case table == tabUnread && len(v) == 1 && v[0] == unreadBody:
 			st.unread--
 		}

@@ -149,13 +149,10 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		f.Here = f.Here && !v.behind() && !a.erase.under(v.id)
 		some = some || v.whole() && !(v.own && f.Damaged)
 	}
-	if !f.Here {
-		f.Part = some
-		return f, nil
-	}
 	for _, v := range shown {
 		f.Here = f.Here && v.here.Conflicts == 0 && !a.damage.ill(v.id)
 	}
+	f.Part = some && !f.Here
 	return f, nil
 }
 
