@@ -23,7 +23,7 @@ import (
 type Retraction struct {
 	Why       string     // Erased is the only one known
 	Through   Position   // the last fact taken back; before the retraction itself
-	Positions []Position // ascending, at most MaxRetracted
+	Positions []Position // ascending, from 1 to MaxRetracted
 }
 
 // Erased is why a study is gone for good.
@@ -93,6 +93,8 @@ func decodeRetraction(subject string, body []byte) (Retraction, error) {
 		return r, &MalformedError{What: "retraction", Why: fmt.Sprintf("its reason is empty, over %d bytes or no plain text", maxWhy)}
 	case len(b.Through) != positionSize || len(b.Positions)%positionSize != 0:
 		return r, &MalformedError{What: "retraction", Why: "a position is cut off"}
+	case len(b.Positions) == 0: // what it takes back would depend on what comes first
+		return r, &MalformedError{What: "retraction", Why: "it names no position"}
 	case len(b.Positions) > MaxRetracted*positionSize:
 		return r, &LimitError{What: "positions in a retraction", Got: len(b.Positions) / positionSize, Limit: MaxRetracted}
 	}

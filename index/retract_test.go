@@ -25,6 +25,24 @@ func retract(t testing.TB, x *Index, kind Kind, subject string, want int) {
 	}
 }
 
+// A retraction that names nothing takes nothing back, whatever comes first.
+func TestARetractionThatNamesNothing(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	log := sealed(t, nodeKeyOf("RBB"), 1, []Statement{mustStudy(t, Study{UID: "1.2.3"})},
+		[]Statement{{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, "1.2.3"), Body: Retraction{Why: Erased, Through: Position{1, 1}}.encode()}})
+	for name, order := range map[string][]Verified{"in order": log, "the study late": {bare(t, log[0], 0), log[1], log[0]}} {
+		x := openTest(t, "RAA", r)
+		for _, v := range order {
+			if _, err := x.Take([]Verified{v}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if lag := lagOf(t, x, nodeOf("RBB")); !shows(t, x, "1.2.3") || lag.Unread != 1 || lag.Missing != 0 {
+			t.Errorf("%s: shown %v, %+v", name, shows(t, x, "1.2.3"), lag)
+		}
+	}
+}
+
 // A member takes back what it gave to some and kept from others, under the name of something else: who has not got it finds out what it was
 // from who has, and all have the same members.
 func TestWhatIsTakenBackUnseenIsAskedFor(t *testing.T) {
