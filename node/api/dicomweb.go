@@ -102,16 +102,7 @@ func noSpace(err error) bool {
 // refusal says whether an error is the sender's: the instance as it is will
 // never be taken.
 func refusal(err error) (why string, ok bool) {
-	var (
-		conflict  *archive.Conflict
-		wrong     *archive.WrongStudy
-		badUID    *archive.BadUID
-		missing   dicom.ErrMissingUID
-		limit     dicom.ErrLimit
-		malformed dicom.ErrMalformed
-	)
-	if errors.As(err, &conflict) || errors.As(err, &wrong) || errors.As(err, &badUID) || errors.As(err, &missing) || errors.As(err, &limit) || errors.As(err, &malformed) ||
-		errors.Is(err, dicom.ErrNotDICOM) || errors.Is(err, dicom.ErrTruncated) || errors.Is(err, dicom.ErrMediaDirectory) {
+	if archive.Rejected(err) {
 		return err.Error(), true
 	}
 	return "", false

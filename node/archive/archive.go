@@ -120,6 +120,7 @@ type Archive struct {
 	foreseen foreseen
 
 	unlookedLeft atomic.Int64 // studies that are noted in tableUnlooked
+	unlookedNew  chan struct{}
 
 	remotes remotes
 
@@ -142,7 +143,7 @@ func Open(o Options) (*Archive, error) {
 	}
 	q.update = o.Index.Update
 	q.failed = func(err error) { o.Log.Error("the fetch queue cannot be written", "error", err) }
-	a := &Archive{Options: o, db: o.Index, queue: q}
+	a := &Archive{Options: o, db: o.Index, queue: q, unlookedNew: make(chan struct{}, 1)}
 	if o.Space.Shared {
 		a.Keys = splitKeys{a, o.Keys, o.CopyKeys}
 	}

@@ -473,3 +473,18 @@ func frameRun(p *dicom.PixelData) cas.FrameRun {
 	}
 	return cas.FrameRun{Off: first.Parts[0].Off, Bits: bits, Count: len(p.Frames)}
 }
+
+// Rejected says that an error of Ingest is about the instance as it is: it will never
+// be taken. Any other may pass.
+func Rejected(err error) bool {
+	var (
+		conflict  *Conflict
+		wrong     *WrongStudy
+		badUID    *BadUID
+		missing   dicom.ErrMissingUID
+		limit     dicom.ErrLimit
+		malformed dicom.ErrMalformed
+	)
+	return errors.As(err, &conflict) || errors.As(err, &wrong) || errors.As(err, &badUID) || errors.As(err, &missing) || errors.As(err, &limit) || errors.As(err, &malformed) ||
+		errors.Is(err, dicom.ErrNotDICOM) || errors.Is(err, dicom.ErrTruncated) || errors.Is(err, dicom.ErrMediaDirectory)
+}

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,6 +116,10 @@ func (a *Archive) RecoverLost(ctx context.Context) (instances int, err error) {
 	for _, m := range all {
 		n, err := a.recoverSource(ctx, m.id)
 		instances += n
+		if err != nil && ctx.Err() == nil { // a full disk, say: nothing of it is swept before it was tried again
+			a.Log.Error("instances that the catalogue has lost could not be stored again yet; it is tried again by itself", "study", short(m.id.Study), "error", err)
+			err = a.lookAgain(m.id)
+		}
 		switch {
 		case err != nil:
 			return instances, err
@@ -160,6 +165,9 @@ func (a *Archive) missesRows(id sourceID) (missing, lost bool, err error) {
 	return missing, missing, err
 }
 
+// recoverSource stores instances again of which only the blocks are left. With an
+// error there may be more, which must not be swept: the disk was full, or a block
+// could not be read.
 func (a *Archive) recoverSource(ctx context.Context, id sourceID) (n int, err error) {
 	key, err := a.Keys.Get(id.keyName())
 	if errors.Is(err, cas.ErrNoKey) {
@@ -190,6 +198,7 @@ func (a *Archive) recoverSource(ctx context.Context, id sourceID) (n int, err er
 	}); err != nil {
 		return 0, err
 	}
+	var left error // why some could not be stored
 	for _, m := range found {
 		if m == nil {
 			a.Log.Error("an instance that the catalogue has lost is there twice, with different bytes; send it again from where it came", "study", short(id.Study))
@@ -199,20 +208,19 @@ func (a *Archive) recoverSource(ctx context.Context, id sourceID) (n int, err er
 		r := m.Reader(ctx, shelf, key)
 		got, err := a.Ingest(ctx, r, IngestOptions{})
 		r.Close()
-		var conflict *Conflict
 		switch {
 		case err == nil && got.SHA256 == m.SHA256:
 			n++
 		case ctx.Err() != nil:
 			return n, ctx.Err()
-		case errors.As(err, &conflict):
+		case Rejected(err):
 			// It was refused when it came, and has not been swept yet.
 		case err != nil:
-			a.Log.Error("an instance that the catalogue has lost cannot be stored again; send it again from where it came", "study", short(id.Study), "error", err)
+			left = cmp.Or(left, err)
 		}
 	}
 	if n == 0 {
-		return 0, nil
+		return 0, left
 	}
 	if err := a.recount(id); err != nil {
 		return n, err
@@ -220,7 +228,7 @@ func (a *Archive) recoverSource(ctx context.Context, id sourceID) (n int, err er
 	if _, err := a.publish(ctx, id.Study); err != nil && ctx.Err() == nil {
 		a.Log.Error("a study that was stored again could not be told to the region at once; it is tried again", "study", short(id.Study), "error", err)
 	}
-	return n, nil
+	return n, left
 }
 
 // recount sets what a source says of itself to what its rows are.

@@ -52,6 +52,28 @@ func (a *Archive) LookThroughAll(ctx context.Context) error {
 	return nil
 }
 
+// lookAgain notes one study of which not all could be stored again.
+func (a *Archive) lookAgain(id sourceID) error {
+	fresh := false
+	if err := a.update(func(txn *badger.Txn) error {
+		noted, err := hasRecord(txn, id.key(tableUnlooked))
+		if fresh = !noted; noted || err != nil {
+			return err
+		}
+		return putRecord(txn, id.key(tableUnlooked), a.Now().UnixMilli())
+	}); err != nil {
+		return err
+	}
+	if fresh {
+		a.unlookedLeft.Add(1)
+	}
+	select {
+	case a.unlookedNew <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
 // Unlooked is how many studies have not been looked through since the index lost its
 // newest writes: of these, instances that were acknowledged may not be shown.
 func (a *Archive) Unlooked() int { return int(a.unlookedLeft.Load()) }
@@ -90,17 +112,20 @@ func (a *Archive) countUnlooked() error {
 	return nil
 }
 
-// lookThrough looks through what is noted, half of the time at most, until nothing
-// is left.
+// lookThrough looks through what is noted, half of the time at most.
 func (a *Archive) lookThrough(ctx context.Context) {
-	for a.Unlooked() > 0 && ctx.Err() == nil {
-		failed := a.lookThroughOnce(ctx)
-		if !failed {
-			continue
+	for ctx.Err() == nil {
+		var wait <-chan time.Time
+		if a.Unlooked() > 0 {
+			if failed := a.lookThroughOnce(ctx); !failed {
+				continue
+			}
+			wait = time.After(lookThroughAgain)
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(lookThroughAgain):
+		case <-wait:
+		case <-a.unlookedNew:
 		}
 	}
 }
