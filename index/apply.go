@@ -28,13 +28,14 @@ type writing struct {
 	votes    []voteRow // that came to be looked at, or are not any more
 	nodes    []nodeWord
 	revoked  []heardRevocation
-	epoch    Epoch // the own log's, when it moves
-	careful  bool  // it must not come to be too large
+	epoch    Epoch             // the own log's, when it moves
+	careful  bool              // it must not come to be too large
+	taken    map[TrustID]int64 // bytes of others' batches
 }
 
 func (x *Index) begin() *writing {
 	w := &writing{x: x, txn: x.db.NewTransaction(true), states: map[logID]logState{}, droppers: map[authorNo]bool{}, runs: map[string]*run{}, changed: map[string]bool{},
-		blocks: map[string]*block{}, pages: map[authorNo]bool{}, bases: map[NodeID]Position{}}
+		blocks: map[string]*block{}, pages: map[authorNo]bool{}, bases: map[NodeID]Position{}, taken: map[TrustID]int64{}}
 	w.read = x.reading(w.txn)
 	return w
 }
@@ -215,6 +216,9 @@ func (w *writing) append(v Verified, trust TrustID) error {
 		} else if s != nil && s.commitment() != [32]byte(c) {
 			return &ContradictionError{a.node, p}
 		}
+	}
+	if id.Node != w.x.self {
+		w.taken[trust] += int64(v.batch.size())
 	}
 	st := w.state(id)
 	st.trust = trust
@@ -611,6 +615,9 @@ func (w *writing) commit() error {
 		x.authors, x.numbers[a.node] = append(x.authors, a), a.no
 	}
 	maps.Copy(x.droppers, w.droppers)
+	for trust, n := range w.taken {
+		x.taken[trust] += n
+	}
 	maps.Copy(x.blocks, w.pages)
 	maps.Copy(x.bases, w.bases)
 	for _, id := range w.gone {
@@ -746,25 +753,17 @@ func (x *Index) takeOne(w **writing, v Verified, flush func() error) (brought bo
 		return false, stored(err)
 	}
 	switch verdict {
-	case follows, known:
-		size := v.batch.size()
-		if err := x.share(trust, size); err != nil {
-			return false, err
-		}
-		if verdict == known {
-			brought, err = (*w).fill(v)
-		} else {
-			err, brought = (*w).append(v, trust), true
-		}
+	case follows:
+		err := (*w).append(v, trust)
 		var full *FullError
 		if errors.As(err, &full) { // known before anything is written
 			x.sayFull(full)
 			return false, err
 		}
-		if brought && err == nil {
-			x.shared(trust, size)
-		}
-		return brought, stored(err)
+		return true, stored(err)
+	case known:
+		filled, err := (*w).fill(v)
+		return filled, stored(err)
 	case ahead:
 		return false, &GapError{Node: id.Node, Epoch: id.Epoch, After: st.last.head.Seq, First: v.link.first}
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Options configure an Index. All but Region, Votes, Nodes, Revoked, Room, Left and Spoken are required.
+// Options configure an Index. All but Region, Votes, Nodes, Revoked, Room and Spoken are required.
 type Options struct {
 	Self       ed25519.PrivateKey     // this node's key: signs its log
 	Trust      TrustID                // this node's trust
@@ -36,8 +36,6 @@ type Options struct {
 	Log        *slog.Logger
 	// Room says why nothing may be written now: a full disk. It is asked before each batch, this node's own or another's; nil: never.
 	Room func(own bool) error
-	// Left is how many bytes of the disk others' facts may take yet, all together; nil: any number.
-	Left func() int64
 	// Spoken tells a database that has lost what this node has said; nil: nothing does.
 	Spoken Spoken
 	// Lost opens such a database all the same. Nothing is said before NewEpoch.
@@ -72,8 +70,6 @@ type Index struct {
 	spoken       Position     // as noted in Options.Spoken; under write
 	lost         *LostError   // until NewEpoch; under write
 	full         sync.Once    // said that there is no room for another author
-	shares       shares
-	freeShare    int64 // freeShare, but in tests
 
 	mu       sync.RWMutex // guards what follows; never held during I/O
 	epoch    Epoch        // of the own log
@@ -81,6 +77,7 @@ type Index struct {
 	numbers  map[NodeID]authorNo
 	droppers map[authorNo]bool // those whose facts were taken back
 	logs     map[logID]logState
+	taken    map[TrustID]int64 // bytes of others' batches since Open
 	nodes    map[NodeID][]nodeWord
 	words    map[NodeID]int         // how many nodes an author speaks of
 	votes    map[[32]byte]heardVote // by the hash of their whole encoding
@@ -176,7 +173,7 @@ func open(db *badger.DB, opt Options, knows understanding) (*Index, error) {
 	}
 	x := &Index{
 		db: db, opt: opt, knows: knows, self: NodeIDOf(opt.Self), fold: opt.FoldName,
-		checked: signatures{}, epoch: 1, freeShare: freeShare, shares: shares{taken: map[TrustID]int64{}, want: map[TrustID]int64{}}, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, watchers: map[int]func(Fact){},
+		checked: signatures{}, epoch: 1, numbers: map[NodeID]authorNo{}, droppers: map[authorNo]bool{}, logs: map[logID]logState{}, taken: map[TrustID]int64{}, watchers: map[int]func(Fact){},
 		bases: map[NodeID]Position{}, blocks: map[authorNo]bool{},
 		nodes: map[NodeID][]nodeWord{}, words: map[NodeID]int{}, votes: map[[32]byte]heardVote{}, maxVotes: maxLogVotes, costs: queryCosts,
 		revoked: map[[32]byte]Revocation{}, revokes: map[NodeID]int{},
@@ -1007,6 +1004,18 @@ func (x *Index) Forks() []Fork {
 	}
 	slices.SortFunc(out, func(a, b Fork) int { return logID{a.Node, a.Epoch}.compare(logID{b.Node, b.Epoch}) })
 	return out
+}
+
+// MostTaken names the trust of which most was taken since Open, and how many bytes of facts that were.
+func (x *Index) MostTaken() (most TrustID, bytes int64) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for trust, n := range x.taken {
+		if n > bytes || n == bytes && trust < most {
+			most, bytes = trust, n
+		}
+	}
+	return most, bytes
 }
 
 // Lag says how far this node's copy of a log is behind what it has heard of it.

@@ -2,7 +2,6 @@ package index
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 
@@ -306,11 +305,7 @@ func (s *snapshotStore) TakePages(pages []VerifiedPage) (states []PageState, err
 	if err != nil {
 		return nil, err
 	}
-	size := 0
-	for _, p := range pages {
-		size += p.page.size()
-	}
-	if err := cmp.Or(x.room(s.node == x.self), x.share(trust, size)); err != nil {
+	if err := x.room(s.node == x.self); err != nil {
 		return nil, err
 	}
 	x.write.Lock()
@@ -333,7 +328,6 @@ func (s *snapshotStore) TakePages(pages []VerifiedPage) (states []PageState, err
 	if err != nil {
 		return nil, err
 	}
-	x.shared(trust, size)
 	err = x.View(func(txn *badger.Txn) error {
 		states = make([]PageState, len(pages))
 		a, _ := x.known(s.node)

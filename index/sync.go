@@ -28,7 +28,7 @@ type Logs interface {
 	// no more than maxBytes.
 	Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batch, error)
 	// Take stores batches of one log; those already there are passed over. fresh counts those that brought something. An error says
-	// why it stopped; what came before is kept. Errors: as Heard's, *GapError, *FullError (this log is not kept here) and *ShareError (nor is more of it for now).
+	// why it stopped; what came before is kept. Errors: as Heard's, *GapError, and *FullError (this log is not kept here).
 	Take(batches []Verified) (fresh int, err error)
 }
 
@@ -1028,7 +1028,7 @@ func (s *Sync) stepBatches(from NodeID, m Batches) ([]Outgoing, error) {
 type taken struct {
 	fresh []Verified
 	logs  []logID // of which there were any, in order
-	held  bool    // something waits for what is before it, or is not kept here
+	held  bool    // something waits for what is before it
 }
 
 // take verifies and stores batches, one log after the other. What comes before an error is kept.
@@ -1103,15 +1103,7 @@ func (s *Sync) takeRun(from NodeID, run []Verified, got *taken) error {
 	if errors.As(err, &fork) {
 		s.held.drop(id)
 	}
-	got.held = got.held || notKept(err) // the peer has done its part
 	return s.fault(from, err)
-}
-
-// notKept says that this node keeps nothing more of a log, for now or at all.
-func notKept(err error) bool {
-	var full *FullError
-	var share *ShareError
-	return errors.As(err, &full) || errors.As(err, &share)
 }
 
 // keep has batches taken. When the store fails, nothing more is asked for until a later Tick: it would be thrown away.
@@ -1221,10 +1213,11 @@ func (s *Sync) fault(from NodeID, err error) error {
 		limit       *LimitError
 		version     *VersionError
 		gap         *GapError
+		full        *FullError
 		contrary    *ContradictionError
 	)
 	switch {
-	case err == nil, errors.As(err, &uncertified), errors.As(err, &fork), errors.As(err, &contrary), errors.As(err, &version), errors.As(err, &gap), notKept(err):
+	case err == nil, errors.As(err, &uncertified), errors.As(err, &fork), errors.As(err, &contrary), errors.As(err, &version), errors.As(err, &gap), errors.As(err, &full):
 		return nil // a batch of a newer version is its author's doing, and what is full is full here
 	case errors.As(err, &forged), errors.As(err, &malformed), errors.As(err, &limit):
 		return &PeerError{Peer: from, Err: err}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"sync"
 	"syscall"
@@ -77,14 +76,12 @@ type disk struct {
 	ballast string // the file
 	reserve int64
 	log     *slog.Logger
-	changed func(level)  // after each change of level
-	gives   func() int64 // what could be evicted; nil until the archive is open
+	changed func(level) // after each change of level
 
-	mu     sync.Mutex
-	free   int64
-	copies int64 // that could be evicted
-	level  level
-	err    error // the last look failed
+	mu    sync.Mutex
+	free  int64
+	level level
+	err   error // the last look failed
 }
 
 // openDisk looks at the disk once. With a reserve of 0 it always has room.
@@ -123,12 +120,7 @@ func (d *disk) makeAbove() int64  { return d.half() + d.reserve/4 }
 // look finds out how full the disk is, and throws the ballast or makes it anew.
 func (d *disk) look() {
 	l, free, err := d.measure()
-	copies := int64(0)
-	if d.gives != nil {
-		copies = d.gives()
-	}
 	d.mu.Lock()
-	d.copies = copies
 	was, failed := d.level, d.err != nil
 	d.err = err
 	if err == nil {
@@ -249,17 +241,6 @@ func (d *disk) Free() (free, reserve int64) {
 		reserve = d.makeAbove()
 	}
 	return free, reserve
-}
-
-// left is what the index may take yet of what others say: copies go before it.
-func (d *disk) left() int64 {
-	if d.reserve == 0 {
-		return math.MaxInt64
-	}
-	free, reserve := d.Free()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return max(0, free-reserve+d.copies)
 }
 
 // keptFree is what the block store is to leave free by itself, in its options'

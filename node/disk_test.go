@@ -234,25 +234,3 @@ func TestSizes(t *testing.T) {
 		t.Errorf("a reserve of 100 MiB: %v", err)
 	}
 }
-
-// What others' facts may take is what is free beside the reserve, and what copies have.
-func TestWhatIsLeftForTheFactsOfOthers(t *testing.T) {
-	const mib = 1 << 20
-	v := &barrel{size: 4000 * mib, files: map[string]int64{}}
-	d, err := openDisk(v, "home", "home/reserve", 512*mib, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct{ others, copies, want int64 }{
-		{0, 0, 3488}, {3000, 0, 488}, {3000, 700, 1188}, {3488, 0, 0}, {3488, 700, 700}, {3600, 700, 588}, {3680, 0, 0}, {3900, 0, 0},
-	} {
-		v.others, d.gives = c.others*mib, func() int64 { return c.copies * mib }
-		d.look()
-		if got := d.left(); got != c.want*mib {
-			t.Errorf("%+v: %d MiB", c, got/mib)
-		}
-	}
-	if d, err = openDisk(v, "home", "home/reserve", 0, slog.New(slog.DiscardHandler)); err != nil || d.left() < 1<<60 {
-		t.Error("without a reserve there is a bound", err)
-	}
-}

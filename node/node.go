@@ -232,7 +232,7 @@ func (n *Node) openStores(ctx context.Context) error {
 			}
 			return n.disk.Note(own)
 		},
-		Left: n.disk.left, Spoken: spoken{h}, Lost: n.anew != nil && n.anew.Lost != nil,
+		Spoken: spoken{h}, Lost: n.anew != nil && n.anew.Lost != nil,
 	}
 	n.index, err = index.Open(n.db, opt)
 	var lost *index.LostError
@@ -365,7 +365,6 @@ func (n *Node) openMesh(ctx context.Context) error {
 	n.group.Go(func() error { n.adoption.run(run); return nil })
 	n.group.Go(func() error { n.snapshots.run(run); return nil })
 	n.group.Go(func() error { n.shutting.run(run); return nil })
-	n.disk.gives = n.archive.Evictable
 	n.disk.changed = func(l level) {
 		if l == roomy {
 			n.archive.Kick()
@@ -588,10 +587,6 @@ func (n *Node) silence() []string {
 	if n.lost != "" {
 		out = append(out, n.lost)
 	}
-	for _, s := range n.index.Overdrawn() {
-		out = append(out, fmt.Sprintf("%s has said %s of facts since this node started, more than there is room left for on its disk: nothing more is taken of it, and answers lack what it says. Ask %s whether it means to, and make room; or have it expelled",
-			s.Trust, Size(s.Bytes), s.Trust))
-	}
 	if left := n.archive.Unlooked(); left > 0 {
 		out = append(out, fmt.Sprintf("this node's index had lost its newest writes, and %s received here not looked through yet: of these, instances that came shortly before that may be lacking in answers. It goes on by itself", counted(left, "study is", "studies are")))
 	}
@@ -623,10 +618,17 @@ func (n *Node) twins() (out []string) {
 // Basis implements api.Node.
 func (n *Node) Basis() []api.Basis { return n.hearing.basis() }
 
+// muchTaken of one trust's facts may be why a disk is full.
+const muchTaken = 64 << 20
+
 // Hampered implements api.Node.
 func (n *Node) Hampered() []string {
 	var out []string
-	for _, said := range []string{n.disk.said(), n.bucketStatus().said()} {
+	full, bucket := n.disk.said(), n.bucketStatus().said()
+	if trust, bytes := n.index.MostTaken(); full != "" && bytes >= muchTaken {
+		full += fmt.Sprintf(". Of other trusts' facts %s were taken of %s since this node started, the most: if that is too much to be meant, ask that trust", Size(bytes), trust)
+	}
+	for _, said := range []string{full, bucket} {
 		if said != "" {
 			out = append(out, said)
 		}

@@ -64,25 +64,6 @@ func (s *space) collect(ctx context.Context) {
 	}
 }
 
-// Evictable is how many bytes of the disk copies have, which go where the index needs them.
-func (a *Archive) Evictable() (bytes int64) {
-	s := a.space
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	foreign := make(map[index.NodeID]bool)
-	for id, c := range s.copies {
-		f, known := foreign[id.Origin]
-		if !known {
-			f = s.foreign(id)
-			foreign[id.Origin] = f
-		}
-		if f {
-			bytes += c.bytes
-		}
-	}
-	return bytes
-}
-
 // need is how many bytes of copies are too many, for the quota and for the disk.
 func (s *space) need() (quota, disk int64) {
 	s.mu.Lock()
