@@ -11,6 +11,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/api"
 )
@@ -94,31 +95,30 @@ func TestAListThatNamesWhatIsAnothersIsNotShown(t *testing.T) {
 	for i, c := range []struct {
 		name, why string
 		change    func(cas.Shelf, cas.Key, cas.StudyManifest) cas.StudyManifest
-		listed    bool // its lists agree with each other
 	}{
-		{"nothing wrong", "", func(_ cas.Shelf, _ cas.Key, m cas.StudyManifest) cas.StudyManifest { return m }, true},
+		{"nothing wrong", "", func(_ cas.Shelf, _ cas.Key, m cas.StudyManifest) cas.StudyManifest { return m }},
 		{"another study's list", "of another study", func(_ cas.Shelf, _ cas.Key, m cas.StudyManifest) cas.StudyManifest {
 			m.UID = "1.2.3.99"
 			return m
-		}, false},
+		}},
 		{"another series'", "a series manifest contradicts its study's", func(shelf cas.Shelf, key cas.Key, m cas.StudyManifest) cas.StudyManifest {
 			s := series(shelf, key, m.Series[0])
 			s.UID += ".9"
 			m.Series[0].Manifest = save(cas.SaveSeries(ctx, shelf, key, s))
 			return m
-		}, false},
+		}},
 		{"another instance's", "an instance manifest contradicts its series'", func(shelf cas.Shelf, key cas.Key, m cas.StudyManifest) cas.StudyManifest {
 			s := series(shelf, key, m.Series[0])
 			s.Instances[0].Manifest, s.Instances[1].Manifest = s.Instances[1].Manifest, s.Instances[0].Manifest
 			m.Series[0].Manifest = save(cas.SaveSeries(ctx, shelf, key, s))
 			return m
-		}, true},
+		}},
 		{"an instance of another size", "an instance manifest contradicts its series'", func(shelf cas.Shelf, key cas.Key, m cas.StudyManifest) cas.StudyManifest {
 			s := series(shelf, key, m.Series[0])
 			s.Instances[0].Size++
 			m.Series[0].Manifest = save(cas.SaveSeries(ctx, shelf, key, s))
 			return m
-		}, true},
+		}},
 	} {
 		uid := fmt.Sprint("1.2.3.", i+1)
 		patient := ada // each another's: a study that is read brings its patient's others
@@ -144,8 +144,8 @@ func TestAListThatNamesWhatIsAnothersIsNotShown(t *testing.T) {
 		if code != 503 || one != 503 || !strings.Contains(string(parts[0]), c.why) {
 			t.Errorf("%s: it is read: %d %.300s, an instance of it %d", c.name, code, parts[0], one)
 		}
-		if c.listed != (res.StatusCode == 200) {
-			t.Errorf("%s: its instances: %d %.300s", c.name, res.StatusCode, list)
+		if res.StatusCode != 503 || !strings.Contains(string(list), c.why) {
+			t.Errorf("%s: its instances are listed: %d %.300s", c.name, res.StatusCode, list)
 		}
 		reader.wait("says why "+c.name+" is not brought", func() (bool, string) {
 			var f api.Fetch
@@ -155,6 +155,266 @@ func TestAListThatNamesWhatIsAnothersIsNotShown(t *testing.T) {
 		})
 		if here, err := reader.n.Archive().Here(uid); here || err != nil {
 			t.Errorf("%s: here %v, %v", c.name, here, err)
+		}
+	}
+}
+
+// changed gives a list with its first instance, and what is said of that and of its series, as f makes them.
+func changed(t *testing.T, shelf cas.Shelf, key cas.Key, m cas.StudyManifest, f func(*cas.InstanceManifest, *cas.InstanceEntry, *cas.SeriesManifest)) cas.StudyManifest {
+	t.Helper()
+	ctx := context.Background()
+	s, err := cas.LoadSeries(ctx, shelf, key, m.Series[0].Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := cas.LoadInstance(ctx, shelf, key, s.Instances[0].Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f(&im, &s.Instances[0], &s)
+	s.Instances[0].Size = im.Size
+	if s.Instances[0].Manifest, err = cas.SaveInstance(ctx, shelf, key, im); err != nil {
+		t.Fatal(err)
+	}
+	m.Series[0].Attrs = s.Attrs
+	if m.Series[0].Manifest, err = cas.SaveSeries(ctx, shelf, key, s); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// stored puts other bytes into an instance's place.
+func stored(t *testing.T, shelf cas.Shelf, key cas.Key, im *cas.InstanceManifest, b []byte) {
+	t.Helper()
+	w := cas.NewWriter(context.Background(), shelf, key)
+	if err := w.Write(cas.Span{}, b); err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	im.Blocks, im.Size, im.SHA256, im.HeaderLen, im.Pixel = out.Blocks, out.Size, out.SHA256, out.Size, nil
+}
+
+func element(tag dicom.Tag, v string) dicom.Element {
+	return dicom.Element{Tag: tag, VR: tag.DictVR(), Value: []byte(v)}
+}
+
+// wrong are ways in which an origin's lists and bytes may not be what it says they are.
+var wrong = []struct {
+	name, why string
+	change    func(*testing.T, cas.Shelf, cas.Key, *cas.InstanceManifest, *cas.InstanceEntry, *cas.SeriesManifest)
+}{
+	{"bytes of another study", "the bytes of an instance are another's", func(t *testing.T, shelf cas.Shelf, key cas.Key, im *cas.InstanceManifest, _ *cas.InstanceEntry, _ *cas.SeriesManifest) {
+		stored(t, shelf, key, im, study("9.9.9", grace, "20200101", 1)[0].Bytes())
+	}},
+	{"bytes of another study under this one's UIDs", "the bytes of an instance are another's", func(t *testing.T, shelf cas.Shelf, key cas.Key, im *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
+		x := study("9.9.9", grace, "20200101", 1)[0]
+		x.Series, x.SOP = s.UID, e.UID
+		stored(t, shelf, key, im, x.Bytes())
+	}},
+	{"no DICOM", "is no DICOM instance", func(t *testing.T, shelf cas.Shelf, key cas.Key, im *cas.InstanceManifest, _ *cas.InstanceEntry, _ *cas.SeriesManifest) {
+		stored(t, shelf, key, im, []byte(strings.Repeat("hello", 1000)))
+	}},
+	{"no header", "does not say where the header is", func(_ *testing.T, _ cas.Shelf, _ cas.Key, im *cas.InstanceManifest, _ *cas.InstanceEntry, _ *cas.SeriesManifest) {
+		im.HeaderLen = 0
+	}},
+	{"frames over the header", "does not say where the header is", func(_ *testing.T, _ cas.Shelf, _ cas.Key, im *cas.InstanceManifest, _ *cas.InstanceEntry, _ *cas.SeriesManifest) {
+		im.HeaderLen = 0
+		im.Pixel = &cas.PixelLayout{Off: 0, Len: im.Size, Encapsulated: true, Frames: [][]cas.Range{{{Off: 0, Len: im.Size}}}}
+	}},
+	{"attributes that are none", "attributes in a list cannot be read", func(_ *testing.T, _ cas.Shelf, _ cas.Key, _ *cas.InstanceManifest, e *cas.InstanceEntry, _ *cas.SeriesManifest) {
+		e.Attrs = []byte{0xff, 1, 2}
+	}},
+}
+
+// What an origin gives is not what its lists say: it is not taken, and then not shown, and whose it is is said.
+func TestBytesThatAreNotWhatTheListsSayAreNotTaken(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	origin, reader := r[0], r[1]
+	for i, c := range wrong {
+		uid := fmt.Sprint("1.2.3.", i+1)
+		patient := ada
+		patient.PatientID, patient.Name = fmt.Sprint("P", i), string(rune('A'+i))+"^Case"
+		list := study(uid, patient, "20240101", 2)
+		origin.imports(list...)
+		origin.settled(uid, 2)
+		revision := origin.rewrites(uid, func(shelf cas.Shelf, key cas.Key, m cas.StudyManifest) cas.StudyManifest {
+			return changed(t, shelf, key, m, func(im *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
+				c.change(t, shelf, key, im, e, s)
+			})
+		})
+		reader.wait("knows "+c.name, func() (bool, string) {
+			said, err := reader.n.Archive().Index.Study(uid)
+			return err == nil && len(said) == 1 && said[0].Value.Revision == revision, fmt.Sprintf("%+v %v", said, err)
+		})
+		reader.get("/dicom-web/studies/"+uid+"/instances", "application/dicom+json")
+		reader.retrieve("studies/" + uid) // has it brought
+		reader.wait("says why "+c.name+" is not taken", func() (bool, string) {
+			code, _, parts := reader.retrieve("studies/" + uid)
+			return code == 503 && strings.Contains(string(parts[0]), "RX1 tells of this study and") && strings.Contains(string(parts[0]), c.why), fmt.Sprintf("%d %.300s", code, parts)
+		})
+		for _, path := range []string{"/series", "/instances", "/metadata", "/series/" + list[0].Series + "/instances/" + list[0].SOP, "/series/" + list[0].Series + "/instances/" + list[0].SOP + "/frames/1"} {
+			if res, b := reader.get("/dicom-web/studies/"+uid+path, "*/*"); res.StatusCode != 503 || !strings.Contains(string(b), c.why) {
+				t.Errorf("%s: %s: %d %.200s", c.name, path, res.StatusCode, b)
+			}
+		}
+		if here, err := reader.n.Archive().Here(uid); here || err != nil {
+			t.Errorf("%s: here %v, %v", c.name, here, err)
+		}
+		// A revision that is as it should be is taken again.
+		origin.imports(study(uid, patient, "20240101", 3)[2])
+		origin.settled(uid, 3)
+		reader.wait("takes what agrees", func() (bool, string) {
+			code, _, parts := reader.retrieve("studies/" + uid)
+			return code == 200 && len(parts) == 3, fmt.Sprintf("%d %.200s", code, parts[0])
+		})
+	}
+}
+
+// What another trust gives of a study that was received here keeps nothing of that back, and is named.
+func TestWhatAnotherTrustGivesWronglyKeepsNothingBack(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	mine, other := r[0], r[1]
+	for i, c := range wrong {
+		uid := fmt.Sprint("1.2.3.", i+1)
+		patient := ada
+		patient.PatientID, patient.Name = fmt.Sprint("P", i), string(rune('A'+i))+"^Case"
+		list := study(uid, patient, "20240101", 2)
+		more := study(uid, patient, "20240101", 3)[2:]
+		more[0].Series += ".5"
+		other.imports(more...)
+		other.settled(uid, 1)
+		revision := other.rewrites(uid, func(shelf cas.Shelf, key cas.Key, m cas.StudyManifest) cas.StudyManifest {
+			return changed(t, shelf, key, m, func(im *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
+				c.change(t, shelf, key, im, e, s)
+			})
+		})
+		mine.wait("knows the other version", func() (bool, string) {
+			said, err := mine.n.Archive().Index.Study(uid)
+			return err == nil && len(said) == 1 && said[0].Value.Revision == revision, fmt.Sprintf("%+v %v", said, err)
+		})
+		mine.imports(list...)
+		mine.get("/dicom-web/studies/"+uid+"/instances", "application/dicom+json")
+		mine.retrieve("studies/" + uid)
+		mine.wait("names who gives what is wrong", func() (bool, string) {
+			code, header, parts := mine.retrieve("studies/" + uid)
+			w := strings.Join(header.Values("Warning"), " ")
+			return code == 200 && len(parts) == 2 && strings.Contains(w, "RX2 tells of this study and") && strings.Contains(w, c.why), fmt.Sprintf("%d, %d parts, %q", code, len(parts), w)
+		})
+		for path, rows := range map[string]int{"/series": 1, "/instances": 2, "/metadata": 2} {
+			res, b := mine.get("/dicom-web/studies/"+uid+path, "application/dicom+json")
+			var got []any
+			if err := json.Unmarshal(b, &got); err != nil || res.StatusCode != 200 || len(got) != rows {
+				t.Errorf("%s: %s: %d, %d rows of %d, %v: %.200s", c.name, path, res.StatusCode, len(got), rows, err, b)
+			}
+		}
+	}
+}
+
+// Instances that name another patient than their study's origin says are found out when they have come, and said. What a list says of an
+// instance beside its place is not taken for who it is.
+func TestWhomAnInstanceNames(t *testing.T) {
+	r := region(t, "RX1", "RX2")
+	origin, reader := r[0], r[1]
+	other := grace
+	for i, c := range []struct {
+		name   string
+		mixed  bool
+		change func(cas.Shelf, cas.Key, *cas.InstanceManifest, *cas.InstanceEntry, *cas.SeriesManifest)
+	}{
+		{"as it is", false, func(cas.Shelf, cas.Key, *cas.InstanceManifest, *cas.InstanceEntry, *cas.SeriesManifest) {}},
+		{"bytes of another patient", true, func(shelf cas.Shelf, key cas.Key, im *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
+			x := study("1.2.3.2", other, "20240101", 1)[0]
+			x.Study, x.Series, x.SOP = "1.2.3.2", s.UID, e.UID
+			stored(t, shelf, key, im, x.Bytes())
+		}},
+		{"attributes of another study", false, func(_ cas.Shelf, _ cas.Key, _ *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
+			d := dicom.Dataset{Elements: []dicom.Element{element(dicom.TagSOPInstanceUID, "9.9.9.1"), element(dicom.TagPatientName, other.Name), element(dicom.TagPatientID, other.PatientID), element(dicom.TagStudyInstanceUID, "9.9.9"), element(dicom.TagSeriesInstanceUID, "9.9.9.0")}}
+			e.Attrs, s.Attrs = d.Encode(), d.Encode()
+		}},
+	} {
+		uid := fmt.Sprint("1.2.3.", i+1)
+		patient := ada
+		patient.PatientID, patient.Name = fmt.Sprint("P", i), string(rune('A'+i))+"^Case"
+		origin.imports(study(uid, patient, "20240101", 2)...)
+		origin.settled(uid, 2)
+		revision := origin.rewrites(uid, func(shelf cas.Shelf, key cas.Key, m cas.StudyManifest) cas.StudyManifest {
+			return changed(t, shelf, key, m, func(im *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
+				c.change(shelf, key, im, e, s)
+			})
+		})
+		reader.wait("knows "+c.name, func() (bool, string) {
+			said, err := reader.n.Archive().Index.Study(uid)
+			return err == nil && len(said) == 1 && said[0].Value.Revision == revision, fmt.Sprintf("%+v %v", said, err)
+		})
+		if code, _, parts := reader.retrieve("studies/" + uid); code != 200 {
+			t.Fatalf("%s: %d %.300s", c.name, code, parts[0])
+		}
+		reader.waitAvailability(uid, "ONLINE")
+		for _, start := range []bool{false, true} {
+			if start {
+				reader.stop()
+				reader.start()
+			}
+			_, header, _ := reader.retrieve("studies/" + uid)
+			if w := strings.Join(header.Values("Warning"), " "); strings.Contains(w, "name several patients") != c.mixed {
+				t.Errorf("%s: Warning %q", c.name, w)
+			}
+			if s := reader.find(uid)[0]; s.MixedPatient != c.mixed {
+				t.Errorf("%s: %+v", c.name, s)
+			}
+		}
+		for _, path := range []string{"/series", "/instances"} {
+			if res, b := reader.get("/dicom-web/studies/"+uid+path+"?includefield=all", "application/dicom+json"); res.StatusCode != 200 || strings.Contains(string(b), "9.9.9") || strings.Contains(string(b), "Hopper") ||
+				!strings.Contains(string(b), uid+".1") || !strings.Contains(string(b), patient.Name) {
+				t.Errorf("%s: %s: %d %s", c.name, path, res.StatusCode, b)
+			}
+		}
+	}
+}
+
+// Of two people under one UID each row has the study level of the patient whose series or instance it is, or there is none.
+func TestRowsAreOfThePatientWhoseTheyAre(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	reader := r[0]
+	const uid = "1.2.3.1"
+	hers, his := study(uid, ada, "20200101", 2), study(uid, grace, "20200102", 3)
+	for k := range his {
+		his[k].Series += ".9"
+		his[k].SOP += ".9"
+	}
+	r[2].imports(his...)
+	reader.waitAvailability(uid, "NEARLINE")
+	reader.retrieve("studies/" + uid)
+	reader.waitAvailability(uid, "ONLINE")
+	r[1].imports(hers...)
+	reader.wait("knows both", func() (bool, string) {
+		s := reader.find(uid)
+		return len(s) == 1 && len(s[0].Versions) == 2 && s[0].Versions[0].Instances+s[0].Versions[1].Instances == 5, fmt.Sprintf("%+v", s)
+	})
+	path := func(series string) string {
+		return "/dicom-web/studies/" + uid + "/series/" + series + "/instances?includefield=all"
+	}
+	reader.wait("lists all of hers", func() (bool, string) { // and not an older revision, which may have come whole
+		_, b := reader.get(path(hers[0].Series), "application/dicom+json")
+		return strings.Contains(string(b), hers[1].SOP), string(b)
+	})
+	for _, c := range []struct {
+		path string
+		hers int // rows
+		his  int
+	}{
+		{path(hers[0].Series), 2, 0}, {path(his[0].Series), 0, 3},
+		{path(hers[0].Series) + "&PatientName=Hopper*", 0, 0}, {path(his[0].Series) + "&PatientName=Hopper*", 0, 3},
+		{path(his[0].Series) + "&PatientName=Lovelace*", 0, 0},
+		{"/dicom-web/studies/" + uid + "/series?includefield=all", 0, 1},
+	} {
+		res, b := reader.get(c.path, "application/dicom+json")
+		if res.StatusCode != 200 || strings.Count(string(b), ada.Name) != c.hers || strings.Count(string(b), grace.Name) != c.his ||
+			strings.Contains(string(b), hers[0].SOP+`"`) != (c.hers > 1) || strings.Contains(string(b), his[0].SOP+`"`) != (c.his > 1) {
+			t.Errorf("%s: %d, hers %d of %d, his %d of %d: %s", c.path, res.StatusCode, strings.Count(string(b), ada.Name), c.hers, strings.Count(string(b), grace.Name), c.his, b)
 		}
 	}
 }

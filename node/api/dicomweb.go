@@ -512,8 +512,24 @@ func studyDataset(f archive.Found) dicom.Dataset {
 }
 
 // levelDatasets are a study's series or instances, each with the attributes of
-// the levels above it.
+// the levels above it. What is listed may be of a version that is not shown with the
+// others, and names another patient: that is shown as its own, if it was asked for.
 func levelDatasets(l dicomweb.Level, f archive.Found, listed []archive.Listed) []dicom.Dataset {
+	var others archive.Found
+	listed = slices.DeleteFunc(listed, func(i archive.Listed) bool {
+		v := slices.IndexFunc(f.Versions, func(v archive.Version) bool { return v.Node == i.Node })
+		if v < 0 {
+			return true // it came just now, and may be anybody's
+		}
+		if f.Versions[v].Stranger {
+			others.Study = f.Versions[v].Study
+			return !f.Versions[v].Matches
+		}
+		return false
+	})
+	if others.UID != "" { // one patient's alone are listed
+		f = others
+	}
 	study := studyDataset(f)
 	perSeries := make(map[dicom.UID]int)
 	here := make(map[dicom.UID]int)
@@ -539,6 +555,7 @@ func levelDatasets(l dicomweb.Level, f archive.Found, listed []archive.Listed) [
 			if i.TransferSyntax != "" {
 				s.text(tagAvailableTransferSyn, string(i.TransferSyntax))
 			}
+			s.text(dicom.TagSOPInstanceUID, string(i.Instance))
 			s = merge(s, i.Attrs)
 		}
 		s.text(tagAvailability, availability(whole))

@@ -121,6 +121,7 @@ type Archive struct {
 
 	unlookedLeft atomic.Int64 // studies that are noted in tableUnlooked
 	unlookedNew  chan struct{}
+	distrusted   distrusted
 
 	remotes remotes
 

@@ -78,7 +78,7 @@ type source struct {
 	Instances  int      `cbor:"6,keyasint"` // own: instances here
 	Bytes      int64    `cbor:"7,keyasint"`
 	Attrs      []byte   `cbor:"8,keyasint"` // own: study-level attributes of the first instance
-	Mixed      bool     `cbor:"9,keyasint"` // own: instances disagree on whose study it is
+	Mixed      bool     `cbor:"9,keyasint"` // instances disagree on whose study it is; copy: or with what its origin says
 	Whole      bool     `cbor:"10,keyasint"`
 	Conflicts  int      `cbor:"11,keyasint"` // copy: instances not kept, their UID being taken by other bytes
 }
@@ -95,6 +95,7 @@ type instance struct {
 	SHA256         []byte  `cbor:"4,keyasint"`
 	Manifest       cas.Ref `cbor:"5,keyasint"`
 	Attrs          []byte  `cbor:"6,keyasint"`
+	Other          bool    `cbor:"7,keyasint,omitempty"` // copy: it names another patient than its origin says of the study
 }
 
 // sop is where a SOP Instance UID was first seen here; the first bytes keep it.

@@ -198,6 +198,9 @@ func (a *Archive) bring(ctx context.Context, t Task) error {
 		}
 		if err := a.bringSource(ctx, v.id, v.said, t); err != nil {
 			errs = append(errs, err)
+			if errors.Is(err, errContradicts) {
+				a.distrusted.note(v.id, v.said.Revision, err)
+			}
 		}
 	}
 	if !some {
@@ -303,6 +306,7 @@ type wanted struct {
 	series   string
 	entry    cas.InstanceEntry
 	manifest cas.InstanceManifest
+	other    bool // it names another patient than its origin says
 }
 
 func (t *transfer) run() error {
@@ -484,6 +488,17 @@ func (t *transfer) land(b batch) (conflicts int, err error) {
 			return 0, err
 		}
 	}
+	if t.shared == nil && t.id.Origin != t.a.Self {
+		for i, w := range b.todo {
+			r := w.manifest.Reader(t.ctx, t.get(), t.key)
+			same, err := t.a.agrees(r, w.manifest, t.id.Study, w.series, t.st)
+			r.Close()
+			if err != nil {
+				return 0, err
+			}
+			b.todo[i].other = !same
+		}
+	}
 	return t.commit(b.todo)
 }
 
@@ -552,7 +567,7 @@ func (t *transfer) commit(list []wanted) (conflicts int, err error) {
 				return err
 			}
 			if err := putRecord(txn, t.id.instanceKey(tableInstance, w.series, m.UID), instance{
-				Class: m.Class, TransferSyntax: m.TransferSyntax, Size: m.Size, SHA256: m.SHA256[:], Manifest: w.entry.Manifest, Attrs: w.entry.Attrs,
+				Class: m.Class, TransferSyntax: m.TransferSyntax, Size: m.Size, SHA256: m.SHA256[:], Manifest: w.entry.Manifest, Attrs: w.entry.Attrs, Other: w.other,
 			}); err != nil {
 				return err
 			}
@@ -592,7 +607,11 @@ func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
 				s.Bytes = addUp(s.Bytes, e.Size)
 			}
 		}
-		return nil
+		s.Mixed = false
+		return eachRecord(txn, t.id.key(tableInstance), func(_ []byte, i instance) error {
+			s.Mixed = s.Mixed || i.Other
+			return nil
+		})
 	})
 }
 

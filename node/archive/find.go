@@ -38,6 +38,8 @@ type Version struct {
 	Instances  int
 	Copies     []index.TrustID // that hold a whole copy of it
 	Fuller     []index.TrustID // of them, that have more instances than the node tells of: it was restored from an older backup, or its word is on its way
+	Matches    bool            // it is of those that were asked for
+	Study      index.Study     // as its node says it
 	Unlisted   bool            // it names no list of its contents that can be read: it cannot be brought, and is not counted with others
 	Stranger   bool            // it names, or may name, another patient: it is neither shown nor counted with the others
 }
@@ -109,7 +111,7 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 	f.Study, f.MoreCopies = versions[0].said, s.Left
 	var shown []version
 	for _, x := range versions {
-		v := Version{Node: x.id.Origin, Trust: x.trust, Modalities: x.said.Modalities, Series: x.said.Series, Instances: x.said.Instances, Stranger: x.stranger(), Unlisted: x.bad && !x.whole()}
+		v := Version{Node: x.id.Origin, Trust: x.trust, Modalities: x.said.Modalities, Series: x.said.Series, Instances: x.said.Instances, Stranger: x.stranger(), Unlisted: x.bad && !x.whole(), Matches: asked[x.id.Origin], Study: x.said}
 		for _, h := range s.Holdings {
 			if h.Value.Origin == v.Node && h.Value.Instances > 0 {
 				v.Copies = addTrust(v.Copies, h.Trust)
@@ -225,6 +227,7 @@ func addUp[T int | int64](x, y T) T {
 // Listed is a series or instance of a study, with its query attributes.
 type Listed struct {
 	Study, Series, Instance dicom.UID
+	Node                    index.NodeID // whose version it is of
 	SeriesAttrs, Attrs      dicom.Dataset
 	TransferSyntax          dicom.UID // of an instance that is here
 	Size                    int64
@@ -273,7 +276,7 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 				continue
 			}
 			seen[e.inst.UID] = true
-			l := Listed{Study: ref.Study, Series: dicom.UID(e.series.UID), Instance: dicom.UID(e.inst.UID), Size: e.inst.Size}
+			l := Listed{Node: id.Origin, Study: ref.Study, Series: dicom.UID(e.series.UID), Instance: dicom.UID(e.inst.UID), Size: e.inst.Size}
 			rec, err := a.instanceOf(id, e.series.UID, e.inst.UID)
 			if err == nil {
 				l.Here, l.TransferSyntax = !all && !damaged[e.inst.UID], dicom.UID(rec.TransferSyntax)
@@ -286,13 +289,15 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 						return nil, err
 					}
 				}
-				if l.SeriesAttrs, err = dicom.Decode(raw, a.Limits); err != nil {
-					return nil, err
+				if l.SeriesAttrs, err = a.attrs(raw, seriesTags); err != nil {
+					gone = cmp.Or(gone, a.contradicting(id, err))
+					break
 				}
 				series[e.series.UID] = l.SeriesAttrs
 			}
-			if l.Attrs, err = dicom.Decode(e.inst.Attrs, a.Limits); err != nil {
-				return nil, err
+			if l.Attrs, err = a.attrs(e.inst.Attrs, instanceTags); err != nil {
+				gone = cmp.Or(gone, a.contradicting(id, err))
+				break
 			}
 			out = append(out, l)
 		}

@@ -74,31 +74,6 @@ func follow(ctx context.Context, get cas.Getter, key cas.Key, manifest cas.Ref, 
 	return nil
 }
 
-// errContradicts says that a list names under a UID what is another's: nobody can
-// say whose that is, and it is not shown.
-var errContradicts = errors.New("its lists contradict each other")
-
-func ofStudy(m cas.StudyManifest, uid string) error {
-	if m.UID != uid {
-		return fmt.Errorf("%w: the manifest that the origin announced is of another study", errContradicts)
-	}
-	return nil
-}
-
-func ofSeries(m cas.SeriesManifest, e cas.SeriesEntry) error {
-	if m.UID != e.UID {
-		return fmt.Errorf("%w: a series manifest contradicts its study's", errContradicts)
-	}
-	return nil
-}
-
-func ofInstance(m cas.InstanceManifest, e cas.InstanceEntry) error {
-	if m.UID != e.UID || m.Size != e.Size {
-		return fmt.Errorf("%w: an instance manifest contradicts its series'", errContradicts)
-	}
-	return nil
-}
-
 // headerOf is what holds an instance's header.
 func headerOf(m cas.InstanceManifest) []cas.BlockRef {
 	return m.Covering(cas.Range{Len: m.HeaderLen})

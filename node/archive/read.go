@@ -269,8 +269,9 @@ type version struct {
 	said  index.Study
 	told  bool // said is what its origin says
 	trust index.TrustID
-	group int  // 0: it is shown with the first; else it names, or may name, another patient than one that is
-	bad   bool // its origin names no list of it that can be read: it cannot be brought
+	group int    // 0: it is shown with the first; else it names, or may name, another patient than one that is
+	bad   bool   // its origin names no list of it that can be read, or what it gives contradicts itself: it is not brought
+	why   string // it contradicts itself
 }
 
 func (v version) stranger() bool { return v.group != 0 }
@@ -284,6 +285,9 @@ func (v version) whole() bool {
 }
 
 func (v version) badText() string {
+	if v.why != "" {
+		return contradictsText(v.trust, v.why)
+	}
 	return fmt.Sprintf("%s tells of this study and names no list of its contents that can be read: nothing of that can be shown. Ask %s to see to it", v.trust, v.trust)
 }
 
@@ -373,7 +377,11 @@ func (a *Archive) versionOf(st index.Authored[index.Study], here source) version
 	v := version{id: sourceID{st.Value.UID, st.Author}, own: st.Author == a.Self, here: here, said: st.Value, told: true, trust: st.Trust}
 	if v.behind() {
 		_, err := parseRef(v.said.Manifest)
-		v.bad = err != nil
+		v.why = a.distrusted.why(v.id, v.said.Revision)
+		v.bad = err != nil || v.why != ""
+	}
+	if !v.own {
+		v.said.Mixed = v.said.Mixed || here.Mixed
 	}
 	return v
 }
@@ -583,15 +591,6 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 		}
 	}
 	return out, nil
-}
-
-// contradicting says in a reader's words that a version's lists contradict each other.
-func (a *Archive) contradicting(id sourceID, err error) error {
-	if err == nil {
-		return nil
-	}
-	trust, _ := a.Index.TrustOf(id.Origin)
-	return &Unavailable{Reason: fmt.Sprintf("%s tells of this study and %s: nothing of that can be shown. Ask %s to see to it", trust, err, trust), RetryAfter: a.fetching().RetryMax}
 }
 
 // ownEntries lists what was received here, the unpublished included.
