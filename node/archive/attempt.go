@@ -416,6 +416,15 @@ func (a *Archive) holdersOf(id sourceID, revision uint64) []index.NodeID {
 	return out
 }
 
+// returnsFrom lists those of them from whom something may come back: that are let in.
+func (a *Archive) returnsFrom(id sourceID, revision uint64) []index.NodeID {
+	roster := a.Index.Roster()
+	return slices.DeleteFunc(a.holdersOf(id, revision), func(h index.NodeID) bool {
+		_, in := roster.Allowed(h)
+		return !in
+	})
+}
+
 // trustsOf names the trusts of nodes, for people.
 func (a *Archive) trustsOf(nodes []index.NodeID) string {
 	var out []string

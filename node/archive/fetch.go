@@ -133,7 +133,7 @@ func (a *Archive) regain(study string) error {
 	if err != nil && !errors.Is(err, errNoRecord) {
 		return err
 	}
-	if !told || !s.lost() || len(a.holdersOf(id, st.Revision)) == 0 {
+	if !told || !s.lost() || len(a.returnsFrom(id, st.Revision)) == 0 {
 		return nil
 	}
 	return a.Enqueue(study, Background, "this node received it, and lost it when it was restored from an older backup", "")

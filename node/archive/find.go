@@ -121,7 +121,7 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 			}
 		}
 		if x.own && f.Lost {
-			for _, h := range a.holdersOf(x.id, x.said.Revision) {
+			for _, h := range a.returnsFrom(x.id, x.said.Revision) {
 				trust, _ := a.Index.TrustOf(h)
 				f.LostAt = addTrust(f.LostAt, trust)
 			}

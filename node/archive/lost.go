@@ -51,7 +51,7 @@ func (a *Archive) LostStudies(most int) (list []Lost, all, alone int, err error)
 		}
 		all++
 		l := Lost{Study: id.Study}
-		for _, h := range a.holdersOf(id, said[own].Value.Revision) {
+		for _, h := range a.returnsFrom(id, said[own].Value.Revision) {
 			trust, _ := a.Index.TrustOf(h)
 			l.Copies = addTrust(l.Copies, trust)
 		}

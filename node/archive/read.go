@@ -199,6 +199,10 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 			if err == nil && ref.Instance == "" {
 				err = a.lookAhead(ctx, v, entries, p)
 			}
+			if err != nil && ctx.Err() == nil && warned(versions, v) && someHere(versions, v.group) {
+				gone = cmp.Or(gone, err)
+				continue
+			}
 			if err != nil {
 				yield(nil, err)
 				return
@@ -483,7 +487,7 @@ func (a *Archive) lostText(v version) string {
 
 // lostAdvice says where that may come from.
 func (a *Archive) lostAdvice(v version) string {
-	if holders := a.holdersOf(v.id, v.said.Revision); len(holders) > 0 {
+	if holders := a.returnsFrom(v.id, v.said.Revision); len(holders) > 0 {
 		return fmt.Sprintf("Copies are said to be at %s, from where it comes back", a.trustsOf(holders))
 	}
 	return "Nobody is known to hold a copy: send it here again"

@@ -337,3 +337,40 @@ func TestALostStudyIsAskedForWhereItIs(t *testing.T) {
 		t.Fatalf("%+v %v", got, err)
 	}
 }
+
+// A copy that only a node has which is let in no more does not come back: that is said, so that the study is sent again.
+func TestACopyAtANodeThatIsShutOutIsNotCountedOn(t *testing.T) {
+	h, told, _, _ := restoredHouse(t)
+	holder := newHouse(t, t.TempDir(), "RBB", h.clock, "RAA", "RBB")
+	s, err := index.HoldingStatement(index.Holding{Study: doomedStudy, Origin: h.Self, Revision: told.Revision, Instances: told.Instances})
+	if err == nil {
+		_, err = holder.Index.Append(t.Context(), s)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.hear(holder)
+	says := func(want string, alone int) {
+		t.Helper()
+		if _, all, n, err := h.LostStudies(10); all != 1 || n != alone || err != nil {
+			t.Errorf("%d lost, %d of them nowhere, %v; want %d", all, n, err, alone)
+		}
+		caveats, err := h.Caveats(doomedStudy)
+		if err != nil || len(caveats) != 1 || !strings.Contains(caveats[0], want) {
+			t.Errorf("%q, %v", caveats, err)
+		}
+	}
+	says("Copies are said to be at RBB", 0)
+	region, _ := votesFor("RAA", "RBB")
+	v, err := index.Revoke(seedKey("trust RBB"), region, "RBB", holder.Self)
+	if err == nil {
+		s, err = index.RevocationStatement(v)
+	}
+	if err == nil {
+		_, err = h.Index.Append(t.Context(), s)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	says("Nobody is known to hold a copy", 1)
+}
