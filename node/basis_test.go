@@ -127,12 +127,13 @@ func TestAnswersSayWhatTheyLack(t *testing.T) {
 	}
 	nodes := []node.Listened{
 		node.ListenedTo(sibling, "RX1", false, time.Time{}), node.ListenedTo(one, "RX2", true, now), node.ListenedTo(index.NodeID{6}, "RX2", false, now),
+		node.ListenedTo(index.NodeID{8}, "RX4", false, now), node.ListenedTo(index.NodeID{9}, "RX4", false, time.Time{}),
 		node.ListenedTo(two, "RX4", true, now), node.ListenedTo(index.NodeID{7}, "RX4", false, time.Time{}), node.ListenedTo(index.NodeID{5}, "RX5", false, time.Time{}),
 	}
 	got := node.LackingOf(trusts, nodes, self, "RX1", index.Roster{Unseated: []index.TrustID{"RX6"}}, lags)
 	want := []string{
 		`^RX2 has announced 1 fact`, `^RX3 has never been heard from, and has announced 2 facts`, `^RX5 has never been heard from$`,
-		`^RX1: another node of this trust, \S+, has never been heard from; .* revoke it$`, `^RX2: its node \S+ has not been heard from since 2026-03-01T12:00:00Z, though`, `^RX4: its node \S+ has never been heard from, though`,
+		`^RX1: another node of this trust, \S+, has never been heard from; .* revoke it$`, `^RX2: its node \S+ has not been heard from since 2026-03-01T12:00:00Z, though`, `^RX4: its node \S+ has not been heard from since .*; so it is with 2 others of its nodes$`,
 		`^this node itself \(it was restored.*contents of 4 of its facts`, `^this node itself.*5 of its facts cannot be read`,
 		`^RX1: another node of this trust has announced 3 facts`, `^RX2: its node \S+ has signed two histories`, `^RX2: the contents of 6`, `^RX2: 7 of its facts cannot be read by this version; update`,
 		`^RX4: nothing that its node \S+ has said has arrived here yet$`, `^RX6 is not heard`,

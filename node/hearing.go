@@ -370,11 +370,19 @@ func lackingOf(trusts []api.TrustStatus, nodes []listened, self index.NodeID, ow
 		}
 	}
 	silent := make(map[index.NodeID]bool)
+	of := make(map[index.TrustID][]listened)
 	for _, n := range nodes {
 		// Of a silent trust all nodes are, and that is said.
 		if silent[n.node] = !n.heard; !n.heard && heard[n.trust] {
-			out = append(out, n.text(own))
+			of[n.trust] = append(of[n.trust], n)
 		}
+	}
+	for _, trust := range slices.Sorted(maps.Keys(of)) {
+		text := of[trust][0].text(own)
+		if more := len(of[trust]) - 1; more > 0 { // a line each would crowd out what else is to be said
+			text += fmt.Sprintf("; so it is with %s of its nodes", counted(more, "another one", "others"))
+		}
+		out = append(out, text)
 	}
 	for i, l := range lags { // by node, then epoch
 		newest := i == len(lags)-1 || lags[i+1].Node != l.Node

@@ -100,8 +100,9 @@ func (s *server) search(level Level) func(http.ResponseWriter, *http.Request, Re
 		if len(res.Datasets) > q.Limit {
 			res.Datasets, res.More = res.Datasets[:q.Limit], true
 		}
-		// What is missing comes first: there is room for so many warnings only.
-		warnings = slices.Concat(s.archive.Completeness(r.Context(), ref), res.Warnings, warnings)
+		// There is room for so many warnings only. What concerns the patients that are found
+		// is of a few kinds, and goes before who is silent, who may be many.
+		warnings = slices.Concat(res.Warnings, s.archive.Completeness(r.Context(), ref), warnings)
 		if res.More && q.Limit == most {
 			warnings = append([]string{fmt.Sprintf("The number of results exceeded the maximum supported by the server (%d). Additional results can be requested with offset.", most)}, warnings...)
 		}
