@@ -570,3 +570,21 @@ func TestWhoIsAwayIsNotTakenForWhoIsThere(t *testing.T) {
 		t.Errorf("%d copies of somebody else's", n)
 	}
 }
+
+// Dates and times in the form of before 1993 are found as what they are, and given in today's form.
+func TestDatesAsTheyWereWritten(t *testing.T) {
+	r := region(t, "RX1")
+	old := ada
+	old.BirthDate = "1915.12.10"
+	list := study("1.2.3.1", old, "1994.11.05", 1)
+	r[0].imports(list...)
+	for _, date := range []string{"19941105", "19941101-19941130"} {
+		res, b := r[0].get("/dicom-web/studies?includefield=all&StudyDate="+date, "application/dicom+json")
+		if res.StatusCode != 200 || !strings.Contains(string(b), `"00080020":{"vr":"DA","Value":["19941105"]}`) || !strings.Contains(string(b), `"00100030":{"vr":"DA","Value":["19151210"]}`) {
+			t.Errorf("%s: %d %s", date, res.StatusCode, b)
+		}
+	}
+	if s := r[0].find("1.2.3.1")[0]; s.Date != "19941105" || s.BirthDate != "19151210" {
+		t.Errorf("%+v", s)
+	}
+}

@@ -483,10 +483,26 @@ func availabilityOf(f archive.Found) string {
 	return availability(f.Here)
 }
 
+// dateOf and timeOf write a date and a time as DICOM does now (PS3.5 6.2): before 1993
+// they were written 1994.11.05 and 11:20:00.
+func dateOf(da string) string {
+	if len(da) == len("1994.11.05") && da[4] == '.' && da[7] == '.' {
+		return da[:4] + da[5:7] + da[8:]
+	}
+	return da
+}
+
+func timeOf(tm string) string {
+	if len(tm) >= len("11:20") && tm[2] == ':' {
+		return strings.ReplaceAll(tm, ":", "")
+	}
+	return tm
+}
+
 func studyDataset(f archive.Found) dicom.Dataset {
 	var s set
-	s.text(dicom.TagStudyDate, f.Date)
-	s.text(dicom.TagStudyTime, f.Time)
+	s.text(dicom.TagStudyDate, dateOf(f.Date))
+	s.text(dicom.TagStudyTime, timeOf(f.Time))
 	s.text(dicom.TagAccessionNumber, f.Accession)
 	s.text(tagAvailability, availabilityOf(f))
 	s.text(tagModalitiesInStudy, f.Modalities...)
@@ -502,7 +518,7 @@ func studyDataset(f archive.Found) dicom.Dataset {
 	} else {
 		s.text(dicom.TagPatientID, "")
 	}
-	s.text(dicom.TagPatientBirthDate, f.BirthDate)
+	s.text(dicom.TagPatientBirthDate, dateOf(f.BirthDate))
 	s.text(dicom.TagPatientSex, f.Sex)
 	s.text(dicom.TagStudyInstanceUID, f.UID)
 	s.text(dicom.TagStudyID, f.StudyID)

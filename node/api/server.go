@@ -341,7 +341,7 @@ func (s *server) find(ctx context.Context, iq index.Query) (Found, error) {
 
 func studyJSON(f archive.Found) Study {
 	st := Study{
-		Study: f.UID, NHS: f.NHS, Name: f.Name, BirthDate: f.BirthDate, Sex: f.Sex, Date: f.Date, Time: f.Time,
+		Study: f.UID, NHS: f.NHS, Name: f.Name, BirthDate: dateOf(f.BirthDate), Sex: f.Sex, Date: dateOf(f.Date), Time: timeOf(f.Time),
 		Accession: f.Accession, Description: f.Description, Modalities: f.Modalities, Series: f.Study.Series,
 		Instances: f.Instances, Bytes: f.Bytes, Availability: availabilityOf(f), Settled: f.Settled, MixedPatient: f.Mixed, Damaged: f.Damaged, Lost: f.Lost, Coming: f.Coming, PartlyHere: f.Part,
 		Received: f.Received, Trusts: []string{}, Copies: []string{}, Versions: versionsJSON(f.Versions), AtLeast: f.AtLeast,
