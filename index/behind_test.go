@@ -1,6 +1,9 @@
 package index
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
 // What a node's key has signed and nobody gives is lacking until it comes or the node begins anew, also after a restart: nobody tells of it twice.
 func TestBehindUntilItComesOrANewEpochBegins(t *testing.T) {
@@ -64,4 +67,17 @@ func TestBehindUntilItComesOrANewEpochBegins(t *testing.T) {
 	behind("of whose fact the contents lack", true)
 	take(third[0])
 	behind("of whose fact the contents have come", false)
+	take(bare(t, third[1], 0))
+	take(log(4)[0])
+	behind("of whose earlier epoch contents lack", true)
+	take(third[1])
+	behind("of whose earlier epoch the contents have come", false)
+	// Also where it cannot be written down.
+	opt := testOptions("RAA", region)
+	opt.Room = func(bool) error { return errors.New("full") }
+	x = openIn(t, db, opt)
+	heard(log(4)[2])
+	if !x.Behind(NodeIDOf(other)) {
+		t.Error("on a full disk nothing is lacking")
+	}
 }

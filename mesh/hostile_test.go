@@ -457,39 +457,45 @@ func grantBytes(t *testing.T, key ed25519.PrivateKey, change func(map[int]any)) 
 // of two: it is asked on the other, and where there is none its absence is said.
 func TestAStudyIsAskedForOnTheConnectionThatStays(t *testing.T) {
 	t.Parallel()
-	_, me, _, villain, h := hostile(t)
-	second := rawHost(t, villain.key)
-	must(t, dial(t, second, me))
-	var asked atomic.Int32
-	var all atomic.Bool
-	both := []host.Host{h, second}
-	for i, h := range both {
-		h.SetStreamHandler(protocolID(study), func(s network.Stream) {
-			defer s.Close()
-			if asked.Load() == 0 { // the node may have closed the other connection by now
-				_ = dial(t, both[1-i], me)
-			}
-			if asked.Add(1) == 1 || all.Load() {
-				_ = s.Conn().Close()
-				return
-			}
-			if _, err := readFrame(s); err == nil {
+	for _, read := range []bool{false, true} { // before it has the question, and after
+		_, me, _, villain, h := hostile(t)
+		second := rawHost(t, villain.key)
+		must(t, dial(t, second, me))
+		var asked atomic.Int32
+		var all atomic.Bool
+		both := []host.Host{h, second}
+		for i, h := range both {
+			h.SetStreamHandler(protocolID(study), func(s network.Stream) {
+				defer s.Close()
+				if asked.Load() == 0 { // the node may have closed the other connection by now
+					_ = dial(t, both[1-i], me)
+				}
+				if read {
+					_, _ = readFrame(s)
+				}
+				if asked.Add(1) == 1 || all.Load() {
+					_ = s.Conn().Close()
+					return
+				}
+				if !read {
+					_, _ = readFrame(s)
+				}
 				_, _ = s.Write(frame(grantBytes(t, villain.key, func(g map[int]any) { g[2], g[3], g[4] = villain.id[:], villain.id[:], me.id[:] })))
-			}
-		})
-	}
-	eventually(t, "the node has both connections", func() bool { return me.mesh.Conns(villain.id) == 2 })
-	s, err := me.mesh.OpenStudy(context.Background(), villain.id, ask(villain.id))
-	if err != nil {
-		t.Fatalf("asked %d times: %v", asked.Load(), err)
-	}
-	s.Close()
-	if n := asked.Load(); n != 2 {
-		t.Errorf("it was asked %d times, want 2", n)
-	}
-	all.Store(true)
-	if _, err := me.mesh.OpenStudy(context.Background(), villain.id, ask(villain.id)); !errors.Is(err, mesh.ErrNotConnected) {
-		t.Errorf("no connection is left: %v", err)
+			})
+		}
+		eventually(t, "the node has both connections", func() bool { return me.mesh.Conns(villain.id) == 2 })
+		s, err := me.mesh.OpenStudy(context.Background(), villain.id, ask(villain.id))
+		if err != nil {
+			t.Fatalf("asked %d times: %v", asked.Load(), err)
+		}
+		s.Close()
+		if n := asked.Load(); n != 2 {
+			t.Errorf("it was asked %d times, want 2", n)
+		}
+		all.Store(true)
+		if _, err := me.mesh.OpenStudy(context.Background(), villain.id, ask(villain.id)); !errors.Is(err, mesh.ErrNotConnected) {
+			t.Errorf("no connection is left: %v", err)
+		}
 	}
 }
 

@@ -21,7 +21,9 @@ func (tr *trust) asked() (streams, messages int) {
 func TestOpeningARemoteStudyTakesThreeRoundTrips(t *testing.T) {
 	r := region(t, "RX1", "RX2")
 	for uid, instances := range map[string]int{"1.2.3.1": 1000, "1.2.3.2": 50} {
-		list := study(uid, ada, "20200101", instances)
+		patient := ada // each another's: a study that is read brings its patient's others
+		patient.PatientID, patient.Name = "P"+uid, fmt.Sprint("Case^", instances)
+		list := study(uid, patient, "20200101", instances)
 		for i := range list {
 			list[i].Frames = 10_000 / instances
 		}

@@ -244,8 +244,8 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 // queue does: what its reader waits for comes behind the first request then, and
 // not in several after what nobody looks at.
 func (a *Archive) openFirst(ctx context.Context, versions []version, p mesh.Push) (done func()) {
-	for _, v := range versions {
-		if v.group != 0 && versions[0].received() || a.running == nil {
+	for i, v := range versions {
+		if a.running == nil || !goesOn(versions, i, versions[0].whole()) {
 			break
 		}
 		if v.received() || v.bad || !v.told || a.sibling(v.id.Origin) {
@@ -754,6 +754,9 @@ func (a *Archive) lookAhead(ctx context.Context, v version, entries []entry, p m
 		if known {
 			out++
 		}
+	}
+	if p.Series != "" { // of the rest of the study others may have found out more
+		out = max(out, a.foreseen.of(v.id))
 	}
 	a.foreseen.note(v.id, out)
 	return nil
