@@ -809,7 +809,7 @@ func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
 	if err != nil {
 		return api.Admission{}, fmt.Errorf("%w: %w", api.ErrWrongUse, err)
 	}
-	me := n.home.Config.Trust
+	me, further := n.home.Config.Trust, ""
 	roster := n.index.Roster()
 	if m, ok := roster.Member(card.Trust); ok {
 		if m.Card.Hash() != card.Hash() {
@@ -823,6 +823,9 @@ func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
 			return api.Admission{}, err
 		}
 		roster = n.index.Roster()
+		if _, in := roster.Allowed(card.NodeCert.Node); in && !known {
+			further = card.NodeCert.Node.String()
+		}
 	} else if _, voted := roster.Cast(me, index.OpAdmit, card); !voted {
 		key, err := n.home.TrustKey()
 		if err != nil {
@@ -845,7 +848,7 @@ func (n *Node) Admit(ctx context.Context, text string) (api.Admission, error) {
 		roster = n.index.Roster()
 	}
 	have, need, by := roster.Standing(card.Hash())
-	a := api.Admission{Trust: string(card.Trust), Have: have, Need: need, By: names(by)}
+	a := api.Admission{Trust: string(card.Trust), Have: have, Need: need, By: names(by), Node: further}
 	if _, a.Admitted = roster.Member(card.Trust); a.Admitted {
 		inv := index.Invitation{Region: roster.Region, RegionName: roster.Name, Votes: n.index.Votes(), Revoked: roster.Revocations()}
 		for _, k := range n.index.Nodes() {

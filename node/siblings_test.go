@@ -18,6 +18,7 @@ import (
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/cas/castest/s3test"
 	"github.com/priormesh/priormesh/dicom/dicomtest"
+	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node"
 	"github.com/priormesh/priormesh/node/api"
 )
@@ -60,9 +61,13 @@ func sibling(of *trust, presents ...*trust) *trust {
 	if err != nil {
 		of.t.Fatal(err)
 	}
+	read, err := index.ParseCard(card)
+	if err != nil {
+		of.t.Fatal(err)
+	}
 	var a api.Admission
-	for _, m := range presents {
-		if a, err = m.n.Admit(context.Background(), card); err != nil || !a.Admitted {
+	for i, m := range presents {
+		if a, err = m.n.Admit(context.Background(), card); err != nil || !a.Admitted || i == 0 && a.Node != read.NodeCert.Node.String() {
 			of.t.Fatalf("%+v, %v", a, err)
 		}
 	}

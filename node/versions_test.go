@@ -584,6 +584,11 @@ func TestDatesAsTheyWereWritten(t *testing.T) {
 			t.Errorf("%s: %d %s", date, res.StatusCode, b)
 		}
 	}
+	for _, modality := range []string{"CT", "ct"} {
+		if got := r[0].searched("ModalitiesInStudy=" + modality); len(got) != 1 {
+			t.Errorf("%s: %v", modality, got)
+		}
+	}
 	if s := r[0].find("1.2.3.1")[0]; s.Date != "19941105" || s.BirthDate != "19151210" {
 		t.Errorf("%+v", s)
 	}

@@ -204,6 +204,8 @@ func (c *admitCmd) Run(p *program) error {
 	member := before.Trust == string(card.Trust) || slices.ContainsFunc(before.Trusts, func(t api.TrustStatus) bool { return t.Trust == string(card.Trust) })
 	switch {
 	case p.json:
+	case a.Node != "":
+		p.note("%s (%s), fingerprint %s: its node %s is let in from now on; join with what is printed", card.Trust, plain(card.Name), card.Fingerprint(), a.Node)
 	case member && a.Admitted:
 		p.note("%s (%s), fingerprint %s: is a member already", card.Trust, plain(card.Name), card.Fingerprint())
 	default:

@@ -368,7 +368,9 @@ func studyQuery(q dicomweb.Query, self index.NodeID) (iq index.Query, rest []dic
 		case dicom.TagAccessionNumber:
 			iq.Accession = v
 		case tagModalitiesInStudy:
-			iq.Modalities = m.Values
+			for _, v := range m.Values { // a CS has no small letters (PS3.5 6.2)
+				iq.Modalities = append(iq.Modalities, strings.ToUpper(v))
+			}
 		case dicom.TagStudyDescription:
 			iq.Description = v
 		case dicom.TagStudyID:

@@ -568,6 +568,7 @@ type Admission struct {
 	By         []string `json:"by"`
 	Admitted   bool     `json:"admitted"`
 	Invitation string   `json:"invitation,omitempty"` // once admitted
+	Node       string   `json:"node,omitempty"`       // a further node of this trust that is let in from now on
 }
 
 // Expulsion answers POST expulsions.
