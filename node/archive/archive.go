@@ -122,6 +122,7 @@ type Archive struct {
 	unlookedLeft atomic.Int64 // studies that are noted in tableUnlooked
 	unlookedNew  chan struct{}
 	distrusted   distrusted
+	lostStudies  lostStudies
 
 	remotes remotes
 

@@ -3,14 +3,19 @@ package archive
 import (
 	"errors"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/priormesh/priormesh/index"
 )
 
-// maxLost bounds how many of the studies that this node has lost are counted.
-const maxLost = 100_000
+// How many of the studies that this node has lost are looked at.
+const (
+	maxLost       = 100_000 // counted
+	maxLostListed = 1000    // and named
+)
 
 // Lost is a study that this node has received and told, and has nothing of since it
 // was restored from an older backup.
@@ -19,10 +24,34 @@ type Lost struct {
 	Copies []index.TrustID // who is said to hold a copy; empty: it is to be sent here again
 }
 
-// LostStudies lists those, in the order of their UIDs; alone is how many of them
-// nobody is known to hold. They were noted when the home was restored, and those
-// that have come back since are noted no more.
+// lostStudies is what was counted last.
+type lostStudies struct {
+	mu         sync.Mutex
+	at, took   time.Time // when counting began and ended
+	list       []Lost
+	all, alone int
+}
+
+// LostStudies lists up to most of those, in the order of their UIDs; alone is how
+// many of them nobody is known to hold. Counting again costs a twentieth of the time
+// at most.
 func (a *Archive) LostStudies(most int) (list []Lost, all, alone int, err error) {
+	l := &a.lostStudies
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := a.Now(); l.at.IsZero() || now.Sub(l.took) >= 20*l.took.Sub(l.at) || now.Before(l.at) {
+		list, all, alone, err := a.countLost()
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		l.at, l.took, l.list, l.all, l.alone = now, a.Now(), list, all, alone
+	}
+	return slices.Clone(l.list[:min(len(l.list), most)]), l.all, l.alone, nil
+}
+
+// countLost counts those that were noted when the home was restored. Those that have
+// come back since are noted no more.
+func (a *Archive) countLost() (list []Lost, all, alone int, err error) {
 	var ids []sourceID
 	err = a.db.View(func(txn *badger.Txn) error {
 		ids = nil
@@ -58,7 +87,7 @@ func (a *Archive) LostStudies(most int) (list []Lost, all, alone int, err error)
 		if len(l.Copies) == 0 {
 			alone++
 		}
-		if len(list) < most {
+		if len(list) < maxLostListed {
 			list = append(list, l)
 		}
 	}
