@@ -424,6 +424,11 @@ func (t *transfer) seriesManifests(study cas.StudyManifest) ([]cas.SeriesManifes
 		if err := ofSeries(m, study.Series[i]); err != nil {
 			return nil, err
 		}
+		for _, raw := range [][]byte{study.Series[i].Attrs, m.Attrs} {
+			if _, err := t.a.attrs(raw, seriesTags); err != nil {
+				return nil, err
+			}
+		}
 		if err := validUIDs(m); err != nil {
 			return nil, err
 		}
@@ -457,6 +462,9 @@ func (t *transfer) ask(b *batch) error {
 			return err
 		}
 		if err := ofInstance(m, w.entry); err != nil {
+			return err
+		}
+		if _, err := t.a.attrs(w.entry.Attrs, instanceTags); err != nil {
 			return err
 		}
 		manifests[i], b.todo[i].manifest = m, m

@@ -683,6 +683,9 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 				err = errKeptOut
 			}
 		}
+		if err == nil && p.Depth == mesh.PushHeaders { // the header is here, and is read next
+			err = o.headerAgrees(ctx, v, m)
+		}
 		if !errors.Is(err, errMoved) {
 			o.away.m = m
 			o.rec = instance{Class: m.Class, TransferSyntax: m.TransferSyntax, Size: m.Size, SHA256: m.SHA256[:], Manifest: e.inst.Manifest, Attrs: e.inst.Attrs}
@@ -691,6 +694,18 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 		o.away = nil // the holder is ahead of the index: what it has is on its way
 	}
 	return o, a.await(ctx, e.id.Study, here)
+}
+
+// headerAgrees looks into the header of an instance that is read where it is held.
+func (o *Object) headerAgrees(ctx context.Context, v version, m cas.InstanceManifest) error {
+	_, get, key, err := o.load(ctx)
+	if err != nil {
+		return err
+	}
+	r := m.Reader(ctx, get, key)
+	defer r.Close()
+	_, err = o.a.agrees(r, m, o.id.Study, o.series, v.said)
+	return o.a.contradicting(o.id, err)
 }
 
 func objectOf(a *Archive, e entry) *Object {
