@@ -144,6 +144,7 @@ func openDB(t testing.TB, dir string) *badger.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = db.Close() }) // before its folder goes; most have closed it by then
 	return db
 }
 
