@@ -30,7 +30,7 @@ type writing struct {
 	revoked  []heardRevocation
 	epoch    Epoch             // the own log's, when it moves
 	careful  bool              // it must not come to be too large
-	taken    map[TrustID]int64 // bytes of others' batches
+	taken    map[TrustID]int64 // bytes of other trusts' batches
 }
 
 func (x *Index) begin() *writing {
@@ -217,7 +217,7 @@ func (w *writing) append(v Verified, trust TrustID) error {
 			return &ContradictionError{a.node, p}
 		}
 	}
-	if id.Node != w.x.self {
+	if trust != w.x.opt.Trust {
 		w.taken[trust] += int64(v.batch.size())
 	}
 	st := w.state(id)

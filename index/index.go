@@ -77,7 +77,7 @@ type Index struct {
 	numbers  map[NodeID]authorNo
 	droppers map[authorNo]bool // those whose facts were taken back
 	logs     map[logID]logState
-	taken    map[TrustID]int64 // bytes of others' batches since Open
+	taken    map[TrustID]int64 // bytes of other trusts' batches since Open
 	nodes    map[NodeID][]nodeWord
 	words    map[NodeID]int         // how many nodes an author speaks of
 	votes    map[[32]byte]heardVote // by the hash of their whole encoding
@@ -781,23 +781,27 @@ func (x *Index) nextHole(id logID) (Seq, bool, error) {
 		return 0, false, nil
 	}
 	st := x.state(id)
-	table := byte(tabHole)
-	if st.missing == 0 {
-		table = tabDropped // those of them that are awaited
-	}
+	first := st.base.Seq + 1 // what a snapshot covers comes in pages
 	err := x.View(func(txn *badger.Txn) error {
 		hole = 0
-		first := st.base.Seq + 1 // what a snapshot covers comes in pages
 		for _, from := range []Seq{max(st.hole+1, first), first} {
-			err := scan(txn, epochKey(table, a.no, id.Epoch), logKey(table, a.no, Position{id.Epoch, from}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
-				v, err := value()
-				if err == nil && (table == tabHole || bytes.Equal(v, awaited)) {
-					hole = keyPosition(k).Seq
+			for _, table := range []byte{tabHole, tabDropped} { // and of those, what is awaited
+				err := scan(txn, epochKey(table, a.no, id.Epoch), logKey(table, a.no, Position{id.Epoch, from}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
+					v, err := value()
+					if err != nil || table == tabDropped && !bytes.Equal(v, awaited) {
+						return true, err
+					}
+					if at := keyPosition(k).Seq; hole == 0 || at < hole {
+						hole = at
+					}
+					return false, nil
+				})
+				if err != nil {
+					return err
 				}
-				return hole == 0, err
-			})
-			if err != nil || hole > 0 {
-				return err
+			}
+			if hole > 0 {
+				return nil
 			}
 		}
 		return nil
@@ -1006,7 +1010,7 @@ func (x *Index) Forks() []Fork {
 	return out
 }
 
-// MostTaken names the trust of which most was taken since Open, and how many bytes of facts that were.
+// MostTaken names the other trust of which most was taken since Open, and how many bytes of facts that were.
 func (x *Index) MostTaken() (most TrustID, bytes int64) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -1062,8 +1066,8 @@ func (x *Index) Lags() []Lag {
 }
 
 // Behind says whether a node's key has signed heads that have not come, since it began the newest epoch of which something has: what a
-// restored node lost of an earlier one comes no more; or whether contents of its facts have not. It is asked when a peer has told all that it has, and what it finds is kept: after
-// a restart nobody tells it again.
+// restored node lost of an earlier one comes no more; or whether contents of its facts have not. It is asked when a peer has told all that
+// it has, and what it finds is kept: after a restart nobody tells it again.
 func (x *Index) Behind(node NodeID) bool {
 	var unnoted []logID
 	behind, missing := false, false

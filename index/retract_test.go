@@ -25,6 +25,33 @@ func retract(t testing.TB, x *Index, kind Kind, subject string, want int) {
 	}
 }
 
+// What is awaited has its turn among what is missing: an author that withholds something else keeps nobody from asking for it.
+func TestWhatIsAwaitedIsAskedForBesideWhatIsMissing(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	retraction := Statement{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, "1.2.3"), Body: Retraction{Why: Erased, Through: Position{1, 3}, Positions: []Position{{1, 3}}}.encode()}
+	log := sealed(t, nodeKeyOf("RBB"), 1, []Statement{note("x", "1")}, []Statement{note("x", "2")}, []Statement{mustStudy(t, Study{UID: "1.2.3"})}, []Statement{retraction})
+	x := openTest(t, "RAA", r)
+	for i, v := range log {
+		if i < 3 {
+			v = bare(t, v, 0)
+		}
+		if _, err := x.Take([]Verified{v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var asked []Seq
+	for range 6 {
+		after, ask, err := x.Heard(log[3].Head())
+		if !ask || err != nil {
+			t.Fatal(ask, err)
+		}
+		asked = append(asked, after+1)
+	}
+	if want := []Seq{1, 2, 3, 1, 2, 3}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %v, want %v", asked, want)
+	}
+}
+
 // A retraction that names nothing takes nothing back, whatever comes first.
 func TestARetractionThatNamesNothing(t *testing.T) {
 	r := foundRegion("RAA", "RBB")
