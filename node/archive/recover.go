@@ -15,6 +15,7 @@ import (
 	"github.com/dgraph-io/ristretto/v2/z"
 
 	"github.com/priormesh/priormesh/cas"
+	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
 )
 
@@ -208,13 +209,17 @@ func (a *Archive) recoverSource(ctx context.Context, id sourceID) (n int, err er
 		r := m.Reader(ctx, shelf, key)
 		got, err := a.Ingest(ctx, r, IngestOptions{})
 		r.Close()
+		var conflict *Conflict
+		var limit dicom.ErrLimit
 		switch {
 		case err == nil && got.SHA256 == m.SHA256:
 			n++
 		case ctx.Err() != nil:
 			return n, ctx.Err()
-		case Rejected(err):
+		case errors.As(err, &conflict):
 			// It was refused when it came, and has not been swept yet.
+		case Rejected(err) && !errors.As(err, &limit): // limits may be set anew
+			a.Log.Error("an instance that the catalogue has lost is refused as it is; send it again from where it came", "study", short(id.Study), "error", err)
 		case err != nil:
 			left = cmp.Or(left, err)
 		}

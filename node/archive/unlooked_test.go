@@ -92,6 +92,13 @@ func TestWhatTheIndexLostWaitsForRoom(t *testing.T) {
 			t.Errorf("%s: after a restart %d of %d blocks, %d studies are left", name, n, before, h.Unlooked())
 		}
 		room.store = nil
+		// A limit that was set lower since is no reason either.
+		limits := h.Limits
+		h.Limits.Elements = 1
+		if failed := h.lookThroughOnce(ctx); !failed || h.Unlooked() != 1 {
+			t.Errorf("%s: beyond a limit: failed %v, %d left", name, failed, h.Unlooked())
+		}
+		h.Limits = limits
 		if failed := h.lookThroughOnce(ctx); failed || h.Unlooked() != 0 {
 			t.Errorf("%s: with room again: failed %v, %d left", name, failed, h.Unlooked())
 		}
