@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/priormesh/priormesh/cas"
 	"github.com/priormesh/priormesh/dicom"
+	"github.com/priormesh/priormesh/dicom/dicomtest"
 	"github.com/priormesh/priormesh/index"
 	"github.com/priormesh/priormesh/node/api"
 )
@@ -121,16 +123,11 @@ func TestAListThatNamesWhatIsAnothersIsNotShown(t *testing.T) {
 		}},
 	} {
 		uid := fmt.Sprint("1.2.3.", i+1)
-		patient := ada // each another's: a study that is read brings its patient's others
-		patient.PatientID, patient.Name = fmt.Sprint("P", i), string(rune('A'+i))+"^Case"
-		want := study(uid, patient, "20240101", 2)
+		want := study(uid, caseOf(i), "20240101", 2)
 		origin.imports(want...)
 		origin.settled(uid, 2)
 		revision := origin.rewrites(uid, c.change)
-		reader.wait("knows "+c.name, func() (bool, string) {
-			said, err := reader.n.Archive().Index.Study(uid)
-			return err == nil && len(said) == 1 && said[0].Value.Revision == revision, fmt.Sprintf("%+v %v", said, err)
-		})
+		reader.waitRevision(uid, revision)
 		code, _, parts := reader.retrieve("studies/" + uid)
 		res, list := reader.get("/dicom-web/studies/"+uid+"/instances", "application/dicom+json")
 		one, _, _ := reader.retrieve("studies/" + uid + "/series/" + want[0].Series + "/instances/" + want[0].SOP)
@@ -229,26 +226,43 @@ var wrong = []struct {
 	}},
 }
 
+// gives has a node receive a study and tell of it wrongly, and says as which revision.
+func (tr *trust) gives(uid string, list []dicomtest.Instance, change func(*testing.T, cas.Shelf, cas.Key, *cas.InstanceManifest, *cas.InstanceEntry, *cas.SeriesManifest)) (revision uint64) {
+	tr.t.Helper()
+	tr.imports(list...)
+	tr.settled(uid, len(list))
+	return tr.rewrites(uid, func(shelf cas.Shelf, key cas.Key, m cas.StudyManifest) cas.StudyManifest {
+		return changed(tr.t, shelf, key, m, func(im *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
+			change(tr.t, shelf, key, im, e, s)
+		})
+	})
+}
+
+// waitRevision waits until a node has heard of a study's only version as of that revision.
+func (tr *trust) waitRevision(uid string, revision uint64) {
+	tr.t.Helper()
+	tr.wait("knows the revision", func() (bool, string) {
+		said, err := tr.n.Archive().Index.Study(uid)
+		return err == nil && len(said) == 1 && said[0].Value.Revision == revision, fmt.Sprintf("%+v %v", said, err)
+	})
+}
+
+// caseOf is a patient of its own: a study that is read brings its patient's others.
+func caseOf(i int) dicomtest.Instance {
+	p := ada
+	p.PatientID, p.Name = fmt.Sprint("P", i), string(rune('A'+i))+"^Case"
+	return p
+}
+
 // What an origin gives is not what its lists say: it is not taken, and then not shown, and whose it is is said.
 func TestBytesThatAreNotWhatTheListsSayAreNotTaken(t *testing.T) {
 	r := region(t, "RX1", "RX2")
 	origin, reader := r[0], r[1]
 	for i, c := range wrong {
 		uid := fmt.Sprint("1.2.3.", i+1)
-		patient := ada
-		patient.PatientID, patient.Name = fmt.Sprint("P", i), string(rune('A'+i))+"^Case"
+		patient := caseOf(i)
 		list := study(uid, patient, "20240101", 2)
-		origin.imports(list...)
-		origin.settled(uid, 2)
-		revision := origin.rewrites(uid, func(shelf cas.Shelf, key cas.Key, m cas.StudyManifest) cas.StudyManifest {
-			return changed(t, shelf, key, m, func(im *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
-				c.change(t, shelf, key, im, e, s)
-			})
-		})
-		reader.wait("knows "+c.name, func() (bool, string) {
-			said, err := reader.n.Archive().Index.Study(uid)
-			return err == nil && len(said) == 1 && said[0].Value.Revision == revision, fmt.Sprintf("%+v %v", said, err)
-		})
+		reader.waitRevision(uid, origin.gives(uid, list, c.change))
 		reader.get("/dicom-web/studies/"+uid+"/instances", "application/dicom+json")
 		reader.retrieve("studies/" + uid) // has it brought
 		reader.wait("says why "+c.name+" is not taken", func() (bool, string) {
@@ -279,22 +293,10 @@ func TestWhatAnotherTrustGivesWronglyKeepsNothingBack(t *testing.T) {
 	mine, other := r[0], r[1]
 	for i, c := range wrong {
 		uid := fmt.Sprint("1.2.3.", i+1)
-		patient := ada
-		patient.PatientID, patient.Name = fmt.Sprint("P", i), string(rune('A'+i))+"^Case"
-		list := study(uid, patient, "20240101", 2)
-		more := study(uid, patient, "20240101", 3)[2:]
+		list := study(uid, caseOf(i), "20240101", 2)
+		more := study(uid, caseOf(i), "20240101", 3)[2:]
 		more[0].Series += ".5"
-		other.imports(more...)
-		other.settled(uid, 1)
-		revision := other.rewrites(uid, func(shelf cas.Shelf, key cas.Key, m cas.StudyManifest) cas.StudyManifest {
-			return changed(t, shelf, key, m, func(im *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
-				c.change(t, shelf, key, im, e, s)
-			})
-		})
-		mine.wait("knows the other version", func() (bool, string) {
-			said, err := mine.n.Archive().Index.Study(uid)
-			return err == nil && len(said) == 1 && said[0].Value.Revision == revision, fmt.Sprintf("%+v %v", said, err)
-		})
+		mine.waitRevision(uid, other.gives(uid, more, c.change))
 		mine.imports(list...)
 		var first []any // whoever asks first is given what can be given, in one piece
 		if res, b := mine.get("/dicom-web/studies/"+uid+"/metadata", "application/dicom+json"); res.StatusCode != 200 || json.Unmarshal(b, &first) != nil || len(first) < 2 {
@@ -419,6 +421,32 @@ func TestRowsAreOfThePatientWhoseTheyAre(t *testing.T) {
 		if res.StatusCode != 200 || strings.Count(string(b), ada.Name) != c.hers || strings.Count(string(b), grace.Name) != c.his ||
 			strings.Contains(string(b), hers[0].SOP+`"`) != (c.hers > 1) || strings.Contains(string(b), his[0].SOP+`"`) != (c.his > 1) {
 			t.Errorf("%s: %d, hers %d of %d, his %d of %d: %s", c.path, res.StatusCode, strings.Count(string(b), ada.Name), c.hers, strings.Count(string(b), grace.Name), c.his, b)
+		}
+	}
+}
+
+// Who has nothing of a study yet is given what one trust has of it although another, whose version has more and goes first, gives what is wrong
+// under the same UIDs: also the first time.
+func TestTheFirstReaderIsGivenWhatIsRight(t *testing.T) {
+	r := region(t, "RX1", "RX2", "RX3")
+	for i, c := range slices.Concat(wrong, wrong) {
+		paths := []string{"/metadata", "/instances"}
+		if i >= len(wrong) {
+			slices.Reverse(paths)
+		}
+		uid := fmt.Sprint("1.2.3.", i+1)
+		r[1].gives(uid, study(uid, caseOf(i), "20240101", 3), c.change)
+		r[0].imports(study(uid, caseOf(i), "20240101", 2)...)
+		r[2].wait("knows both", func() (bool, string) {
+			s := r[2].find(uid)
+			return len(s) == 1 && len(s[0].Versions) == 2 && s[0].Versions[0].Instances == 3 && s[0].Versions[1].Instances == 2, fmt.Sprintf("%+v", s)
+		})
+		for _, path := range paths {
+			res, b := r[2].get("/dicom-web/studies/"+uid+path, "application/dicom+json")
+			var got []any
+			if err := json.Unmarshal(b, &got); err != nil || res.StatusCode != 200 || len(got) < 2 || !strings.Contains(string(b), uid+".1.1") || !strings.Contains(string(b), uid+".1.2") {
+				t.Errorf("%s: %s: %d, %d rows, %v: %.200s", c.name, path, res.StatusCode, len(got), err, b)
+			}
 		}
 	}
 }

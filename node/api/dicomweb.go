@@ -240,7 +240,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		warnings = append(warnings, fmt.Sprintf("only the newest %d matching studies were looked into; narrow the search", len(ans.Studies)))
 	}
 	warnings = slices.Concat(incomplete(warnings, ans), told(found))
-	unlisted, unread := 0, 0
+	unlisted, unread, unplaced := 0, 0, 0
 	var all []dicom.Dataset
 	want := q.Offset + q.Limit + 1
 	for _, f := range found {
@@ -262,7 +262,9 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if err != nil {
 			return dicomweb.Result{}, webError(err)
 		}
-		for _, ds := range levelDatasets(q.Level, f, listed) {
+		rows, left := levelDatasets(q.Level, f, listed)
+		unplaced += left
+		for _, ds := range rows {
 			if dicomweb.Matches(ds, known...) {
 				all = append(all, ds)
 			}
@@ -270,6 +272,9 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if len(all) >= want {
 			break
 		}
+	}
+	if unplaced > 0 {
+		warnings = append(warnings, counted(unplaced, "instance is", "instances are")+" left out: nobody tells of them now, or they came while this was answered, so that it is not known whose they are. Ask again")
 	}
 	if unlisted > 0 {
 		warnings = append(warnings, fmt.Sprintf("%d matching studies are held by other trusts and their series have not been listed here yet; ask for one by its Study Instance UID", unlisted))
@@ -532,12 +537,14 @@ func studyDataset(f archive.Found) dicom.Dataset {
 // levelDatasets are a study's series or instances, each with the attributes of
 // the levels above it. What is listed may be of a version that is not shown with the
 // others, and names another patient: that is shown as its own, if it was asked for.
-func levelDatasets(l dicomweb.Level, f archive.Found, listed []archive.Listed) []dicom.Dataset {
+// left are those of which f does not say whose they are.
+func levelDatasets(l dicomweb.Level, f archive.Found, listed []archive.Listed) (out []dicom.Dataset, left int) {
 	var others archive.Found
 	listed = slices.DeleteFunc(listed, func(i archive.Listed) bool {
 		v := slices.IndexFunc(f.Versions, func(v archive.Version) bool { return v.Node == i.Node })
 		if v < 0 {
-			return true // it came just now, and may be anybody's
+			left++
+			return true
 		}
 		if f.Versions[v].Stranger {
 			others.Study = f.Versions[v].Study
@@ -558,7 +565,6 @@ func levelDatasets(l dicomweb.Level, f archive.Found, listed []archive.Listed) [
 		}
 	}
 	done := make(map[dicom.UID]bool)
-	var out []dicom.Dataset
 	for _, i := range listed {
 		whole := here[i.Series] == perSeries[i.Series]
 		var s set
@@ -582,7 +588,7 @@ func levelDatasets(l dicomweb.Level, f archive.Found, listed []archive.Listed) [
 		s = merge(s, study)
 		out = append(out, s.dataset())
 	}
-	return out
+	return out, left
 }
 
 // merge adds what s does not have yet.

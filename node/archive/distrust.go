@@ -59,7 +59,8 @@ func (a *Archive) attrs(raw []byte, tags []dicom.Tag) (dicom.Dataset, error) {
 // far as anybody can tell.
 func (a *Archive) agrees(r io.ReaderAt, m cas.InstanceManifest, study, series string, said index.Study) (same bool, err error) {
 	inst, err := dicom.Scan(io.NewSectionReader(r, 0, m.HeaderLen), a.Limits, dicom.Handler{})
-	if Rejected(err) {
+	var limit dicom.ErrLimit // this node's own, and nobody's contradiction
+	if Rejected(err) && !errors.As(err, &limit) {
 		return false, fmt.Errorf("%w: what an instance manifest names is no DICOM instance: %w", errContradicts, err)
 	}
 	if err != nil {

@@ -275,7 +275,6 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 			if seen[e.inst.UID] {
 				continue
 			}
-			seen[e.inst.UID] = true
 			l := Listed{Node: id.Origin, Study: ref.Study, Series: dicom.UID(e.series.UID), Instance: dicom.UID(e.inst.UID), Size: e.inst.Size}
 			rec, err := a.instanceOf(id, e.series.UID, e.inst.UID)
 			if err == nil {
@@ -299,6 +298,7 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 				gone = cmp.Or(gone, a.contradicting(id, err))
 				break
 			}
+			seen[e.inst.UID] = true
 			out = append(out, l)
 		}
 	}

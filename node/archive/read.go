@@ -216,7 +216,7 @@ func (a *Archive) objects(ctx context.Context, ref Ref, depth mesh.Depth) iter.S
 					gone = &Unavailable{Reason: "this instance exists at another trust and is kept out here: its SOP Instance UID is taken by other bytes; `priormesh status` lists it", RetryAfter: a.fetching().RetryMax}
 					continue
 				}
-				if err != nil && ctx.Err() == nil && warned(versions, v) && someHere(versions, v.group) {
+				if err != nil && ctx.Err() == nil && warned(versions, v) && (someHere(versions, v.group) || a.distrusted.why(v.id, v.said.Revision) != "") {
 					gone = cmp.Or(gone, err)
 					break
 				}
