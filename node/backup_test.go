@@ -526,17 +526,23 @@ func TestWhatARestoreLostComesBackFromItsCopies(t *testing.T) {
 	// a copy of what another trust received of it.
 	gone := func(want string) {
 		t.Helper()
-		st := a.status()
-		got := ""
-		for _, l := range st.Lost {
-			got += l.Study + " " + strings.Join(l.Copies, " ")
-		}
-		v := a.verifies()
 		n := min(len(want), 1)
+		if v := a.verifies(); v.Lost != n || v.Left != 0 {
+			t.Errorf("%+v", v)
+		}
+		var st api.Status
+		var got string
+		a.wait("status counts again", func() (bool, string) {
+			st, got = a.status(), ""
+			for _, l := range st.Lost {
+				got += l.Study + " " + strings.Join(l.Copies, " ")
+			}
+			return got == want, got
+		})
 		said := strings.Contains(strings.Join(st.Warnings, " "), "nobody is known to hold a copy")
 		_, text := a.get("/metrics", "")
-		if got != want || st.LostAll != (api.LostCounts{Studies: n, Alone: n}) || v.Lost != n || v.Left != 0 || said != (want != "") || !strings.Contains(string(text), fmt.Sprintf(`priormesh_lost_studies{what="alone"} %d`, n)) {
-			t.Errorf("lost: %q, %+v, %+v, %q", got, st.LostAll, v, st.Warnings)
+		if st.LostAll != (api.LostCounts{Studies: n, Alone: n}) || said != (want != "") || !strings.Contains(string(text), fmt.Sprintf(`priormesh_lost_studies{what="alone"} %d`, n)) {
+			t.Errorf("lost: %q, %+v, %q", got, st.LostAll, st.Warnings)
 		}
 	}
 	gone("1.2.3.6 ")

@@ -15,6 +15,8 @@ import (
 const (
 	maxLost       = 100_000 // counted
 	maxLostListed = 1000    // and named
+
+	quickCount = 100 * time.Millisecond // a count that took less is always made anew
 )
 
 // Lost is a study that this node has received and told, and has nothing of since it
@@ -33,13 +35,14 @@ type lostStudies struct {
 }
 
 // LostStudies lists up to most of those, in the order of their UIDs; alone is how
-// many of them nobody is known to hold. Counting again costs a twentieth of the time
-// at most.
+// many of them nobody is known to hold. Where counting is long it costs a twentieth
+// of the time at most: until then the list is the one of the last count.
 func (a *Archive) LostStudies(most int) (list []Lost, all, alone int, err error) {
 	l := &a.lostStudies
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := a.Now(); l.at.IsZero() || now.Sub(l.took) >= 20*l.took.Sub(l.at) || now.Before(l.at) {
+	now, cost := a.Now(), l.took.Sub(l.at)
+	if cost < quickCount || now.Sub(l.took) >= 20*cost || now.Before(l.at) {
 		list, all, alone, err := a.countLost()
 		if err != nil {
 			return nil, 0, 0, err

@@ -374,3 +374,40 @@ func TestACopyAtANodeThatIsShutOutIsNotCountedOn(t *testing.T) {
 	}
 	says("Nobody is known to hold a copy", 1)
 }
+
+// Where counting what is lost takes long, whoever asks often is told of the last
+// count; a verification counts itself.
+func TestALongCountOfTheLostIsKept(t *testing.T) {
+	h, _, _, _ := restoredHouse(t)
+	lost := func() int {
+		t.Helper()
+		_, all, _, err := h.LostStudies(10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	if n := lost(); n != 1 {
+		t.Fatalf("%d lost", n)
+	}
+	// Each look at the clock is a second later than the one before.
+	h.Now = func() time.Time { h.clock.step(time.Second); return h.clock.now() }
+	if n := lost(); n != 1 {
+		t.Fatalf("%d lost", n)
+	}
+	for sop := range 3 {
+		if err := h.take(image(doomedStudy, sop, byte(sop))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := lost(); n != 1 {
+		t.Errorf("a count of a second is made again at once: %d", n)
+	}
+	if r, err := h.Verify(t.Context(), VerifyOptions{}); err != nil || r.Lost != 0 {
+		t.Errorf("verified: %+v, %v", r, err)
+	}
+	h.clock.step(20 * time.Second)
+	if n := lost(); n != 0 {
+		t.Errorf("%d lost after a count's twentyfold time", n)
+	}
+}

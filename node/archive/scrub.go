@@ -109,7 +109,7 @@ func (a *Archive) Verify(ctx context.Context, o VerifyOptions) (VerifyReport, er
 	}
 	if o.Study == "" {
 		var err error
-		if _, v.report.Lost, _, err = a.LostStudies(0); err != nil {
+		if _, v.report.Lost, _, err = a.countLost(); err != nil {
 			return v.result(), err
 		}
 	}
