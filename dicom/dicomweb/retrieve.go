@@ -87,7 +87,7 @@ func (a accepted) picky() bool {
 func (s *server) checkAll(ctx context.Context, ref Ref, accept accepted) error {
 	var refused []offer
 	seen := make(map[dicom.UID]bool)
-	for o, err := range s.archive.Objects(ctx, ref) {
+	for o, err := range s.archive.Headers(ctx, ref) { // which are read next
 		if err != nil {
 			return err
 		}

@@ -151,6 +151,9 @@ type entry struct {
 // Where the study, or an older revision of it, is here already, a trust that
 // cannot be reached keeps nothing of that back; Caveats says what is missing.
 func (a *Archive) Objects(ctx context.Context, ref Ref) iter.Seq2[*Object, error] {
+	if ref.Instance != "" { // whatever is read of it, its header is looked into before
+		return a.objects(ctx, ref, mesh.PushHeaders)
+	}
 	return a.objects(ctx, ref, mesh.PushManifests)
 }
 
@@ -385,7 +388,7 @@ func (a *Archive) versionOf(st index.Authored[index.Study], here source) version
 		v.bad = err != nil || v.why != ""
 	}
 	if !v.own {
-		v.said.Mixed = v.said.Mixed || here.Mixed
+		v.said.Mixed = v.said.Mixed || here.Mixed || a.foreseen.mixedAt(v.id, v.said.Revision)
 	}
 	return v
 }
@@ -683,7 +686,7 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 				err = errKeptOut
 			}
 		}
-		if err == nil && p.Depth == mesh.PushHeaders { // the header is here, and is read next
+		if err == nil {
 			err = o.headerAgrees(ctx, v, m)
 		}
 		if !errors.Is(err, errMoved) {
@@ -696,7 +699,8 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 	return o, a.await(ctx, e.id.Study, here)
 }
 
-// headerAgrees looks into the header of an instance that is read where it is held.
+// headerAgrees looks into the header of an instance that is read where it is held: its
+// reader is given nothing of it before.
 func (o *Object) headerAgrees(ctx context.Context, v version, m cas.InstanceManifest) error {
 	_, get, key, err := o.load(ctx)
 	if err != nil {
@@ -704,7 +708,10 @@ func (o *Object) headerAgrees(ctx context.Context, v version, m cas.InstanceMani
 	}
 	r := m.Reader(ctx, get, key)
 	defer r.Close()
-	_, err = o.a.agrees(r, m, o.id.Study, o.series, v.said)
+	same, err := o.a.agrees(r, m, o.id.Study, o.series, v.said)
+	if err == nil && !same {
+		o.a.foreseen.noteMixed(o.id, v.said.Revision)
+	}
 	return o.a.contradicting(o.id, err)
 }
 
@@ -788,11 +795,12 @@ func (a *Archive) keptOut(v version) int {
 
 // foreseen is what readers have found out of versions that are being brought.
 type foreseen struct {
-	mu  sync.Mutex
-	out map[sourceID]int
+	mu    sync.Mutex
+	out   map[sourceID]int
+	mixed map[sourceID]uint64 // the revision of which an instance names another patient than its study
 }
 
-// maxForeseen bounds what is remembered; it is found out again by who reads.
+// maxForeseen bounds each; it is found out again by who reads.
 const maxForeseen = 1024
 
 func (f *foreseen) note(id sourceID, n int) {
@@ -812,6 +820,22 @@ func (f *foreseen) of(id sourceID) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.out[id]
+}
+
+func (f *foreseen) noteMixed(id sourceID, revision uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mixed == nil || len(f.mixed) >= maxForeseen {
+		f.mixed = make(map[sourceID]uint64)
+	}
+	f.mixed[id] = revision
+}
+
+func (f *foreseen) mixedAt(id sourceID, revision uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, ok := f.mixed[id]
+	return ok && at == revision
 }
 
 // takenByOther says whether an instance of a copy will be kept out because its
