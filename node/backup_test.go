@@ -170,11 +170,38 @@ func TestRestoredNodeBeginsAnew(t *testing.T) {
 		t.Errorf("a copy that the backup did not have: %+v", s)
 	}
 	a.reads("1.2.3.4", copied)
-	for _, m := range []*trust{b, c} {
-		m.wait("knows the grown study as it is now", func() (bool, string) {
-			s := m.find("1.2.3.2")
-			return len(s) == 1 && s[0].Instances == 2, fmt.Sprintf("%+v", s)
+	// A copy of all that a study had grown to gives all of it, and the others are told who has that.
+	revision := func(m *trust) uint64 {
+		said, err := m.n.Archive().Index.Study("1.2.3.2")
+		if err != nil || len(said) != 1 {
+			t.Fatal(said, err)
+		}
+		return said[0].Value.Revision
+	}
+	anew := revision(a)
+	b.wait("has the study as it is told now", func() (bool, string) {
+		s := b.find("1.2.3.2")
+		return revision(b) == anew && s[0].Availability == "ONLINE", fmt.Sprintf("%+v", s)
+	})
+	for _, m := range []*trust{a, c} {
+		m.wait("names who has more", func() (bool, string) {
+			f := m.finds("study=1.2.3.2")
+			return len(f.Studies) == 1 && f.Studies[0].Instances == 2 && strings.Contains(strings.Join(f.Warnings, " "), "and RX2 holds a copy with more"), fmt.Sprintf("%+v", f)
 		})
+	}
+	for range 2 {
+		b.reads("1.2.3.2", grown)
+		if s := b.find("1.2.3.2"); s[0].Instances != 4 || s[0].AtLeast {
+			t.Errorf("%+v", s)
+		}
+		if res, body := b.get("/dicom-web/studies/1.2.3.2/instances", "application/dicom+json"); res.StatusCode != 200 || strings.Count(string(body), `"00080018"`) != 4 {
+			t.Errorf("it lists %d: %s", res.StatusCode, body)
+		}
+		if v := b.verifies(); v.Left != 0 {
+			t.Errorf("%+v", v)
+		}
+		b.stop()
+		b.start()
 	}
 	// Peers take what it says.
 	fresh := images("1.2.3.6", 2)

@@ -81,6 +81,7 @@ type source struct {
 	Mixed      bool     `cbor:"9,keyasint"` // instances disagree on whose study it is; copy: or with what its origin says
 	Whole      bool     `cbor:"10,keyasint"`
 	Conflicts  int      `cbor:"11,keyasint"` // copy: instances not kept, their UID being taken by other bytes
+	Beyond     int      `cbor:"12,keyasint"` // copy: of Instances, what Manifest does not list: see Archive.beyond
 }
 
 // lost says of what was received here that nothing of it is in the catalogue, or

@@ -637,7 +637,7 @@ func TestATransferNoticesThatAConflictIsOver(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := tr.finish(nil, 1); err != nil {
+		if _, err := tr.finish(nil, 1); err != nil {
 			t.Fatal(err)
 		}
 		if s, err := h.source(id); err != nil || s.Whole != kept {

@@ -167,7 +167,7 @@ func (s *space) evictOne(ctx context.Context, id sourceID, why string) (gone boo
 	roster := a.Index.Roster()
 	elsewhere := slices.ContainsFunc(holders, func(h index.Holder) bool {
 		_, in := roster.Allowed(h.Node) // what one has who is out is not to be had
-		return in && h.Node != a.Self && !h.Quarantined && h.Revision >= src.Revision
+		return in && src.Beyond == 0 && h.Node != a.Self && !h.Quarantined && h.Revision >= src.Revision
 	})
 	if !elsewhere {
 		if some, err := a.catalogued(id); some || err != nil {

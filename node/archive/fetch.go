@@ -372,14 +372,15 @@ func (t *transfer) run() error {
 	if t.id.Origin == a.Self {
 		return t.returned(study, series, conflicts)
 	}
-	if err := t.finish(series, conflicts); err != nil {
+	more, err := t.finish(series, conflicts)
+	if err != nil {
 		return err
 	}
 	if conflicts > 0 {
 		a.Log.Error("instances of a copy were kept out: their SOP Instance UIDs are taken here by other bytes", "study", short(t.id.Study), "instances", conflicts)
 		return nil // not whole, so nobody is told that it is
 	}
-	s, err := index.HoldingStatement(index.Holding{Study: t.id.Study, Origin: t.id.Origin, Revision: t.st.Revision, Instances: t.st.Instances})
+	s, err := index.HoldingStatement(index.Holding{Study: t.id.Study, Origin: t.id.Origin, Revision: t.st.Revision, Instances: addUp(t.st.Instances, more)})
 	if err != nil {
 		return err
 	}
@@ -585,18 +586,24 @@ func (t *transfer) commit(list []wanted) (conflicts int, err error) {
 	return conflicts, err
 }
 
-// finish makes the revision the one that is here. What an older one had and
-// this one has not is no longer listed, but stays: a trust whose node came back
-// from an old backup must not make the region drop its last good copies.
-func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
+// finish makes the revision the one that is here. What an older one had and this one
+// has not is given with it, and how much that is is told: a trust whose node came
+// back from an old backup must not make the region drop its last good copies.
+func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) (beyond int, err error) {
 	a := t.a
 	l := a.lock(t.id.Study)
 	l.Lock()
 	defer l.Unlock()
 	if err := t.seriesAttrs(series); err != nil {
-		return err
+		return 0, err
 	}
-	return a.updateSource(t.id, func(txn *badger.Txn, s *source) error {
+	listed := make(map[string]bool)
+	for _, se := range series {
+		for _, e := range se.Instances {
+			listed[e.UID] = true
+		}
+	}
+	err = a.updateSource(t.id, func(txn *badger.Txn, s *source) error {
 		whole := true
 		if conflicts > 0 { // those that were ended since are brought with the next attempt
 			kept := 0
@@ -615,12 +622,20 @@ func (t *transfer) finish(series []cas.SeriesManifest, conflicts int) error {
 				s.Bytes = addUp(s.Bytes, e.Size)
 			}
 		}
-		s.Mixed = false
-		return eachRecord(txn, t.id.key(tableInstance), func(_ []byte, i instance) error {
+		s.Mixed, beyond = false, 0
+		defer func() { s.Beyond = beyond }()
+		return eachRecord(txn, t.id.key(tableInstance), func(k []byte, i instance) error {
 			s.Mixed = s.Mixed || i.Other
+			_, rest, _ := parseSourceID(k)
+			if _, uid, ok := bytes.Cut(rest, []byte{0}); ok && !listed[string(uid)] {
+				beyond++
+				s.Instances++
+				s.Bytes = addUp(s.Bytes, i.Size)
+			}
 			return nil
 		})
 	})
+	return beyond, err
 }
 
 // seriesAttrs writes what is said of each series: one by one, a transaction holds

@@ -94,6 +94,8 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 			f.Lost = v.lost()
 			// Between two publications of a growing study the catalogue knows more.
 			v.said.Instances, v.said.Bytes = max(v.said.Instances, v.here.Instances), max(v.said.Bytes, v.here.Bytes)
+		} else if v.here.Beyond > 0 && !v.behind() {
+			v.said.Instances, v.said.Bytes = max(v.said.Instances, v.here.Instances), max(v.said.Bytes, v.here.Bytes)
 		}
 		versions = append(versions, v)
 	}
@@ -283,7 +285,7 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 			var ok bool
 			if l.SeriesAttrs, ok = series[e.series.UID]; !ok {
 				raw := e.series.Attrs
-				if id.Origin == a.Self && raw == nil {
+				if raw == nil { // it is from the catalogue
 					if raw, err = a.seriesAttrs(id, e.series.UID); err != nil {
 						return nil, err
 					}

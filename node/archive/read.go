@@ -512,6 +512,9 @@ func (a *Archive) entries(ctx context.Context, v version, ref Ref, p mesh.Push) 
 	st, told := a.statementOf(id)
 	if s.Whole && s.Manifest != nil {
 		out, err := a.listed(ctx, id, *s.Manifest, ref, true, bring)
+		if err == nil && s.Beyond > 0 {
+			out, err = a.beyond(id, ref, out)
+		}
 		if len(out) > 0 || err != nil || !told || st.Revision <= s.Revision {
 			return out, err
 		}
@@ -541,6 +544,25 @@ func (a *Archive) entries(ctx context.Context, v version, ref Ref, p mesh.Push) 
 		return nil, &Unavailable{Reason: reason, RetryAfter: a.fetching().RetryMin}
 	}
 	return a.listed(ctx, id, manifest, ref, false, bring)
+}
+
+// beyond adds to what the list of a copy names what an older revision had and this one
+// does not name: its origin came back from an old backup, and has lost it.
+func (a *Archive) beyond(id sourceID, ref Ref, listed []entry) ([]entry, error) {
+	here, err := a.ownEntries(id, ref)
+	if err != nil {
+		return nil, err
+	}
+	named := make(map[string]bool, len(listed))
+	for _, e := range listed {
+		named[e.inst.UID] = true
+	}
+	for _, e := range here {
+		if !named[e.inst.UID] {
+			listed = append(listed, e)
+		}
+	}
+	return listed, nil
 }
 
 // statementOf is what a source's origin says of it. What cannot be read is not
@@ -600,7 +622,8 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 	return out, nil
 }
 
-// ownEntries lists what was received here, the unpublished included.
+// ownEntries lists what the catalogue has: of what was received here that is all, the
+// unpublished included.
 func (a *Archive) ownEntries(id sourceID, ref Ref) ([]entry, error) {
 	if ref.Instance != "" {
 		i, err := a.instanceOf(id, string(ref.Series), string(ref.Instance))
