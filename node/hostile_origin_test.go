@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,8 +31,24 @@ func (tr *trust) rewrites(uid string, change func(cas.Shelf, cas.Key, cas.StudyM
 	ctx := context.Background()
 	shelf, key := tr.shelf(uid, tr)
 	self := tr.n.Archive().Self
-	said, err := tr.n.Archive().Index.Study(uid)
-	fatal(err)
+	var said []index.Authored[index.Study]
+	var err error
+	// The catalogue's row of the study: 1 is its revision, 2 the reference to its manifest, 3 that it is settled, 4 that there is more.
+	row := append(append([]byte{0x42}, uid+"\x00"...), self[:]...)
+	fields := make(map[uint64]cbor.RawMessage)
+	tr.wait("has done telling of the study", func() (bool, string) { // the row is written after the fact
+		said, err = tr.n.Archive().Index.Study(uid)
+		fatal(err)
+		fatal(tr.n.DB().View(func(txn *badger.Txn) error {
+			item, err := txn.Get(row)
+			if err != nil {
+				return err
+			}
+			return item.Value(func(b []byte) error { clear(fields); return cbor.Unmarshal(b, &fields) })
+		}))
+		revision, _ := cbor.Marshal(said[0].Value.Revision)
+		return bytes.Equal(fields[1], revision) && bytes.Equal(fields[2], said[0].Value.Manifest) && bytes.Equal(fields[3], []byte{0xf5}) && !bytes.Equal(fields[4], []byte{0xf5}), fmt.Sprintf("%x", fields)
+	})
 	var ref cas.Ref
 	fatal(ref.UnmarshalCBOR(said[0].Value.Manifest))
 	m, err := cas.LoadStudy(ctx, shelf, key, ref)
@@ -42,17 +59,7 @@ func (tr *trust) rewrites(uid string, change func(cas.Shelf, cas.Key, cas.StudyM
 	fatal(err)
 	raw, err := ref.MarshalCBOR()
 	fatal(err)
-	// The catalogue's row of the study: 1 is its revision, 2 the reference to its manifest.
-	row := append(append([]byte{0x42}, uid+"\x00"...), self[:]...)
 	fatal(tr.n.DB().Update(func(txn *badger.Txn) error {
-		item, err := txn.Get(row)
-		if err != nil {
-			return err
-		}
-		fields := make(map[uint64]cbor.RawMessage)
-		if err := item.Value(func(b []byte) error { return cbor.Unmarshal(b, &fields) }); err != nil {
-			return err
-		}
 		revision, err := cbor.Marshal(m.Revision)
 		if err != nil {
 			return err
@@ -212,6 +219,17 @@ var wrong = []struct {
 		x := study("9.9.9", grace, "20200101", 1)[0]
 		x.Series, x.SOP = s.UID, e.UID
 		stored(t, shelf, key, im, x.Bytes())
+	}},
+	{"bytes of another series", "the bytes of an instance are another's", func(t *testing.T, shelf cas.Shelf, key cas.Key, im *cas.InstanceManifest, e *cas.InstanceEntry, s *cas.SeriesManifest) {
+		x := study(strings.TrimSuffix(s.UID, ".1"), grace, "20200101", 1)[0]
+		x.Series, x.SOP = s.UID+".9", e.UID
+		stored(t, shelf, key, im, x.Bytes())
+	}},
+	{"another class in the list", "the bytes of an instance are another's", func(_ *testing.T, _ cas.Shelf, _ cas.Key, im *cas.InstanceManifest, _ *cas.InstanceEntry, _ *cas.SeriesManifest) {
+		im.Class = "1.2.840.10008.5.1.4.1.1.4"
+	}},
+	{"another transfer syntax in the list", "the bytes of an instance are another's", func(_ *testing.T, _ cas.Shelf, _ cas.Key, im *cas.InstanceManifest, _ *cas.InstanceEntry, _ *cas.SeriesManifest) {
+		im.TransferSyntax = "1.2.840.10008.1.2"
 	}},
 	{"no DICOM", "is no DICOM instance", func(t *testing.T, shelf cas.Shelf, key cas.Key, im *cas.InstanceManifest, _ *cas.InstanceEntry, _ *cas.SeriesManifest) {
 		stored(t, shelf, key, im, []byte(strings.Repeat("hello", 1000)))
@@ -436,7 +454,8 @@ func TestRowsAreOfThePatientWhoseTheyAre(t *testing.T) {
 	}
 	reader.wait("lists all of hers", func() (bool, string) { // and not an older revision, which may have come whole
 		_, b := reader.get(path(hers[0].Series), "application/dicom+json")
-		return strings.Contains(string(b), hers[1].SOP), string(b)
+		_, coming := reader.n.Archive().TaskOf(uid)
+		return !coming && strings.Contains(string(b), hers[0].SOP+`"`) && strings.Contains(string(b), hers[1].SOP+`"`), string(b)
 	})
 	for _, c := range []struct {
 		path string
@@ -469,11 +488,13 @@ func TestTheFirstReaderIsGivenWhatIsRight(t *testing.T) {
 			paths = nil
 		}
 		uid := fmt.Sprint("1.2.3.", i+1)
-		r[1].gives(uid, study(uid, caseOf(i), "20240101", 3), c.change)
+		revision := r[1].gives(uid, study(uid, caseOf(i), "20240101", 3), c.change)
 		r[0].imports(study(uid, caseOf(i), "20240101", 2)...)
 		r[2].wait("knows both", func() (bool, string) {
 			s := r[2].find(uid)
-			return len(s) == 1 && len(s[0].Versions) == 2 && s[0].Versions[0].Instances == 3 && s[0].Versions[1].Instances == 2, fmt.Sprintf("%+v", s)
+			said, err := r[2].n.Archive().Index.Study(uid)
+			return len(s) == 1 && len(s[0].Versions) == 2 && s[0].Versions[0].Instances == 3 && s[0].Versions[1].Instances == 2 && err == nil &&
+				slices.ContainsFunc(said, func(st index.Authored[index.Study]) bool { return st.Trust == "RX2" && st.Value.Revision == revision }), fmt.Sprintf("%+v %v", s, err)
 		})
 		if paths == nil {
 			code, _, parts := r[2].retrieve("studies/" + uid)

@@ -241,6 +241,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 	}
 	warnings = slices.Concat(incomplete(warnings, ans), told(found))
 	unlisted, unread, unplaced := 0, 0, 0
+	var partial []string // what a reader of these studies is not given
 	var all []dicom.Dataset
 	want := q.Offset + q.Limit + 1
 	for _, f := range found {
@@ -262,6 +263,15 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if err != nil {
 			return dicomweb.Result{}, webError(err)
 		}
+		if q.Ref.Study == "" { // else it is said with the answer, see Completeness
+			caveats, err := w.archive.Caveats(f.UID)
+			if err != nil {
+				return dicomweb.Result{}, webError(err)
+			}
+			if len(caveats) > 0 {
+				partial = append(partial, f.UID+": "+strings.Join(caveats, "; "))
+			}
+		}
 		rows, left := levelDatasets(q.Level, f, listed)
 		unplaced += left
 		for _, ds := range rows {
@@ -272,6 +282,9 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if len(all) >= want {
 			break
 		}
+	}
+	if len(partial) > 0 {
+		warnings = append(warnings, fmt.Sprintf("of %s not all is listed, or it has to be looked at: %s", counted(len(partial), "study", "studies"), strings.Join(partial[:min(len(partial), namedVersions)], ". ")))
 	}
 	if unplaced > 0 {
 		warnings = append(warnings, counted(unplaced, "instance is", "instances are")+" left out: nobody tells of them now, or they came while this was answered, so that it is not known whose they are. Ask again")

@@ -119,6 +119,7 @@ type Archive struct {
 	news     news
 	foreseen foreseen
 
+	unlookedMu   sync.Mutex   // held while a note and unlookedLeft change together
 	unlookedLeft atomic.Int64 // studies that are noted in tableUnlooked
 	unlookedNew  chan struct{}
 	distrusted   distrusted

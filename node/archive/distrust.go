@@ -106,13 +106,13 @@ func (d *distrusted) why(id sourceID, revision uint64) string {
 	return ""
 }
 
-// contradicting says in a reader's words that what a version consists of contradicts itself.
-func (a *Archive) contradicting(id sourceID, err error) error {
+// contradicting says in a reader's words that what a revision of a version consists of contradicts itself.
+func (a *Archive) contradicting(id sourceID, revision uint64, err error) error {
 	if err == nil || !errors.Is(err, errContradicts) {
 		return err
 	}
-	if st, told := a.statementOf(id); told && id.Origin != a.Self {
-		a.distrusted.note(id, st.Revision, err)
+	if id.Origin != a.Self {
+		a.distrusted.note(id, revision, err)
 	}
 	trust, _ := a.Index.TrustOf(id.Origin)
 	return &Unavailable{Reason: contradictsText(trust, err.Error()), RetryAfter: a.fetching().RetryMax}

@@ -505,7 +505,9 @@ func (t *transfer) land(b batch) (conflicts int, err error) {
 			if err != nil {
 				return 0, err
 			}
-			b.todo[i].other = !same
+			if b.todo[i].other = !same; !same { // whoever reads it as it comes is warned
+				t.a.foreseen.noteMixed(t.id, t.st.Revision)
+			}
 		}
 	}
 	return t.commit(b.todo)

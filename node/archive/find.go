@@ -291,13 +291,13 @@ func (a *Archive) List(ctx context.Context, ref Ref, bring bool) ([]Listed, erro
 					}
 				}
 				if l.SeriesAttrs, err = a.attrs(raw, seriesTags); err != nil {
-					gone = cmp.Or(gone, a.contradicting(id, err))
+					gone = cmp.Or(gone, a.contradicting(id, e.revision, err))
 					break
 				}
 				series[e.series.UID] = l.SeriesAttrs
 			}
 			if l.Attrs, err = a.attrs(e.inst.Attrs, instanceTags); err != nil {
-				gone = cmp.Or(gone, a.contradicting(id, err))
+				gone = cmp.Or(gone, a.contradicting(id, e.revision, err))
 				break
 			}
 			seen[e.inst.UID] = true

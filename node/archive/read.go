@@ -139,9 +139,10 @@ func (o *Object) load(ctx context.Context) (m cas.InstanceManifest, get cas.Gett
 
 // entry is an instance as a source lists it, here or not.
 type entry struct {
-	id     sourceID
-	series cas.SeriesEntry
-	inst   cas.InstanceEntry
+	id       sourceID
+	revision uint64 // in whose list it is; own: 0
+	series   cas.SeriesEntry
+	inst     cas.InstanceEntry
 }
 
 // Objects gives what ref names in reading order. A remote study is brought
@@ -511,7 +512,7 @@ func (a *Archive) entries(ctx context.Context, v version, ref Ref, p mesh.Push) 
 	}
 	st, told := a.statementOf(id)
 	if s.Whole && s.Manifest != nil {
-		out, err := a.listed(ctx, id, *s.Manifest, ref, true, bring)
+		out, err := a.listed(ctx, id, s.Revision, *s.Manifest, ref, true, bring)
 		if err == nil && s.Beyond > 0 {
 			out, err = a.beyond(id, ref, out)
 		}
@@ -526,7 +527,7 @@ func (a *Archive) entries(ctx context.Context, v version, ref Ref, p mesh.Push) 
 	if err != nil {
 		return nil, err
 	}
-	out, err := a.listed(ctx, id, manifest, ref, false, bring)
+	out, err := a.listed(ctx, id, st.Revision, manifest, ref, false, bring)
 	if !cas.Damaged(err) && !errors.Is(err, cas.ErrNoKey) {
 		return out, err
 	}
@@ -543,7 +544,7 @@ func (a *Archive) entries(ctx context.Context, v version, ref Ref, p mesh.Push) 
 		}
 		return nil, &Unavailable{Reason: reason, RetryAfter: a.fetching().RetryMin}
 	}
-	return a.listed(ctx, id, manifest, ref, false, bring)
+	return a.listed(ctx, id, st.Revision, manifest, ref, false, bring)
 }
 
 // beyond adds to what the list of a copy names what an older revision had and this one
@@ -582,7 +583,7 @@ func (a *Archive) statementOf(id sourceID) (index.Study, bool) {
 
 // listed reads a source's manifests from the store. here says that they are all
 // there unless they are damaged; with wait, that is repaired first.
-func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref Ref, here, wait bool) ([]entry, error) {
+func (a *Archive) listed(ctx context.Context, id sourceID, revision uint64, manifest cas.Ref, ref Ref, here, wait bool) ([]entry, error) {
 	a.space.used(id)
 	open := a.keyFor
 	if !here || !wait {
@@ -595,7 +596,7 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 	place := damage{Of: &manifest}
 	study, err := cas.LoadStudy(ctx, a.reading(id, key, place, here, wait), key, manifest)
 	if err == nil {
-		err = a.contradicting(id, ofStudy(study, id.Study))
+		err = a.contradicting(id, revision, ofStudy(study, id.Study))
 	}
 	if err != nil {
 		return nil, err
@@ -608,14 +609,14 @@ func (a *Archive) listed(ctx context.Context, id sourceID, manifest cas.Ref, ref
 		place.Series = se.UID
 		m, err := cas.LoadSeries(ctx, a.reading(id, key, place, here, wait), key, se.Manifest)
 		if err == nil {
-			err = a.contradicting(id, ofSeries(m, se))
+			err = a.contradicting(id, revision, ofSeries(m, se))
 		}
 		if err != nil {
 			return nil, err
 		}
 		for _, ie := range m.Instances {
 			if ref.Instance == "" || ie.UID == string(ref.Instance) {
-				out = append(out, entry{id: id, series: se, inst: ie})
+				out = append(out, entry{id: id, revision: revision, series: se, inst: ie})
 			}
 		}
 	}
@@ -701,7 +702,7 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 	if o.reach(v, e, p) {
 		m, err := o.Manifest(ctx)
 		if err == nil {
-			err = a.contradicting(e.id, ofInstance(m, e.inst))
+			err = a.contradicting(e.id, e.revision, ofInstance(m, e.inst))
 		}
 		if err == nil {
 			var taken bool
@@ -710,7 +711,7 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 			}
 		}
 		if err == nil {
-			err = o.headerAgrees(ctx, v, m)
+			err = o.headerAgrees(ctx, v, e.revision, m)
 		}
 		if !errors.Is(err, errMoved) {
 			o.away.m = m
@@ -724,7 +725,7 @@ func (a *Archive) object(ctx context.Context, v version, e entry, p mesh.Push) (
 
 // headerAgrees looks into the header of an instance that is read where it is held: its
 // reader is given nothing of it before.
-func (o *Object) headerAgrees(ctx context.Context, v version, m cas.InstanceManifest) error {
+func (o *Object) headerAgrees(ctx context.Context, v version, revision uint64, m cas.InstanceManifest) error {
 	_, get, key, err := o.load(ctx)
 	if err != nil {
 		return err
@@ -733,9 +734,9 @@ func (o *Object) headerAgrees(ctx context.Context, v version, m cas.InstanceMani
 	defer r.Close()
 	same, err := o.a.agrees(r, m, o.id.Study, o.series, v.said)
 	if err == nil && !same {
-		o.a.foreseen.noteMixed(o.id, v.said.Revision)
+		o.a.foreseen.noteMixed(o.id, revision)
 	}
-	return o.a.contradicting(o.id, err)
+	return o.a.contradicting(o.id, revision, err)
 }
 
 func objectOf(a *Archive, e entry) *Object {

@@ -281,7 +281,7 @@ func (h *house) carry(from *house, study string, listOnly bool) error {
 			}
 		}
 	}
-	if err := t.finish(series, 0); err != nil {
+	if _, err := t.finish(series, 0); err != nil {
 		return err
 	}
 	s, err := index.HoldingStatement(index.Holding{Study: study, Origin: id.Origin, Revision: st.Revision, Instances: st.Instances})

@@ -54,6 +54,8 @@ func (a *Archive) LookThroughAll(ctx context.Context) error {
 
 // lookAgain notes one study of which not all could be stored again.
 func (a *Archive) lookAgain(id sourceID) error {
+	a.unlookedMu.Lock()
+	defer a.unlookedMu.Unlock()
 	fresh := false
 	if err := a.update(func(txn *badger.Txn) error {
 		noted, err := hasRecord(txn, id.key(tableUnlooked))
@@ -72,6 +74,17 @@ func (a *Archive) lookAgain(id sourceID) error {
 	default:
 	}
 	return nil
+}
+
+// looked takes a note back.
+func (a *Archive) looked(key []byte) error {
+	a.unlookedMu.Lock()
+	defer a.unlookedMu.Unlock()
+	err := a.update(func(txn *badger.Txn) error { return txn.Delete(key) })
+	if err == nil {
+		a.unlookedLeft.Add(-1)
+	}
+	return err
 }
 
 // Unlooked is how many studies have not been looked through since the index lost its
@@ -94,6 +107,8 @@ func (a *Archive) unlooked(id sourceID) (bool, error) {
 
 // countUnlooked finds how many an earlier run has left.
 func (a *Archive) countUnlooked() error {
+	a.unlookedMu.Lock()
+	defer a.unlookedMu.Unlock()
 	n := int64(0)
 	if err := a.db.View(func(txn *badger.Txn) error {
 		n = 0
@@ -153,7 +168,7 @@ func (a *Archive) lookThroughOnce(ctx context.Context) (failed bool) {
 				"study", short(id.Study), "instances", n)
 		}
 		if err == nil {
-			err = a.update(func(txn *badger.Txn) error { return txn.Delete(key) })
+			err = a.looked(key)
 		}
 		if err != nil {
 			if ctx.Err() == nil {
@@ -162,7 +177,6 @@ func (a *Archive) lookThroughOnce(ctx context.Context) (failed bool) {
 			failed = true
 			continue
 		}
-		a.unlookedLeft.Add(-1)
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Since(began)):
