@@ -189,6 +189,22 @@ func TestRestoredNodeBeginsAnew(t *testing.T) {
 			return len(f.Studies) == 1 && f.Studies[0].Instances == 2 && strings.Contains(strings.Join(f.Warnings, " "), "and RX2 holds a copy with more"), fmt.Sprintf("%+v", f)
 		})
 	}
+	// And of what was received here that is said to whoever looks.
+	part := func(want bool) {
+		t.Helper()
+		if f := a.finds("study=1.2.3.2"); strings.Contains(strings.Join(f.Warnings, " "), "2 instances in 1 series (CT), of 4 that it had before") != want {
+			t.Errorf("%+v", f)
+		}
+		if _, h, _ := a.retrieve("studies/1.2.3.2"); strings.Contains(strings.Join(h.Values("Warning"), " "), "of 4 instances of this study that this node had received it has 2 since it was restored from an older backup; RX2 has a copy with more") != want {
+			t.Errorf("%q", h.Values("Warning"))
+		}
+		if st := a.status(); slices.ContainsFunc(st.Lost, func(l api.Lost) bool {
+			return l.Study == "1.2.3.2" && l.Here == 2 && l.Told == 4 && slices.Equal(l.Copies, []string{"RX2"})
+		}) != want {
+			t.Errorf("%+v", st.Lost)
+		}
+	}
+	part(true)
 	for range 2 {
 		b.reads("1.2.3.2", grown)
 		if s := b.find("1.2.3.2"); s[0].Instances != 4 || s[0].AtLeast {
@@ -203,6 +219,13 @@ func TestRestoredNodeBeginsAnew(t *testing.T) {
 		b.stop()
 		b.start()
 	}
+	a.stores(grown)
+	part(false)
+	b.wait("has the study as it is told again", func() (bool, string) {
+		s := b.find("1.2.3.2")
+		return revision(b) > anew && s[0].Availability == "ONLINE" && len(b.finds("study=1.2.3.2").Warnings) == 0, fmt.Sprintf("%+v %q", s, b.finds("study=1.2.3.2").Warnings)
+	})
+	b.reads("1.2.3.2", grown)
 	// Peers take what it says.
 	fresh := images("1.2.3.6", 2)
 	a.stores(fresh)

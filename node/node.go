@@ -683,7 +683,7 @@ func (n *Node) lostStudies() ([]api.Lost, api.LostCounts, error) {
 	out := []api.Lost{}
 	list, all, alone, err := n.archive.LostStudies(maxListed)
 	for _, l := range list {
-		x := api.Lost{Study: l.Study, Copies: []string{}}
+		x := api.Lost{Study: l.Study, Here: l.Here, Told: l.Told, Copies: []string{}}
 		for _, t := range l.Copies {
 			x.Copies = append(x.Copies, string(t))
 		}
@@ -750,7 +750,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		return api.Status{}, err
 	}
 	if l := st.LostAll; l.Studies > 0 {
-		text := fmt.Sprintf("%s received here and gone since this node was restored from an older backup: see the list of what is lost (--json: `lost`)", counted(l.Studies, "study was", "studies were"))
+		text := fmt.Sprintf("%s received here and gone, wholly or in part, since this node was restored from an older backup: see the list of what is lost (--json: `lost`)", counted(l.Studies, "study was", "studies were"))
 		if l.Alone > 0 {
 			text += fmt.Sprintf("; of %d nobody is known to hold a copy: have these sent here again, or import them", l.Alone)
 		}

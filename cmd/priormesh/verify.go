@@ -53,7 +53,7 @@ func (c *verifyCmd) Run(p *program) error {
 	}
 	switch {
 	case report.Left == 0 && report.Lost > 0:
-		return exit(exitDamaged, "what is here is whole, and %s received here and gone since the restore; `priormesh status` lists what is lost, and from where it may come back", plural(report.Lost, "study was", "studies were"))
+		return exit(exitDamaged, "what is here is whole, and %s received here and gone, wholly or in part, since the restore; `priormesh status` lists what is lost, and from where it may come back", plural(report.Lost, "study was", "studies were"))
 	case report.Left == 0:
 		return nil
 	}
@@ -158,6 +158,14 @@ func damageText(w io.Writer, s api.Status, now time.Time) {
 		next := "no copy is known: have it sent again, or import it"
 		if len(l.Copies) > 0 {
 			next = "it comes back from " + list(l.Copies)
+		}
+		if l.Here > 0 {
+			next = "no copy of them is known: have the study sent again, or import it"
+			if len(l.Copies) > 0 {
+				next = "have the study sent again, or import it; a copy with more is held by " + list(l.Copies)
+			}
+			fmt.Fprintf(w, "lost: %s of %d of study %s were received here and are gone since the restore; %s\n", plural(l.Told-l.Here, "instance", "instances"), l.Told, plain(l.Study), next)
+			continue
 		}
 		fmt.Fprintf(w, "lost: study %s was received here and is gone since the restore; %s\n", plain(l.Study), next)
 	}

@@ -270,7 +270,9 @@ type Roster struct {
 // restored from an older backup.
 type Lost struct {
 	Study  string   `json:"study"`
-	Copies []string `json:"copies"` // trusts that hold a copy, from where it comes back; none: it is to be sent here again
+	Here   int      `json:"here"`   // instances that are here: if any, the rest is to be sent here again
+	Told   int      `json:"told"`   // that had been told of before
+	Copies []string `json:"copies"` // trusts that hold a copy, from where it comes back, or one with more than is here; none: it is to be sent here again
 }
 
 // LostCounts counts them.

@@ -31,7 +31,7 @@ func told(found []archive.Found) (warnings []string) {
 		if f.MoreCopies {
 			copies++
 		}
-		if len(f.Versions) > 1 || f.Versions[0].Fuller != nil || f.Versions[0].Unlisted {
+		if len(f.Versions) > 1 || f.Versions[0].Fuller != nil || f.Versions[0].Unlisted || f.Versions[0].LostOf > 0 {
 			several = append(several, f.UID+": "+versionsText(f.Versions))
 		}
 	}
@@ -80,6 +80,9 @@ func versionsText(versions []archive.Version) string {
 		text := fmt.Sprintf("%s received %s in %d series", v.Trust, counted(v.Instances, "instance", "instances"), v.Series)
 		if len(v.Modalities) > 0 {
 			text += " (" + strings.Join(shortly(v.Modalities), ", ") + ")"
+		}
+		if v.LostOf > 0 {
+			text += fmt.Sprintf(", of %d that it had before it was restored from an older backup", v.LostOf)
 		}
 		for _, t := range v.Fuller {
 			text += fmt.Sprintf(", and %s holds a copy with more", t)

@@ -41,6 +41,7 @@ type Version struct {
 	Matches    bool            // it is of those that were asked for
 	Study      index.Study     // as its node says it
 	Unlisted   bool            // it names no list of its contents that can be read: it cannot be brought, and is not counted with others
+	LostOf     int             // it was received here, and so many instances had been told of before this node was restored: there are fewer now
 	Stranger   bool            // it names, or may name, another patient: it is neither shown nor counted with the others
 }
 
@@ -121,6 +122,9 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 					v.Fuller = addTrust(v.Fuller, h.Trust)
 				}
 			}
+		}
+		if v.LostOf, err = a.lostPart(x.id, x.here); err != nil {
+			return f, err
 		}
 		if x.own && f.Lost {
 			for _, h := range a.returnsFrom(x.id, x.said.Revision) {

@@ -19,11 +19,54 @@ const (
 	quickCount = 100 * time.Millisecond // a count that took less is always made anew
 )
 
-// Lost is a study that this node has received and told, and has nothing of since it
-// was restored from an older backup.
+// Lost is a study that this node has received and told, and has nothing of, or not all
+// that it had told of, since it was restored from an older backup.
 type Lost struct {
-	Study  string
-	Copies []index.TrustID // who is said to hold a copy; empty: it is to be sent here again
+	Study      string
+	Here, Told int             // instances; Here 0: it comes back by itself where there are copies
+	Copies     []index.TrustID // who is said to hold a copy, or one with more than is here; empty: it is to be sent here again
+}
+
+// lostNote is what of a study had been told before this node was restored.
+type lostNote struct {
+	Instances int `cbor:"1,keyasint"`
+}
+
+func (a *Archive) noteLost(id sourceID, st index.Study) error {
+	return a.update(func(txn *badger.Txn) error { return putRecord(txn, id.key(tableLost), lostNote{st.Instances}) })
+}
+
+// lostPart says of what was received here how many instances this node had told of
+// before it was restored, if it has fewer since.
+func (a *Archive) lostPart(id sourceID, here source) (told int, err error) {
+	if id.Origin != a.Self || here.lost() {
+		return 0, nil
+	}
+	var n lostNote
+	err = a.db.View(func(txn *badger.Txn) (err error) {
+		n, err = getRecord[lostNote](txn, id.key(tableLost))
+		return err
+	})
+	if errors.Is(err, errNoRecord) {
+		return 0, nil
+	}
+	if err != nil || n.Instances <= here.Instances {
+		return 0, err
+	}
+	return n.Instances, nil
+}
+
+// fuller lists the trusts that are let in and hold a copy of what was received here
+// with more than is here.
+func (a *Archive) fuller(id sourceID, here source) (out []index.TrustID, err error) {
+	holders, err := a.Index.Holders(id.Study, id.Origin)
+	roster := a.Index.Roster()
+	for _, h := range holders {
+		if _, in := roster.Allowed(h.Node); in && !h.Origin && h.Instances > here.Instances {
+			out = addTrust(out, h.Trust)
+		}
+	}
+	return out, err
 }
 
 // lostStudies is what was counted last.
@@ -56,16 +99,17 @@ func (a *Archive) LostStudies(most int) (list []Lost, all, alone int, err error)
 // come back since are noted no more.
 func (a *Archive) countLost() (list []Lost, all, alone int, err error) {
 	var ids []sourceID
+	var told []int
 	err = a.db.View(func(txn *badger.Txn) error {
-		ids = nil
-		return eachRecord(txn, []byte{tableLost}, func(k []byte, _ int64) error {
+		ids, told = nil, nil
+		return eachRecord(txn, []byte{tableLost}, func(k []byte, n lostNote) error {
 			if id, _, ok := parseSourceID(k); ok && len(ids) < maxLost {
-				ids = append(ids, id)
+				ids, told = append(ids, id), append(told, n.Instances)
 			}
 			return nil
 		})
 	})
-	for _, id := range ids {
+	for i, id := range ids {
 		said, err := a.Index.Study(id.Study)
 		if err != nil {
 			return list, all, alone, err
@@ -75,17 +119,23 @@ func (a *Archive) countLost() (list []Lost, all, alone int, err error) {
 			return list, all, alone, err
 		}
 		own := slices.IndexFunc(said, func(st index.Authored[index.Study]) bool { return st.Author == id.Origin })
-		if own < 0 || !s.lost() {
+		if own < 0 || !s.lost() && s.Instances >= told[i] {
 			if err := a.update(func(txn *badger.Txn) error { return txn.Delete(id.key(tableLost)) }); err != nil {
 				return list, all, alone, err
 			}
 			continue
 		}
 		all++
-		l := Lost{Study: id.Study}
-		for _, h := range a.returnsFrom(id, said[own].Value.Revision) {
-			trust, _ := a.Index.TrustOf(h)
-			l.Copies = addTrust(l.Copies, trust)
+		l := Lost{Study: id.Study, Here: s.Instances, Told: told[i]}
+		if !s.lost() {
+			if l.Copies, err = a.fuller(id, s); err != nil {
+				return list, all, alone, err
+			}
+		} else {
+			for _, h := range a.returnsFrom(id, said[own].Value.Revision) {
+				trust, _ := a.Index.TrustOf(h)
+				l.Copies = addTrust(l.Copies, trust)
+			}
 		}
 		if len(l.Copies) == 0 {
 			alone++

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -467,6 +468,19 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 		case warned(versions, v):
 			out = append(out, fmt.Sprintf("%s has told of more of this study than is here yet", v.trust))
 		}
+		if told, err := a.lostPart(v.id, v.here); err != nil {
+			return nil, err
+		} else if told > 0 {
+			text := fmt.Sprintf("of %d instances of this study that this node had received it has %d since it was restored from an older backup", told, v.here.Instances)
+			holders, err := a.fuller(v.id, v.here)
+			if err != nil {
+				return nil, err
+			}
+			if len(holders) > 0 {
+				text += "; " + joined(holders) + " has a copy with more"
+			}
+			out = append(out, text+". Send it here again")
+		}
 		if v.told && v.said.Mixed && !v.stranger() {
 			out = append(out, fmt.Sprintf("instances of this study, as %s has it, name several patients: look whom each one names", v.trust))
 		}
@@ -482,6 +496,14 @@ func (a *Archive) Caveats(study string) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+func joined(trusts []index.TrustID) string {
+	var out []string
+	for _, t := range trusts {
+		out = append(out, string(t))
+	}
+	return strings.Join(out, ", ")
 }
 
 // lostText says of what a restored node has lost that it has.

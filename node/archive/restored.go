@@ -252,17 +252,19 @@ func (a *Archive) tellAnew() (renewed, lost int, err error) {
 		if err != nil && !errors.Is(err, errNoRecord) {
 			return renewed, lost, err
 		}
-		if s.lost() {
-			lost++
-			if err := a.update(func(txn *badger.Txn) error { return putRecord(txn, id.key(tableLost), a.Now().UnixMilli()) }); err != nil {
+		st, ok := a.statementOf(id)
+		if ok && st.Instances > s.Instances {
+			if err := a.noteLost(id, st); err != nil {
 				return renewed, lost, err
 			}
+		}
+		if s.lost() {
+			lost++
 			if err := a.regain(study); err != nil {
 				return renewed, lost, err
 			}
 			continue
 		}
-		st, ok := a.statementOf(id)
 		if !ok {
 			continue
 		}
