@@ -205,6 +205,19 @@ func TestRestoredNodeBeginsAnew(t *testing.T) {
 		}
 	}
 	part(true)
+	// What it received after the backup and nobody has heard of is on no list: that there may be some is said.
+	said := func(want bool) {
+		t.Helper()
+		const text = "and nobody else had heard of is in no answer and on no list"
+		_, h, _ := a.retrieve("studies/1.2.3.1")
+		if f := a.finds("patient=nobody"); strings.Contains(strings.Join(f.Warnings, " "), text) != want || strings.Contains(strings.Join(a.status().Warnings, " "), text) != want || strings.Contains(strings.Join(h.Values("Warning"), " "), text) != want {
+			t.Errorf("%q, %q, %q", f.Warnings, a.status().Warnings, h.Values("Warning"))
+		}
+	}
+	said(true)
+	a.stop()
+	a.start()
+	said(true)
 	for range 2 {
 		b.reads("1.2.3.2", grown)
 		if s := b.find("1.2.3.2"); s[0].Instances != 4 || s[0].AtLeast {

@@ -98,6 +98,7 @@ type Node struct {
 	disk      *disk
 
 	anew      *restoredMark // the home was restored, and the node has not begun anew
+	gap       atomic.Pointer[gap]
 	lost      string        // what its index had lost when it started, for the operator
 	learning  atomic.Bool   // nothing is said
 	unready   atomic.Bool   // nothing is given
@@ -139,6 +140,11 @@ func Open(ctx context.Context, home *Home, o Options) (n *Node, err error) {
 	if n.anew, err = home.restored(); err != nil {
 		return n, err
 	}
+	g, err := home.gap()
+	if err != nil {
+		return n, err
+	}
+	n.gap.Store(g)
 	n.unready.Store(n.anew != nil)
 	if err := n.openStores(ctx); err != nil {
 		return n, err
@@ -586,6 +592,9 @@ func (n *Node) silence() []string {
 	out := append(n.hearing.silence(), n.twins()...)
 	if n.lost != "" {
 		out = append(out, n.lost)
+	}
+	if text := n.gapText(); text != "" {
+		out = append(out, text)
 	}
 	if left := n.archive.Unlooked(); left > 0 {
 		out = append(out, fmt.Sprintf("this node's index had lost its newest writes, and %s received here not looked through yet: of these, instances that came shortly before that may be lacking in answers. It goes on by itself", counted(left, "study is", "studies are")))

@@ -474,6 +474,9 @@ func (n *Node) beginAnew(ctx context.Context) error {
 	if err := n.audit.Append(audit.Event{Event: "home.begun.anew", Detail: fmt.Sprintf("backup %s, epoch %d, %d studies erased again", m.Backup, head.Epoch, done.Erased)}); err != nil {
 		return err
 	}
+	if err := n.noteGap(m); err != nil {
+		return err
+	}
 	if err := n.begun(); err != nil {
 		return err
 	}
@@ -482,6 +485,58 @@ func (n *Node) beginAnew(ctx context.Context) error {
 	if done.Lost > 0 {
 		n.Log.Warn("studies that were received here after the backup are not in it: they are found, and come back from where copies are; send the others here again", "studies", done.Lost)
 	}
+	return nil
+}
+
+// gapFile is in a home that was restored: from when on it may lack what nobody knows of.
+const gapFile = "gap.json"
+
+// gapSaid is for how long every answer of a restored node says that there is a gap:
+// in that time what was sent to it is to be sent again.
+const gapSaid = 7 * 24 * time.Hour
+
+// gap is what gapFile holds.
+type gap struct {
+	Taken    time.Time `json:"taken"`
+	Restored time.Time `json:"restored"`
+}
+
+func (h *Home) gap() (*gap, error) {
+	b, err := os.ReadFile(h.path(gapFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	g := new(gap)
+	if err == nil {
+		err = json.Unmarshal(b, g)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; it only says from when on this restored node may lack something: once all was sent here again remove it", h.path(gapFile), err)
+	}
+	return g, nil
+}
+
+// gapText says what a node that was restored lately may lack without knowing it.
+func (n *Node) gapText() string {
+	g := n.gap.Load()
+	if g == nil || n.Now().Sub(g.Restored) >= gapSaid {
+		return ""
+	}
+	return fmt.Sprintf("this node was restored from a backup of %s: what it received after that and nobody else had heard of is in no answer and on no list. Have what was sent here from then on sent again (this is said until %s)",
+		g.Taken.UTC().Format(time.RFC3339), g.Restored.Add(gapSaid).UTC().Format(time.RFC3339))
+}
+
+// noteGap writes down what gapText says, before the mark of the restore goes.
+func (n *Node) noteGap(m *restoredMark) error {
+	g := gap{Taken: m.Taken, Restored: m.Restored}
+	b, err := json.Marshal(g)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(n.home.path(gapFile), append(b, '\n')); err != nil {
+		return err
+	}
+	n.gap.Store(&g)
 	return nil
 }
 
