@@ -38,7 +38,7 @@ func TestVerifySaysWhatItFound(t *testing.T) {
 		"not repaired": {"--study 1.2.3 --rate 5MiB", api.VerifyReport{Studies: 2, Left: 1, Found: []api.Finding{{Damage: harmed, Repaired: 2, From: []string{"RX3"}, Left: &left}}, CanRepair: true}, 7, `2 repaired from RX3; NOT repaired: 1 block of 2 instances damaged or missing, because: no other trust holds a copy\n`, `^priormesh: damage remains in 1 study; what other trusts hold is repaired by itself.*priormesh status`},
 		"a lost key":   {"", api.VerifyReport{Studies: 2, Left: 1, Found: []api.Finding{{Damage: key, Left: &key}}, MoreFound: 4}, 7, `^1\.2\.4 \(received here\): the study key is lost; NOT repaired: the study key is lost\nand 4 studies more\n`, `start it with .priormesh run`},
 		"in JSON":      {"--json", api.VerifyReport{Studies: 2, Left: 1, Found: []api.Finding{{Damage: harmed, Left: &left}}, CanRepair: true}, 7, `^\{"studies":2,.*"found":\[\{"study":"1.2.3".*"left":1,"lost":0,"can_repair":true\}\n$`, `"code":7`},
-		"lost":         {"", api.VerifyReport{Studies: 2, Lost: 3}, 7, `all whole`, `3 studies were received here and gone since the restore`},
+		"lost":         {"", api.VerifyReport{Studies: 2, Lost: 3}, 7, `all whole`, `3 studies were received here and gone, wholly or in part, since the restore`},
 		"no UID":       {"--study foo", nil, 2, `^$`, `no Study Instance UID`},
 		"no rate":      {"--rate 5", nil, 2, `^$`, `has no unit`},
 		"busy":         {"", &api.Error{Status: 409, Text: "a verification is under way already"}, 1, `^$`, `under way already`},
