@@ -185,14 +185,18 @@ func (o object) Layout() *dicomweb.Layout {
 func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, error) {
 	iq, rest, warnings := studyQuery(q, w.archive.Self)
 	var people people
+	var undated []string
 	err := w.turns.take(ctx, func(ctx context.Context) (err error) {
-		people, err = peopleOf(ctx, w.archive, iq)
+		if people, err = peopleOf(ctx, w.archive, iq); err != nil {
+			return err
+		}
+		undated, err = dateless(ctx, w.archive.Index, iq)
 		return err
 	})
 	if err != nil {
 		return dicomweb.Result{}, webError(err)
 	}
-	warnings = append(warnings, people.said...)
+	warnings = slices.Concat(warnings, people.said, undated)
 	if q.Level == dicomweb.Studies {
 		for _, m := range rest {
 			warnings = append(warnings, unsupported(m))

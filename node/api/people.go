@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/priormesh/priormesh/dicom"
 	"github.com/priormesh/priormesh/index"
@@ -118,31 +120,9 @@ func (p *people) asNHSNumber(ctx context.Context, a *archive.Archive, q index.Qu
 }
 
 // findFurther finds what is certainly the patients', all else that was asked for
-// fits, and does not bear the number that was asked for; and what bears it and has
-// no date, where dates were asked for.
+// fits, and does not bear the number that was asked for.
 func (p *people) findFurther(ctx context.Context, a *archive.Archive, q, under index.Query, l lineup) error {
 	q.After, q.Offset, q.Limit, q.Oldest = "", 0, maxFurther, false
-	if q.Date != (index.Range{}) {
-		all := q
-		all.Date, all.Time, all.Combined, all.Limit = index.Range{}, index.Range{}, false, maxUnder
-		ans, err := a.Index.Studies(ctx, all)
-		if err != nil {
-			return err
-		}
-		n := 0
-		for _, s := range ans.Studies {
-			dated := false
-			for _, st := range s.Statements[:s.Matching] {
-				dated = dated || st.Value.Date != ""
-			}
-			if !dated {
-				n++
-			}
-		}
-		if n > 0 {
-			p.said = append(p.said, fmt.Sprintf("%s no study date and so is not in this answer: ask without dates to see it", counted(n, "further study of this number has", "further studies of this number have each")))
-		}
-	}
 	further := l.further()
 	if l.left && len(further) > 0 { // some may bear the number all the same
 		under.StudyUIDs, under.Limit = further, len(further)
@@ -176,6 +156,110 @@ func (p *people) findFurther(ctx context.Context, a *archive.Archive, q, under i
 	}
 	return nil
 }
+
+// dateless says how many studies are left out of an answer for nothing but a birth date or
+// a study date that they do not have, or that is no full date, such as 1960: the patient who
+// is asked for by a number or a name may be among them. One page is looked at.
+func dateless(ctx context.Context, x *index.Index, q index.Query) (said []string, err error) {
+	if strings.Trim(q.PatientID, "*?") == "" && q.NHS == "" && strings.Trim(q.Name, "*?^= ") == "" && strings.Trim(q.Accession, "*?") == "" && len(q.StudyUIDs) == 0 {
+		return nil, nil // whatever has no date is not about anybody
+	}
+	born, date := q.BirthDate, q.Date
+	if born == (index.Range{}) && date == (index.Range{}) {
+		return nil, nil
+	}
+	if x.Check(q) != nil {
+		return nil, nil // the search itself says what is wrong with it
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, maxDateless, errDateless)
+	defer cancel()
+	for _, c := range []struct {
+		birth, study  bool
+		none, without string
+	}{
+		{true, false, "no birth date", "without the birth date"},
+		{false, true, "no study date", "without the study date"},
+		{true, true, "no birth date and no study date", "without both dates"},
+	} {
+		if c.birth && born == (index.Range{}) || c.study && date == (index.Range{}) {
+			continue
+		}
+		all := q
+		all.After, all.Offset, all.Limit = "", 0, maxUnder
+		all.Oldest = c.study // what has no study date comes first then
+		if c.birth {
+			all.BirthDate = index.Range{}
+		}
+		if c.study {
+			all.Date, all.Time, all.Combined = index.Range{}, index.Range{}, false
+		}
+		ans, err := x.Studies(ctx, all)
+		if err != nil && context.Cause(ctx) == errDateless {
+			ans, err = index.Answer{Incomplete: true}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		left := ans.Incomplete || ans.More
+		if end := len(ans.Studies); c.study && end > 0 && !unreadable(ans.Studies[end-1].Statements[0].Value.Date, date) {
+			left = ans.Incomplete // all the others have one too
+		}
+		n, mixed := 0, 0
+		for _, s := range ans.Studies {
+			says, several, found := false, false, false
+			for _, st := range s.Statements[:s.Matching] {
+				v := st.Value
+				says = says || c.birth && !unreadable(v.BirthDate, born) || c.study && !unreadable(v.Date, date)
+				several, found = several || v.Mixed, found || !outside(v.BirthDate, born)
+			}
+			switch {
+			case !says:
+				n++
+			case !c.study && several && !found: // whose birth date is it?
+				mixed++
+			}
+		}
+		if mixed > 0 {
+			said = append(said, fmt.Sprintf("%s several patients, and the birth date that is known of it may be another's than of who was asked for: ask without the birth date", counted(mixed, "study that matches in all else has instances of", "studies that match in all else have each instances of")))
+		}
+		switch least := ""; {
+		case n > 0:
+			if left {
+				least = "at least "
+			}
+			rest := "and match in all else: they are not in this answer, ask " + c.without + " to find them"
+			if n == 1 {
+				rest = "and matches in all else: it is not in this answer, ask " + c.without + " to find it"
+			}
+			said = append(said, fmt.Sprintf("%s%s %s, or none that is a full date, %s", least, counted(n, "study has", "studies have"), c.none, rest))
+		case left:
+			said = append(said, fmt.Sprintf("not all that matches in all else was looked at to see whether there are studies with %s: narrow the search, or ask %s", c.none, c.without))
+		}
+	}
+	return said, nil
+}
+
+// maxDateless bounds how long is looked for studies without a date: a name is found fast beside a birth date, and perhaps not without.
+const maxDateless = 2 * time.Second
+
+var errDateless = errors.New("studies without a date were looked for too long")
+
+// unreadable says whether a date says nothing of whether it is in a range: it is none, or such as 1960 or 19600000.
+func unreadable(da string, r index.Range) bool {
+	da = plainDate(da)
+	if len(da) != len("20060102") || !digits(da, len(da)) {
+		return true
+	}
+	_, err := time.Parse("20060102", da)
+	return err != nil && outside(da, r) // else it was found all the same
+}
+
+func outside(da string, r index.Range) bool {
+	da = plainDate(da)
+	return da < r.From || r.To != "" && da > r.To
+}
+
+func plainDate(da string) string { return strings.ReplaceAll(strings.TrimSpace(da), ".", "") }
 
 func trustsOf(found []archive.Found) string {
 	var at []string

@@ -319,7 +319,11 @@ func (s *server) find(ctx context.Context, iq index.Query) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	out.Warnings = slices.Concat(out.Warnings, people.said, other, said)
+	undated, err := dateless(ctx, s.Archive.Index, iq)
+	if err != nil {
+		return Found{}, err
+	}
+	out.Warnings = slices.Concat(out.Warnings, people.said, other, undated, said)
 	if out.Warnings == nil {
 		out.Warnings = []string{}
 	}
