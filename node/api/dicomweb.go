@@ -218,7 +218,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 		if ans.Full {
 			warnings = append(warnings, fmt.Sprintf("%s; go on with offset=%d", fullPage(ans), end))
 		}
-		said := told(found)
+		said := slices.Concat(noCodes(iq.Modalities, found), told(found))
 		res := dicomweb.Result{More: ans.More, Warnings: slices.Concat(incomplete(warnings, ans), said)}
 		for _, f := range found {
 			res.Datasets = append(res.Datasets, studyDataset(f))
@@ -243,7 +243,13 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 	if ans.More {
 		warnings = append(warnings, fmt.Sprintf("only the newest %d matching studies were looked into; narrow the search", len(ans.Studies)))
 	}
-	warnings = slices.Concat(incomplete(warnings, ans), told(found))
+	asked := iq.Modalities
+	for _, m := range known {
+		if len(m.Path) == 1 && m.Tag() == dicom.TagModality {
+			asked = slices.Concat(asked, m.Values)
+		}
+	}
+	warnings = slices.Concat(incomplete(warnings, ans), noCodes(asked, found), told(found))
 	unlisted, unread, unplaced := 0, 0, 0
 	var partial []string // what a reader of these studies is not given
 	var all []dicom.Dataset
@@ -333,6 +339,41 @@ func fullPage(ans index.Answer) string {
 
 func unsupported(m dicomweb.Match) string {
 	return fmt.Sprintf("matching by %s is not supported and was ignored", m.Tag())
+}
+
+// modalities are DICOM's codes for them (PS3.16 CID 29 and 33, PS3.3 C.7.3.1.1.1), with those of before.
+var modalities = strings.Fields(`ANN AR AS ASMT AU BDUS BI BMD CD CF CFM CP CR CS CT CTPROTOCOL DD DF DG DM DMS DOC DS DX EC ECG EEG EMG EOG EPS ES
+	FA FID FS GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS M3D MA MG MR MS NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX
+	REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF ST STAIN TEXTUREMAP TG US VA VF XA XAPROTOCOL XC`)
+
+// meant are codes for what people call modalities.
+var meant = map[string]string{
+	"MRI": "MR", "MRT": "MR", "MRA": "MR", "FMRI": "MR", "CAT": "CT", "CTA": "CT", "CBCT": "CT", "ULTRASOUND": "US", "USS": "US", "ECHO": "US", "SONOGRAPHY": "US",
+	"XR": "CR, or DX,", "XRAY": "CR, or DX,", "X-RAY": "CR, or DX,", "RADIOGRAPH": "CR, or DX,", "MAMMO": "MG", "MAMMOGRAM": "MG", "MAMMOGRAPHY": "MG", "MMG": "MG",
+	"PET": "PT", "PETCT": "PT", "PET-CT": "PT", "PET/CT": "PT", "SPECT": "NM", "NUC": "NM", "NUCLEAR": "NM", "ANGIO": "XA", "ANGIOGRAPHY": "XA", "DSA": "XA",
+	"FLUORO": "RF", "FLUOROSCOPY": "RF", "ENDOSCOPY": "ES", "EKG": "ECG", "DEXA": "BMD", "DXA": "BMD", "OPG": "PX", "REPORT": "SR",
+}
+
+// noCodes says which modalities that are asked for are no codes: nobody has them, most likely. A device may have
+// one of its own all the same, and what was found by it needs no word.
+func noCodes(asked []string, found []archive.Found) []string {
+	var said []string
+	for _, v := range asked {
+		code := strings.ToUpper(strings.TrimSpace(v))
+		if code == "" || strings.ContainsAny(v, "*?") || slices.Contains(modalities, code) || len(said) == 4 ||
+			slices.ContainsFunc(found, func(f archive.Found) bool { return slices.Contains(f.Modalities, v) }) {
+			continue
+		}
+		is := "such are CT, MR, US, CR, DX, MG, NM, PT, XA and RF"
+		if m := meant[code]; m != "" {
+			is = m + " is"
+		}
+		said = append(said, fmt.Sprintf("%.16s is no modality code of DICOM: %s", v, is))
+	}
+	if len(said) == 0 {
+		return nil
+	}
+	return []string{strings.Join(said, "; ")}
 }
 
 // studyQuery turns what matches at study level into an index query; rest is

@@ -323,7 +323,7 @@ func (s *server) find(ctx context.Context, iq index.Query) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	out.Warnings = slices.Concat(out.Warnings, people.said, other, undated, said)
+	out.Warnings = slices.Concat(out.Warnings, people.said, other, undated, noCodes(iq.Modalities, found), said)
 	if out.Warnings == nil {
 		out.Warnings = []string{}
 	}
