@@ -23,13 +23,13 @@ type findCmd struct {
 	Issuer      words `placeholder:"WHO" help:"Who issued the Patient ID: the trust's code, or what its identity.default_issuer or the images say."`
 	NHS         words `name:"nhs" placeholder:"NUMBER" help:"NHS number, with or without spaces; found where NHS is the issuer (see below)."`
 	Name        words `placeholder:"NAME" help:"Patient's name; * and ? stand for anything."`
-	Born        words `placeholder:"DATE" help:"Patient's birth date: 1958-03-31."`
+	Born        words `placeholder:"DATE" help:"Patient's birth date: 1958-03-31. A study without one, or with a year alone, is in no answer; that there is one is said."`
 	Accession   words `placeholder:"NUMBER" help:"Accession number; * and ? stand for anything."`
 	Description words `placeholder:"TEXT" help:"Study description; * and ? stand for anything."`
 	Body        words `placeholder:"CS" help:"Body part examined, such as HEAD."`
 	Trust       words `placeholder:"ODS" help:"Studies that this trust received."`
 	Modality    words `placeholder:"CS" help:"Modality, such as CT."`
-	Since       words `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31. A study without a date is in no range."`
+	Since       words `placeholder:"DATE" help:"Studies of this day and later: 2024-03-31. A study without a date, or with a year alone, is in no range; that there is one is said."`
 	Until       words `placeholder:"DATE" help:"Studies of this day and earlier."`
 	Study       words `placeholder:"UID" help:"Study Instance UID."`
 	Limit       count `default:"100" help:"At most this many, newest first (1 to 1000)."`
@@ -70,6 +70,10 @@ func (findCmd) Help() string {
 	return `Answered at once from this node's own index of the whole region. What is marked elsewhere comes with ` + "`priormesh fetch`" + `, or by itself when a viewer opens it. Trusts that have not been heard from are named on stderr: their newest studies may be missing, above all when nothing was found. The exit code is 4 when nothing matched.
 
 What is asked for must all be true of a study as one trust tells it. Text without * or ? must be the whole value; a name without ^ is a family name; case and accents do not matter in names and descriptions.
+
+A study without a birth date, or whose birth date is no full date (1960), is not found by --born; nor one without a full study date by --since and --until. Beside --patient, --nhs, --name, --accession or --study it is said how many there are, as far as one look at 256 studies tells: leave the date out to see them.
+
+Where one node received instances of two people under one Study Instance UID, the study is found by the Patient ID of either (--patient), and by name, birth date, sex and NHS number of one of them only, as a rule the one whose instance came first: a search for the other by name finds nothing, and cannot say so.
 
 PATIENT is the number and, in brackets, who issued it. A Patient ID is an NHS number only where its issuer says so: NHS, 2.16.840.1.113883.2.1.4.1 or https://fhir.nhs.uk/Id/nhs-number, named in the images or as the trust's identity.default_issuer. Under any other issuer the same digits are that issuer's number: ask for them with --patient.
 
@@ -161,7 +165,7 @@ func (c *findCmd) Run(p *program) error {
 		}
 	}
 	if c.Name != "" && !strings.ContainsAny(string(c.Name), "*?") && !p.json {
-		p.note("names were compared whole: with * at the end, as in --name %s, those with further names and titles are found too, and those that are written in another way (with a comma, or the given name first)", quoted(nameHint(string(c.Name))))
+		p.note("names were compared whole: %s", nameHint(string(c.Name)))
 	}
 	damaged, lost := 0, lostStudies{}
 	for _, s := range got.Studies {
@@ -210,7 +214,7 @@ func nothingShown(got api.Found, offset int, after string) error {
 	case got.Total > 0:
 		return exit(exitNotFound, "no study from --offset %d on: there are %d", offset, got.Total)
 	case warned != "":
-		return exit(exitNotFound, "no study matched in what this node has heard; that is not the whole region: %s", warned)
+		return exit(exitNotFound, "no study matched in what this node has heard, which may not be all there is: %s", warned)
 	}
 	return exit(exitNotFound, "no study matched")
 }
@@ -254,13 +258,19 @@ func (l *lostStudies) texts() (out []string) {
 	return out
 }
 
-// nameHint is a pattern that finds more than a name.
+// nameHint says by which patterns more is found than by a name without any.
 func nameHint(name string) string {
-	family := strings.FieldsFunc(name, func(r rune) bool { return r == '^' || r == ',' || r == ' ' })
-	if len(family) == 0 {
-		return name + "*"
+	pattern := func(text string) string { return "--name " + quoted(text) }
+	if words := strings.Fields(name); len(words) > 1 && !strings.ContainsAny(name, "^,=") { // which is the family name?
+		first, last := words[0], words[len(words)-1]
+		return fmt.Sprintf("if the family name is last, %s finds it, and %s all names with %s in them; if it is first, %s", pattern(last+"*"), pattern("*"+first+"*"), short(first, 20), pattern(first+"*"))
 	}
-	return family[0] + "*"
+	family, _, _ := strings.Cut(name, "^")
+	family, _, _ = strings.Cut(family, ",")
+	if family = strings.TrimSpace(family); family == "" {
+		return fmt.Sprintf("%s finds those that go on, too", pattern(name+"*"))
+	}
+	return fmt.Sprintf("with * at the end, as in %s, those with further names and titles are found too, and those with a comma; with * on both sides, as in %s, also those with the given name first", pattern(family+"*"), pattern("*"+family+"*"))
 }
 
 // day brings a date to the form that the node reads.

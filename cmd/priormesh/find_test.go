@@ -50,7 +50,7 @@ func TestFindThatShowsNothingWarns(t *testing.T) {
 		want   string // without the warnings
 		sure   string // if nothing is warned of
 	}{
-		"nothing at all":     {api.Found{}, 0, "", "no study matched in what this node has heard", "no study matched"},
+		"nothing at all":     {api.Found{}, 0, "", "no study matched in what this node has heard, which may not be all there is", "no study matched"},
 		"beyond what is":     {api.Found{Total: 5}, 9, "", "no study was found from --offset 9 on: 5 were counted, and there may be more", "no study from --offset 9 on: there are 5"},
 		"after the last one": {api.Found{Total: 5}, 0, "c", "no study was found after this page, and there may be more", "no study after this page"},
 		"all left out":       {api.Found{Total: 5}, 2, "", "no study is shown", ""},
@@ -64,6 +64,26 @@ func TestFindThatShowsNothingWarns(t *testing.T) {
 		c.got.Warnings = given
 		if err := nothingShown(c.got, c.offset, c.after); !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), ": "+given[0]) || exitCode(err) != exitNotFound {
 			t.Errorf("%s, given up: %v", name, err)
+		}
+	}
+}
+
+// What is proposed for a name finds it however it is stored: who writes a given name first is not sent to
+// look for it as a family name alone.
+func TestTheHintForANameFindsIt(t *testing.T) {
+	for name, want := range map[string][]string{
+		"Ann Weir":         {"if the family name is last, --name 'Weir*' finds", "--name '*Ann*' all names", "if it is first, --name 'Ann*'"},
+		"Ann Mary O'Neill": {`--name 'O'\''Neill*'`, "--name '*Ann*'"},
+		"Weir":             {"--name 'Weir*'", "--name '*Weir*'"},
+		"weir^ann":         {"--name 'weir*'", "--name '*weir*'"},
+		"Weir, Ann":        {"--name 'Weir*'", "--name '*Weir*'"},
+		"van der Berg^Ann": {"--name 'van der Berg*'"},
+		"^":                {"--name '^*'"},
+	} {
+		for _, w := range want {
+			if got := nameHint(name); !strings.Contains(got, w) {
+				t.Errorf("%s: %q, want %q", name, got, w)
+			}
 		}
 	}
 }
