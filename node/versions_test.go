@@ -46,11 +46,11 @@ func TestWhatSeveralTrustsReceivedIsFoundTogether(t *testing.T) {
 		}
 		return f.Studies[0]
 	}
-	for _, uid := range []string{"1.2.3.1", "1.2.3.2", "1.2.3.3"} {
+	for uid, all := range map[string]int{"1.2.3.1": 5, "1.2.3.2": 5, "1.2.3.3": 9} {
 		for _, tr := range r {
-			tr.wait("knows both versions", func() (bool, string) {
+			tr.wait("knows all of both versions", func() (bool, string) {
 				f := tr.finds("study=" + uid)
-				return len(f.Studies) == 1 && len(f.Studies[0].Versions) == 2 && f.Studies[0].Versions[0].Instances+f.Studies[0].Versions[1].Instances >= 5, fmt.Sprintf("%+v", f.Studies)
+				return len(f.Studies) == 1 && len(f.Studies[0].Versions) == 2 && f.Studies[0].Versions[0].Instances+f.Studies[0].Versions[1].Instances == all, fmt.Sprintf("%+v", f.Studies)
 			})
 		}
 	}
