@@ -249,7 +249,7 @@ func (w *writing) append(v Verified, trust TrustID) error {
 			}
 			continue
 		}
-		keep, err := w.wanted(a.no, pos, p, &st)
+		keep, _, err := w.wanted(id, a, pos, p, &st)
 		if err != nil {
 			return err
 		}
@@ -322,12 +322,11 @@ func (w *writing) fill(v Verified) (bool, error) {
 			st.missing--
 			any = true
 		}
-		before := st.awaited
-		keep, err := w.wanted(a.no, pos, p, &st)
+		keep, told, err := w.wanted(id, a, pos, p, &st)
 		if err != nil {
 			return false, err
 		}
-		any = any || st.awaited != before
+		any = any || told
 		if keep {
 			filled.payloads[i], filled.commit[i] = p, nil
 			fresh = append(fresh, i)
@@ -421,32 +420,37 @@ func (w *writing) setAwaited(no authorNo, p Position, st *logState) error {
 }
 
 // wanted says whether a payload that comes is to be stored: not if its author has taken it back. A position that a retraction of
-// something else has named is wanted all the same.
-func (w *writing) wanted(no authorNo, p Position, pl Payload, st *logState) (bool, error) {
-	if !w.drops(no) {
-		return true, nil // nothing was ever taken back
+// something else has named is wanted all the same. told says that it told something that was not known.
+func (w *writing) wanted(id logID, a author, p Position, pl Payload, st *logState) (keep, told bool, err error) {
+	if !w.drops(a.no) {
+		return true, false, nil // nothing was ever taken back
 	}
-	row := logKey(tabDropped, no, p)
+	row := logKey(tabDropped, a.no, p)
 	v, named, err := get(w.txn, row)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	if bytes.Equal(v, awaited) {
 		st.awaited--
+		told = true
 	}
-	gone := false
 	if s, err := decodePayload(pl.Data); err == nil {
-		if gone, err = w.retracted(no, p, s); err != nil {
-			return false, err
+		through, gone, err := takenBack(w.txn, a.no, p, s)
+		if err != nil {
+			return false, told, err
+		}
+		if gone { // the retraction may not have known what it was of, where all that it names was absent
+			if err := w.setDropped(a.no, p); err != nil {
+				return false, told, err
+			}
+			removed, err := w.withdraw(id, a, s, hashOf(s.Kind, s.Subject), through, st)
+			return false, told || removed, err
 		}
 	}
-	switch {
-	case gone:
-		return false, w.setDropped(no, p)
-	case named:
-		return true, w.delete(row)
+	if named {
+		err = w.delete(row)
 	}
-	return true, nil
+	return true, told, err
 }
 
 // payload applies the fact of a payload. What cannot be read stays stored and is relayed: a newer version may understand it.

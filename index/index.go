@@ -978,14 +978,20 @@ func (x *Index) Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batc
 	return out, err
 }
 
-// withoutDropped leaves out what was retracted: it lies in its run until it is purged.
+// withoutDropped leaves out what was retracted: it lies in its run until it is purged, or for good where its retraction does not list it.
 func withoutDropped(txn *badger.Txn, r *run) ([]Payload, error) {
 	out := slices.Clone(r.payloads)
 	for i := range out {
 		if out[i].dropped() {
 			continue
 		}
-		_, gone, err := get(txn, logKey(tabDropped, r.no, Position{r.epoch, r.first() + Seq(i)}))
+		p := Position{r.epoch, r.first() + Seq(i)}
+		_, gone, err := get(txn, logKey(tabDropped, r.no, p))
+		if err == nil && !gone {
+			if s, derr := decodePayload(out[i].Data); derr == nil {
+				_, gone, err = takenBack(txn, r.no, p, s)
+			}
+		}
 		if err != nil {
 			return nil, err
 		}

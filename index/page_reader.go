@@ -263,19 +263,26 @@ func (r *pageReader) page(ref PageRef, which uint64) (v VerifiedPage, state Page
 		return v, PageAbsent, false, err
 	}
 	state = PageWhole
+	drops := r.x.drops(r.a.no)
 	h := pageHeader{Version: snapshotVersion, Node: r.a.node[:], Epoch: r.epoch, Group: group, Which: which}
 	for left := which; left != 0; left &= left - 1 {
 		f := facts[bits.TrailingZeros64(left)]
 		if !f.found {
 			return v, PageAbsent, false, nil
 		}
-		c, at := f.Commitment, logKey(tabDropped, r.a.no, Position{r.epoch, f.Seq})
-		_, gone, err := get(r.txn, at)
+		p := Position{r.epoch, f.Seq}
+		c := f.Commitment
+		_, gone, err := get(r.txn, logKey(tabDropped, r.a.no, p))
 		if err != nil {
 			return v, PageAbsent, false, err
 		}
 		if !f.Payload.dropped() {
 			c = f.Payload.commitment()
+			if s, derr := decodePayload(f.Payload.Data); !gone && drops && derr == nil {
+				if _, gone, err = takenBack(r.txn, r.a.no, p, s); err != nil {
+					return v, PageAbsent, false, err
+				}
+			}
 		}
 		switch {
 		case gone:

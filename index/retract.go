@@ -161,15 +161,21 @@ func readThrough(v []byte) (Position, error) {
 
 // retracted says whether the author of a fact has taken it back.
 func (w *writing) retracted(no authorNo, p Position, s Statement) (bool, error) {
+	_, gone, err := takenBack(w.txn, no, p, s)
+	return gone, err
+}
+
+// takenBack says up to where the author of a fact has taken back what it said of its subject, and whether this fact is among it.
+func takenBack(txn *badger.Txn, no authorNo, p Position, s Statement) (through Position, gone bool, err error) {
 	if !retractable(s.Kind) {
-		return false, nil
+		return through, false, nil
 	}
-	v, ok, err := get(w.txn, retractKey(no, hashOf(s.Kind, s.Subject)))
+	v, ok, err := get(txn, retractKey(no, hashOf(s.Kind, s.Subject)))
 	if err != nil || !ok {
-		return false, err
+		return through, false, err
 	}
-	through, err := readThrough(v)
-	return p.compare(through) <= 0, err
+	through, err = readThrough(v)
+	return through, err == nil && p.compare(through) <= 0, err
 }
 
 // retract applies a retraction: payloads that it names and that are here are dropped, the rest is not waited for, and what its author
@@ -211,7 +217,8 @@ func (w *writing) retract(id logID, a author, subject string, r Retraction, st *
 	if said == nil {
 		return nil
 	}
-	return w.withdraw(id, a, *said, hash, through, st)
+	_, err = w.withdraw(id, a, *said, hash, through, st)
+	return err
 }
 
 // drop drops the payload at a position, if it is what hash says, and returns it.
@@ -282,27 +289,25 @@ func (w *writing) condemn(no authorNo, p Position) error {
 }
 
 // withdraw takes what an author says of a subject out of the join, if it was said up to a position.
-func (w *writing) withdraw(id logID, a author, s Statement, hash [32]byte, through Position, st *logState) error {
+func (w *writing) withdraw(id logID, a author, s Statement, hash [32]byte, through Position, st *logState) (removed bool, err error) {
 	var at loc
-	var removed bool
-	var err error
 	switch s.Kind {
 	case KindStudy:
 		at, removed, err = w.removeStudy(a, s.Subject, through)
 	case KindHolding:
 		var h Holding
 		if h, err = decodeHolding(s.Subject, s.Body); err != nil {
-			return nil // it was never understood
+			return false, nil // it was never understood
 		}
 		at, removed, err = w.removeHolding(a, h, through)
 	default:
 		at, removed, err = w.removeFact(a, s, through)
 	}
 	if err != nil || !removed {
-		return err
+		return false, err
 	}
 	_, err = w.drop(id, a, at.Position, hash, st) // a list may have left it out: a log that was restored has lost its end
-	return err
+	return true, err
 }
 
 // removeFact takes an author's current fact about a subject away, if it was said up to a position.

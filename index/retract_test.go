@@ -494,6 +494,76 @@ func TestARetractionTakesBackWhatItsListLeavesOut(t *testing.T) {
 	}
 }
 
+// What its list leaves out and has been said anew since is taken back in whatever order it comes, and handed on by nobody.
+func TestWhatAListLeavesOutIsTakenBackInAnyOrder(t *testing.T) {
+	takesBack := func(kind Kind, subject string) Statement {
+		return Statement{Kind: KindRetraction, Subject: RetractionSubject(kind, subject), Body: Retraction{Why: Erased, Through: Position{1, 2}, Positions: []Position{{1, 2}}}.encode()}
+	}
+	holding := func(revision uint64) Statement {
+		h, err := HoldingStatement(Holding{Study: "1.2.3", Origin: nodeOf("RAA"), Revision: revision, Instances: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	report := func(title string) Statement {
+		st, err := ReportStatement(Report{Study: "1.2.3", ID: "R1", Issuer: "RBB", Status: ReportFinal, MediaType: "text/plain", Title: title})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	for kind, said := range map[Kind][]Statement{
+		KindStudy:   {mustStudy(t, Study{UID: "1.2.3", Name: "DOE^JON"}), mustStudy(t, Study{UID: "1.2.3", Name: "DOE^JOHN"})},
+		KindHolding: {holding(1), holding(2)},
+		KindReport:  {report("ERRONEOUS"), report("ERRONEOUS TOO")},
+	} {
+		log := sealed(t, nodeKeyOf("RBB"), 1, append(said, mustStudy(t, Study{UID: "1.2.4"})), []Statement{takesBack(kind, said[0].Subject)})
+		for name, order := range map[string][]Verified{
+			"in order":           log,
+			"the named one late": {bare(t, log[0], 1), log[1], log[0]},
+			"the other late":     {bare(t, log[0], 0), log[1], log[0]},
+			"both late":          {bare(t, log[0], 0, 1), log[1], log[0]},
+			"the named one last": {bare(t, log[0], 0, 1), log[1], bare(t, log[0], 1), log[0]},
+			"the other last":     {bare(t, log[0], 0, 1), log[1], bare(t, log[0], 0), log[0]},
+			"what names it last": {bare(t, log[0], 1), bare(t, log[1], 0), log[0], log[1]},
+		} {
+			x := openTest(t, "RAA", foundRegion("RAA", "RBB"))
+			for _, v := range order {
+				if _, err := x.Take([]Verified{v}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, purged := range []bool{false, true} {
+				if purged {
+					if err := x.Purge(bg); err != nil {
+						t.Fatal(err)
+					}
+				}
+				reports, err := x.Facts(KindReport, report("").Subject)
+				if shows(t, x, "1.2.3") || len(holders(x, "1.2.3", nodeOf("RAA"))) > 0 || len(reports) > 0 || err != nil {
+					t.Errorf("%s, %s: it is still shown (%v)", kind, name, err)
+				}
+				if !shows(t, x, "1.2.4") {
+					t.Errorf("%s, %s: another study is gone", kind, name)
+				}
+				b, err := x.Range(nodeOf("RBB"), 1, 0, MaxAnswer)
+				if err != nil || len(b) != 2 {
+					t.Fatal(len(b), err)
+				}
+				for i, p := range b[0].Payloads {
+					if want := i < 2; p.dropped() != want {
+						t.Errorf("%s, %s: fact %d is not handed on: %v, want %v", kind, name, i+1, p.dropped(), want)
+					}
+				}
+				if l := lagOf(t, x, nodeOf("RBB")); l.Missing != 0 || l.Unread != 0 || len(x.Holes()) != 0 {
+					t.Errorf("%s, %s: %+v, %d holes", kind, name, l, len(x.Holes()))
+				}
+			}
+		}
+	}
+}
+
 // What could not be read and is taken back is not counted as unread any more, also after a restart.
 func TestWhatIsTakenBackIsNotUnread(t *testing.T) {
 	r := foundRegion("RAA", "RBB")

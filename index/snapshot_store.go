@@ -451,7 +451,7 @@ func (w *writing) takePage(a author, trust TrustID, v VerifiedPage) error {
 				return err
 			}
 		}
-		keep, err := w.wanted(a.no, p, f.Payload, &st)
+		keep, _, err := w.wanted(id, a, p, f.Payload, &st)
 		if err != nil {
 			return err
 		}
