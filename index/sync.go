@@ -1028,7 +1028,7 @@ func (s *Sync) stepBatches(from NodeID, m Batches) ([]Outgoing, error) {
 type taken struct {
 	fresh []Verified
 	logs  []logID // of which there were any, in order
-	held  bool    // something waits for what is before it
+	held  bool    // something waits for what is before it, or there is no room for it here
 }
 
 // take verifies and stores batches, one log after the other. What comes before an error is kept.
@@ -1103,6 +1103,8 @@ func (s *Sync) takeRun(from NodeID, run []Verified, got *taken) error {
 	if errors.As(err, &fork) {
 		s.held.drop(id)
 	}
+	var full *FullError
+	got.held = got.held || errors.As(err, &full) // the peer has done its part
 	return s.fault(from, err)
 }
 

@@ -52,4 +52,17 @@ func TestTakeWithoutRoomForAnotherAuthor(t *testing.T) {
 	if h, _ := x.Head(nodeOf("RBB")); h.Seq != 2 {
 		t.Fatalf("the other log was not taken: %d", h.Seq)
 	}
+	for i := range 2 * MaxUseless {
+		if _, err := s.Step(nodeOf("RBB"), Batches{Batches: []Batch{other[0].Batch()}}); err != nil {
+			t.Fatalf("blamed for it the %dth time: %v", i+2, err)
+		}
+	}
+	// What is here already is no use all the same.
+	var flood *FloodError
+	for range 2 * MaxUseless {
+		if _, err := s.Step(nodeOf("RBB"), Batches{Batches: []Batch{known[1].Batch()}}); errors.As(err, &flood) {
+			return
+		}
+	}
+	t.Error("what is here already may be sent without end")
 }
