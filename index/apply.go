@@ -30,7 +30,7 @@ type writing struct {
 	revoked  []heardRevocation
 	epoch    Epoch             // the own log's, when it moves
 	careful  bool              // it must not come to be too large
-	taken    map[TrustID]int64 // bytes of other trusts' batches
+	taken    map[TrustID]int64 // bytes of other trusts' facts
 }
 
 func (x *Index) begin() *writing {
@@ -202,6 +202,13 @@ const (
 	usualFactBytes = 2 << 10
 )
 
+// took counts bytes of another trust's facts.
+func (w *writing) took(trust TrustID, n int) {
+	if trust != w.x.opt.Trust {
+		w.taken[trust] += int64(n)
+	}
+}
+
 // append stores a batch that follows on its log, and applies its facts.
 func (w *writing) append(v Verified, trust TrustID) error {
 	id := logID{v.link.head.Node, v.link.head.Epoch}
@@ -217,9 +224,7 @@ func (w *writing) append(v Verified, trust TrustID) error {
 			return &ContradictionError{a.node, p}
 		}
 	}
-	if trust != w.x.opt.Trust {
-		w.taken[trust] += int64(v.batch.size())
-	}
+	w.took(trust, v.batch.size())
 	st := w.state(id)
 	st.trust = trust
 	// What its author has retracted is not stored, nor what a retraction has named.
@@ -329,6 +334,7 @@ func (w *writing) fill(v Verified) (bool, error) {
 		any = any || told
 		if keep {
 			filled.payloads[i], filled.commit[i] = p, nil
+			w.took(st.trust, len(p.Salt)+len(p.Data))
 			fresh = append(fresh, i)
 			any = true
 		}

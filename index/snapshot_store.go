@@ -435,6 +435,9 @@ func (w *writing) takePage(a author, trust TrustID, v VerifiedPage) error {
 			continue
 		}
 		if !slot.in && r == nil || !f.Payload.dropped() {
+			if !slot.in {
+				w.took(trust, len(f.Commitment))
+			}
 			slot.in, slot.commit = true, f.Commitment
 			touched[b] = true
 		}
@@ -457,6 +460,7 @@ func (w *writing) takePage(a author, trust TrustID, v VerifiedPage) error {
 		}
 		if keep {
 			slot.payload = f.Payload
+			w.took(trust, len(f.Payload.Salt)+len(f.Payload.Data))
 			fresh = append(fresh, f)
 		}
 	}
