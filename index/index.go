@@ -782,10 +782,14 @@ func (x *Index) nextHole(id logID) (Seq, bool, error) {
 	}
 	st := x.state(id)
 	first := st.base.Seq + 1 // what a snapshot covers comes in pages
+	tables := []byte{tabHole}
+	if st.awaited > 0 { // else there is nothing in it but what was taken back, and that may be much
+		tables = append(tables, tabDropped)
+	}
 	err := x.View(func(txn *badger.Txn) error {
 		hole = 0
 		for _, from := range []Seq{max(st.hole+1, first), first} {
-			for _, table := range []byte{tabHole, tabDropped} { // and of those, what is awaited
+			for _, table := range tables {
 				err := scan(txn, epochKey(table, a.no, id.Epoch), logKey(table, a.no, Position{id.Epoch, from}), true, func(k []byte, value func() ([]byte, error)) (bool, error) {
 					v, err := value()
 					if err != nil || table == tabDropped && !bytes.Equal(v, awaited) {

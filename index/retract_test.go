@@ -136,6 +136,35 @@ func TestWhatIsTakenBackUnseenIsAskedFor(t *testing.T) {
 	}
 }
 
+// Where nothing is awaited, to find a hole does not mean to read through all that was ever taken back.
+func TestAHoleIsFoundPastWhatWasTakenBack(t *testing.T) {
+	r := foundRegion("RAA", "RBB")
+	cost := func(studies int) float64 {
+		var said, taken []Statement
+		for i := range studies {
+			uid, p := fmt.Sprintf("1.2.%d", i), Position{1, Seq(i + 1)}
+			said = append(said, mustStudy(t, Study{UID: uid}))
+			taken = append(taken, Statement{Kind: KindRetraction, Subject: RetractionSubject(KindStudy, uid), Body: Retraction{Why: Erased, Through: p, Positions: []Position{p}}.encode()})
+		}
+		groups := append(slices.Collect(slices.Chunk(said, MaxFacts)), slices.Collect(slices.Chunk(taken, MaxFacts))...)
+		log := sealed(t, nodeKeyOf("RBB"), 1, append(groups, []Statement{note("x", "1")})...)
+		x := openTest(t, "RAA", r)
+		last := len(log) - 1
+		log[last] = bare(t, log[last], 0)
+		if _, err := x.Take(log); err != nil {
+			t.Fatal(err)
+		}
+		return testing.AllocsPerRun(10, func() {
+			if after, ask, err := x.Heard(log[last].Head()); err != nil || !ask || after != Seq(2*studies) {
+				t.Fatal(after, ask, err)
+			}
+		})
+	}
+	if few, many := cost(2), cost(400); many > few+200 {
+		t.Errorf("it takes %v allocations where 400 studies were taken back, %v where 2 were", many, few)
+	}
+}
+
 // bare is a batch without the payloads at some places.
 func bare(t testing.TB, v Verified, drop ...int) Verified {
 	t.Helper()
