@@ -968,7 +968,7 @@ func (x *Index) Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batc
 			}
 			b := r.batch(node)
 			if dropped {
-				if b.Payloads, err = withoutDropped(txn, r); err != nil {
+				if b.Payloads, err = withoutDropped(txn, r, x.drops(r.no)); err != nil {
 					return false, err
 				}
 			}
@@ -983,7 +983,10 @@ func (x *Index) Range(node NodeID, epoch Epoch, after Seq, maxBytes int) ([]Batc
 }
 
 // withoutDropped leaves out what was retracted: it lies in its run until it is purged, or for good where its retraction does not list it.
-func withoutDropped(txn *badger.Txn, r *run) ([]Payload, error) {
+func withoutDropped(txn *badger.Txn, r *run, drops bool) ([]Payload, error) {
+	if !drops {
+		return slices.Clone(r.payloads), nil // its author has taken nothing back
+	}
 	out := slices.Clone(r.payloads)
 	for i := range out {
 		if out[i].dropped() {

@@ -99,9 +99,9 @@ type Node struct {
 
 	anew      *restoredMark // the home was restored, and the node has not begun anew
 	gap       atomic.Pointer[gap]
-	lost      string        // what its index had lost when it started, for the operator
-	learning  atomic.Bool   // nothing is said
-	unready   atomic.Bool   // nothing is given
+	lost      string      // what its index had lost when it started, for the operator
+	learning  atomic.Bool // nothing is said
+	unready   atomic.Bool // nothing is given
 	backingUp sync.Mutex
 
 	listener net.Listener
