@@ -35,6 +35,8 @@
 //	                of other nodes had come (reached.go)
 //	restored.json   there from a restore, or from the finding that the index has lost
 //	                what was said, until the node has begun anew (restore.go)
+//	gap.json        {"taken","restored"} of the backup of the last restore: what was received
+//	                in between and nobody had heard of is known to nobody (restore.go)
 //	audit/          what was granted and brought (node/audit)
 //	audited         how far the audit log had come
 //	reserve         bytes to live on when the disk is full (disk.go)

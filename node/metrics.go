@@ -29,7 +29,7 @@ var (
 	descReserve      = prometheus.NewDesc("priormesh_disk_reserve_bytes", "Kept free there.", nil, nil)
 	descFull         = prometheus.NewDesc("priormesh_disk_full", "0: there is room; 1: no images are stored; 2: nothing from outside is.", nil, nil)
 	descBucket       = prometheus.NewDesc("priormesh_bucket_reachable", "1 if the last request reached the bucket of originals; absent if they are on disk.", nil, nil)
-	descLost         = prometheus.NewDesc("priormesh_lost_studies", "Studies that were received here and are gone since a restore: \"copied\", they come back from others; \"alone\", nobody is known to hold a copy.", []string{"what"}, nil)
+	descLost         = prometheus.NewDesc("priormesh_lost_studies", "Studies that were received here and are gone since a restore, wholly or in part: \"copied\", others hold a copy, from where whole ones come back; \"alone\", nobody is known to hold one.", []string{"what"}, nil)
 	descDamaged      = prometheus.NewDesc("priormesh_damaged_blocks", "Blocks and study keys here that are damaged or missing and not repaired.", nil, nil)
 	descVerified     = prometheus.NewDesc("priormesh_verify_bytes_total", "Sealed bytes verified since the start.", nil, nil)
 	descRepaired     = prometheus.NewDesc("priormesh_repaired_blocks_total", "Blocks and study keys repaired since the start.", nil, nil)

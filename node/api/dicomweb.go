@@ -38,11 +38,16 @@ func (w web) Completeness(_ context.Context, ref dicomweb.Ref) []string {
 	if ref.Study == "" {
 		return out
 	}
-	caveats, err := w.archive.Caveats(string(ref.Study))
+	return slices.Concat(w.caveats(string(ref.Study)), out)
+}
+
+// caveats says what a reader of a study is not given.
+func (w web) caveats(study string) []string {
+	out, err := w.archive.Caveats(study)
 	if err != nil {
-		caveats = []string{"what is missing of this study could not be found out; ask again"}
+		return []string{"what is missing of this study could not be found out; ask again"}
 	}
-	return slices.Concat(caveats, out)
+	return out
 }
 
 func (w web) Store(ctx context.Context, study dicom.UID, r io.Reader) func() (dicomweb.Stored, error) {
@@ -274,11 +279,7 @@ func (w web) Query(ctx context.Context, q dicomweb.Query) (dicomweb.Result, erro
 			return dicomweb.Result{}, webError(err)
 		}
 		if q.Ref.Study == "" { // else it is said with the answer, see Completeness
-			caveats, err := w.archive.Caveats(f.UID)
-			if err != nil {
-				return dicomweb.Result{}, webError(err)
-			}
-			if len(caveats) > 0 {
+			if caveats := w.caveats(f.UID); len(caveats) > 0 {
 				partial = append(partial, f.UID+": "+strings.Join(caveats, "; "))
 			}
 		}

@@ -247,7 +247,7 @@ type Status struct {
 	Settings  Settings      `json:"settings"`
 	Damage    []Damage      `json:"damage"`  // what is stored here is not whole and not repaired yet; the first hundred
 	Damaged   int           `json:"damaged"` // versions of studies that are damaged, in all
-	Lost      []Lost        `json:"lost"`    // studies that were received here and are gone since a restore; the first hundred
+	Lost      []Lost        `json:"lost"`    // studies that were received here and are gone since a restore, wholly or in part; the first hundred
 	LostAll   LostCounts    `json:"lost_counts"`
 	Conflicts []Conflict    `json:"conflicts"` // instances kept out because other bytes have their UID
 	Forks     []string      `json:"forks"`     // nodes quarantined for contradicting themselves
@@ -439,7 +439,7 @@ type VerifyReport struct {
 	Found     []Finding `json:"found"`
 	MoreFound int       `json:"more_found,omitempty"` // beyond those listed
 	Left      int       `json:"left"`                 // not repaired
-	Lost      int       `json:"lost"`                 // studies that were received here and are gone since a restore
+	Lost      int       `json:"lost"`                 // studies that were received here and are gone since a restore, wholly or in part
 	CanRepair bool      `json:"can_repair"`           // the node runs
 }
 

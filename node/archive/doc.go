@@ -36,7 +36,8 @@
 //	0x49 02 A R        a retraction that has been dealt with: author, subject
 //	0x49 03            the epoch that began when this home was last restored from a backup
 //	0x4a               how far the background verification is
-//	0x4b S 0 O         a study that was received here and is gone since a restore, Unix ms
+//	0x4b S 0 O         a study that was received here and is gone since a restore, wholly or in
+//	                   part: CBOR {1: how many instances had been told of}
 //	0x4c S 0 O         a study to be looked through for what the index has lost, Unix ms
 //	0x60 S             a fetch task
 package archive

@@ -93,9 +93,10 @@ func (a *Archive) found(s index.StudyAnswer) (Found, error) {
 		v := a.versionOf(st, sources[st.Author])
 		if v.own {
 			f.Lost = v.lost()
-			// Between two publications of a growing study the catalogue knows more.
-			v.said.Instances, v.said.Bytes = max(v.said.Instances, v.here.Instances), max(v.said.Bytes, v.here.Bytes)
-		} else if v.here.Beyond > 0 && !v.behind() {
+		}
+		// Between two publications of a growing study the catalogue knows more, and a
+		// copy may have what its origin has lost.
+		if v.own || v.here.Beyond > 0 && !v.behind() {
 			v.said.Instances, v.said.Bytes = max(v.said.Instances, v.here.Instances), max(v.said.Bytes, v.here.Bytes)
 		}
 		versions = append(versions, v)

@@ -61,7 +61,7 @@ type VerifyReport struct {
 	MoreFound                  int  // damaged versions of studies beyond those listed
 	Left                       int  // damaged versions of studies that are not repaired
 	CanRepair                  bool // the node runs: what is left is tried again by itself
-	Lost                       int  // studies that were received here and are gone since a restore
+	Lost                       int  // studies that were received here and are gone since a restore, wholly or in part
 	Recovered                  int  // instances that the catalogue had lost, stored again from their blocks
 }
 
