@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/fxamacker/cbor/v2"
 
 	"github.com/priormesh/priormesh/index"
 )
@@ -30,6 +31,18 @@ type Lost struct {
 // lostNote is what of a study had been told before this node was restored.
 type lostNote struct {
 	Instances int `cbor:"1,keyasint"`
+}
+
+// UnmarshalCBOR reads also the notes of before, which were times: of these whole
+// studies are known, and not how many instances they had.
+func (n *lostNote) UnmarshalCBOR(b []byte) error {
+	var at int64
+	if cbor.Unmarshal(b, &at) == nil {
+		*n = lostNote{}
+		return nil
+	}
+	type plain lostNote
+	return cbor.Unmarshal(b, (*plain)(n))
 }
 
 func (a *Archive) noteLost(id sourceID, st index.Study) error {

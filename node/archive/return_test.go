@@ -375,6 +375,28 @@ func TestACopyAtANodeThatIsShutOutIsNotCountedOn(t *testing.T) {
 	says("Nobody is known to hold a copy", 1)
 }
 
+// A note of before said when, and not of how much: what is lost wholly is counted by it as before.
+func TestNotesOfTheLostOfBefore(t *testing.T) {
+	h, _, _, _ := restoredHouse(t)
+	if err := h.update(func(txn *badger.Txn) error {
+		return putRecord(txn, h.id(doomedStudy).key(tableLost), time.Unix(1_700_000_000, 0).UnixMilli())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, all, alone, err := h.LostStudies(10); all != 1 || alone != 1 || err != nil {
+		t.Errorf("%d lost, %d alone, %v", all, alone, err)
+	}
+	if err := h.take(image(doomedStudy, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, all, _, err := h.LostStudies(10); all != 0 || err != nil {
+		t.Errorf("%d lost, %v", all, err)
+	}
+	if w, err := h.Caveats(doomedStudy); err != nil {
+		t.Errorf("%q, %v", w, err)
+	}
+}
+
 // Where counting what is lost takes long, whoever asks often is told of the last
 // count; a verification counts itself.
 func TestALongCountOfTheLostIsKept(t *testing.T) {
